@@ -1,0 +1,88 @@
+"""Bytes from a stream, given out as views without a copy.  Pure.
+
+The shell receives into `tail()`, then says how much came by `received()`.  A parser looks at the front by
+`peek` and takes it off by `take` (a view that stays valid for as long as somebody holds it) or `skip`.
+
+A view may be held long after it was taken: write data lives in it until the last replica has answered.  So
+a region that was given out is never received into again: when the buffer's tail gets short, the bytes not
+yet taken move to a new buffer, and the old one is freed by its last view.  When nothing was given out since
+the buffer was last empty (a stream of small requests: all reads), it is simply rewound.
+"""
+
+from typing import Final
+
+import attrs
+
+from pyjiva.units import KIB, MIB
+
+__all__ = ["RECEIVE_BYTES_MAX", "RECEIVE_BYTES_MIN", "ReceiveBuffer"]
+
+RECEIVE_BYTES_MAX: Final = (
+    1 * MIB
+)  # one new buffer per MiB of write data: its page faults cost less than 10 % of the receive
+RECEIVE_BYTES_MIN: Final = (
+    64 * KIB
+)  # a receive is offered at least this much room: a full 64 KiB burst in one call
+
+
+@attrs.define
+class ReceiveBuffer:  # hot
+    """The not yet parsed bytes of one stream."""
+
+    _view: memoryview = attrs.field(init=False, factory=lambda: memoryview(bytearray(RECEIVE_BYTES_MIN)))
+    _start: int = attrs.field(init=False, default=0)
+    _end: int = attrs.field(init=False, default=0)
+    _given_out: bool = attrs.field(init=False, default=False)
+
+    def __len__(self) -> int:
+        """How many bytes wait to be parsed."""
+        return self._end - self._start
+
+    def tail(self, wanted_bytes: int = 0) -> memoryview:
+        """Room to receive into, at least RECEIVE_BYTES_MIN and enough to hold `wanted_bytes` unparsed
+        bytes in all.
+        """
+        size = len(self._view)
+        if self._start == self._end and not self._given_out:
+            self._start = self._end = 0
+        room = max(RECEIVE_BYTES_MIN, wanted_bytes - len(self))
+        if size - self._end < room:
+            self._renew(room)
+        return self._view[self._end :]
+
+    def _renew(self, room_bytes: int) -> None:
+        waiting = len(self)
+        # A stream that carries data gets large buffers, one that carries only headers keeps the small one.
+        size = RECEIVE_BYTES_MAX if self._given_out else RECEIVE_BYTES_MIN
+        view = memoryview(bytearray(max(size, waiting + room_bytes)))
+        view[:waiting] = self._view[self._start : self._end]
+        self._view, self._start, self._end, self._given_out = view, 0, waiting, False
+
+    def received(self, count: int) -> None:
+        """`count` bytes were received into the start of the last `tail()`."""
+        assert 0 <= count <= len(self._view) - self._end
+        self._end += count
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Append a copy of `data`: for tests and for streams that are not sockets."""
+        self.tail(len(self) + len(data))[: len(data)] = data
+        self.received(len(data))
+
+    def peek(self, count: int) -> memoryview | None:
+        """A view of the first `count` bytes, valid until the next call; None while fewer have arrived."""
+        if self._end - self._start < count:
+            return None
+        return self._view[self._start : self._start + count]
+
+    def take(self, count: int) -> memoryview:
+        """The first `count` bytes, taken off; the view stays valid for as long as it is held."""
+        assert count <= self._end - self._start
+        start = self._start
+        self._start = start + count
+        self._given_out = True
+        return self._view[start : start + count]
+
+    def skip(self, count: int) -> None:
+        """Take `count` bytes off without looking at them."""
+        assert count <= self._end - self._start
+        self._start += count

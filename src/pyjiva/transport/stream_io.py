@@ -1,0 +1,206 @@
+"""A TCP stream that is received and sent in batches: the only place where data-path sockets are read and
+written.
+
+Theory.  A trio stream costs a task switch for every message.  Here the owner of a stream waits once
+(`fill`), takes every complete message out of `stream.buffer`, applies all of them, and whoever has
+something to say calls `send`, which only queues views.  At the end of the batch (`EndOfBatch`) each stream
+that has something queued makes one sendmsg in place, without waiting; only when the socket is full does the
+stream's own sender task take over.  So a message costs no task, no channel and no copy, and at high queue
+depth a syscall carries many.
+
+Failures: a broken connection is not raised in the middle of a batch of somebody else's events.  `send` and
+the inline sendmsg never raise; the connection is shut down, so that the task in `fill` sees its end and
+does the cleaning up.
+"""
+
+import collections
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import trio
+
+from pyjiva.transport.batch import EndOfBatch
+from pyjiva.transport.receive_buffer import ReceiveBuffer
+from pyjiva.units import MIB
+
+__all__ = ["BatchedStream", "open_stream", "own_stream"]
+
+IOV_MAX: Final = 1024  # Linux' limit on the buffers of one sendmsg
+SEND_BYTES_MAX: Final = 4 * MIB  # more in one call only makes the other streams wait
+
+Buffer = bytes | bytearray | memoryview
+
+
+@attrs.define(eq=False)
+class BatchedStream:
+    """One connection: bytes that came in (`buffer`) and views that are to go out."""
+
+    _sock: socket.socket
+    _batch: EndOfBatch
+    buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer, init=False)
+    _out: collections.deque[Buffer] = attrs.field(factory=collections.deque, init=False)
+    queued_bytes: int = attrs.field(default=0, init=False)
+    """Bytes handed to `send` that the kernel has not taken yet."""
+    received_bytes: int = attrs.field(default=0, init=False)
+    """All that ever came in: a peer is alive while this grows."""
+    _registered: bool = attrs.field(default=False, init=False)
+    _blocked: bool = attrs.field(default=False, init=False)
+    _broken: bool = attrs.field(default=False, init=False)
+    _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def fill(self, wanted_bytes: int = 0) -> bool:
+        """Wait until something has arrived and take it into `buffer`; False when the connection has ended.
+
+        `wanted_bytes`: how many unparsed bytes the buffer must be able to hold (a whole message).
+        """
+        tail = self.buffer.tail(wanted_bytes)
+        while True:
+            try:
+                count = self._sock.recv_into(tail)
+            except BlockingIOError:
+                try:
+                    await trio.lowlevel.wait_readable(self._sock)
+                except trio.ClosedResourceError:
+                    return False
+                continue
+            except OSError:
+                count = 0
+            else:
+                # A stream that always has something must not keep the other tasks from running.
+                await trio.lowlevel.checkpoint()
+            break
+        self.buffer.received(count)
+        self.received_bytes += count
+        return count > 0
+
+    def send(self, *buffers: Buffer) -> None:  # hot
+        """Queue `buffers`, which nobody may change from now on; they leave at the end of the batch."""
+        out = self._out
+        for buffer in buffers:
+            self.queued_bytes += len(buffer)
+            out.append(buffer)
+        if not self._registered and not self._blocked:
+            self._registered = True
+            self._batch.at_end(self._send_now)
+
+    def _send_now(self) -> None:  # hot
+        self._registered = False
+        out = self._out
+        while out and not self._broken:
+            if len(out) == 1:
+                batch = [out[0]]
+            else:
+                batch, size = [], 0
+                for buffer in out:
+                    batch.append(buffer)
+                    size += len(buffer)
+                    if len(batch) == IOV_MAX or size >= SEND_BYTES_MAX:
+                        break
+            try:
+                sent = self._sock.sendmsg(batch)
+            except BlockingIOError:
+                self._blocked = True
+                self._wake.set()
+                return
+            except OSError:
+                self.shut_down()
+                break
+            self._sent(sent)
+        if self._broken:
+            out.clear()
+            self.queued_bytes = 0
+
+    def _sent(self, count: int) -> None:
+        self.queued_bytes -= count
+        out = self._out
+        while count:
+            first = out[0]
+            if count < len(first):
+                out[0] = memoryview(first)[count:]
+                return
+            count -= len(first)
+            out.popleft()
+
+    async def run_sender(self) -> None:
+        """Send what a full socket left over; runs beside the task that fills, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._blocked:
+                try:
+                    await trio.lowlevel.wait_writable(self._sock)
+                except trio.ClosedResourceError:
+                    return
+                self._blocked = False
+                self._send_now()
+
+    async def wait_sent(self) -> None:
+        """Wait until the kernel has everything that was queued (or the connection broke)."""
+        self._batch.end()
+        while self._out and not self._broken:
+            try:
+                await trio.lowlevel.wait_writable(self._sock)
+            except trio.ClosedResourceError:
+                return
+            self._blocked = False
+            self._send_now()
+
+    def shut_down(self) -> None:
+        """End the connection in both directions; the task in `fill` sees it at once.  May be called again.
+        """
+        if not self._broken:
+            self._broken = True
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # the peer was faster
+                self._broken = True
+
+    def close(self) -> None:
+        """Give the socket back; nobody may wait on the stream any more."""
+        self._broken = True
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """Host and port that the peer connected to."""
+        host, port = self._sock.getsockname()[:2]
+        return str(host), int(port)
+
+    @property
+    def peer_address(self) -> tuple[str, int]:
+        """Host and port of the peer; empty when it is gone already."""
+        try:
+            host, port = self._sock.getpeername()[:2]
+        except OSError:
+            return "", 0
+        return str(host), int(port)
+
+
+@asynccontextmanager
+async def own_stream(stream: trio.SocketStream, batch: EndOfBatch) -> AsyncIterator[BatchedStream]:
+    """Take `stream` over (accepted by `trio.serve_tcp` or connected) as a BatchedStream with its sender
+    task.
+    """
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    batched = BatchedStream(sock, batch)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(batched.run_sender)
+            yield batched
+            nursery.cancel_scope.cancel()
+    finally:
+        batched.close()
+
+
+@asynccontextmanager
+async def open_stream(host: str, port: int, batch: EndOfBatch) -> AsyncIterator[BatchedStream]:
+    """Connect to `host`:`port`.  Raises OSError: nobody answers there."""
+    stream = await trio.open_tcp_stream(host, port)
+    async with own_stream(stream, batch) as batched:
+        yield batched

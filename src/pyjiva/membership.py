@@ -1,0 +1,83 @@
+"""The membership record: which replicas a volume has, and which of them hold every acknowledged write.
+Pure.
+
+A replica keeps the newest one that it accepted beside its data (`snapshot`), and the controller and the
+replicas exchange them on the wire (`replication`); so it stands below both.  Records of one volume are
+ordered by (epoch, version): a newer epoch is a newer controller, a newer version is a later decision of the
+same one (DESIGN §5).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+__all__ = ["MembershipRecord"]
+
+REPLICA_ID_MAX: Final = 2**32 - 1
+
+
+@attrs.frozen(order=True)
+class MembershipRecord:
+    """One decision about a volume's members.  `<` and its like look at (epoch, version) alone.
+
+    Raises ValueError: the fields contradict each other; so no record that breaks these rules exists.
+    """
+
+    epoch: int
+    version: int
+    controller_id: str = attrs.field(order=False)
+    configured: tuple[int, ...] = attrs.field(order=False)
+    """Ids of the volume's replicas: a majority is a majority of these."""
+    in_sync: tuple[int, ...] = attrs.field(order=False)
+    """Those that hold every acknowledged write; at least one, else the volume would be lost."""
+    clean: bool = attrs.field(order=False)
+    """Whether the in-sync members were known to be identical and on stable storage."""
+
+    def __attrs_post_init__(self) -> None:
+        if not (_is_count(self.epoch) and _is_count(self.version)):
+            raise ValueError("epoch and version are counts from 0")
+        if type(self.controller_id) is not str or type(self.clean) is not bool:
+            raise ValueError("controller_id is a string and clean a boolean")
+        for ids in (self.configured, self.in_sync):
+            if type(ids) is not tuple or not all(_is_count(i) and i <= REPLICA_ID_MAX for i in ids):
+                raise ValueError("configured and in_sync list replica ids")
+            if not ids or len(set(ids)) != len(ids):
+                raise ValueError("configured and in_sync name at least one replica, and none twice")
+        if not set(self.in_sync) <= set(self.configured):
+            raise ValueError("a replica that is not configured cannot be in sync")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON's types."""
+        return {
+            "epoch": self.epoch,
+            "version": self.version,
+            "controller_id": self.controller_id,
+            "configured": list(self.configured),
+            "in_sync": list(self.in_sync),
+            "clean": self.clean,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "MembershipRecord":
+        """What `to_dict` gave.  Raises ValueError: it is anything else."""
+        if not isinstance(fields, Mapping) or set(fields) != _FIELDS:
+            raise ValueError(f"a membership record has the fields {', '.join(sorted(_FIELDS))}")
+        configured, in_sync = fields["configured"], fields["in_sync"]
+        if not isinstance(configured, list) or not isinstance(in_sync, list):
+            raise ValueError("configured and in_sync are lists")
+        return cls(
+            epoch=fields["epoch"],
+            version=fields["version"],
+            controller_id=fields["controller_id"],
+            configured=tuple(configured),
+            in_sync=tuple(in_sync),
+            clean=fields["clean"],
+        )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0  # a bool is not a count
+
+
+_FIELDS: Final = frozenset(field.name for field in attrs.fields(MembershipRecord))

@@ -1,0 +1,16 @@
+"""One replica's directory as a store of bytes and durable state, and as a block device."""
+
+from pyjiva.snapshot.device_io import ChainDevice, ChainStatistics, open_chain_device
+from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta
+from pyjiva.snapshot.state import ReplicaState
+from pyjiva.snapshot.store_sys import Store
+
+__all__ = [
+    "ChainDevice",
+    "ChainStatistics",
+    "DiskMeta",
+    "ReplicaState",
+    "Store",
+    "VolumeMeta",
+    "open_chain_device",
+]

@@ -1,0 +1,383 @@
+"""A store as a block device on trio: what is quick is done in place, what may wait for the disk in threads.
+
+In place, inside `submit`: reads that the page cache can answer and writes of up to
+WRITE_IN_PLACE_BYTES_MAX, which only copy into it.  To threads: reads that miss, larger writes, zeroing (a
+punch waits for the write-back of what it removes), the first write after a clean point (it makes the state
+durable), maps, hashes and flushes.  A trip to a thread costs 150 us, so requests for threads are collected
+until the end of the batch and then shared out over WORKERS tasks, several per trip.
+
+Flushes are grouped: one fdatasync at a time, and it answers every flush and FUA write that was waiting when
+it began; one that comes while it runs waits for the next, as its writes may be too late for this one.
+"""
+
+import collections
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from pyjiva.block import BlockStatus, Flush, Read, Request, Unmap, Write, WriteZeroes
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.snapshot.store_sys import Store
+from pyjiva.transport import EndOfBatch
+from pyjiva.units import MIB
+
+__all__ = ["ChainDevice", "ChainStatistics", "open_chain_device"]
+
+WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes over beyond that
+REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
+WRITE_IN_PLACE_BYTES_MAX: Final = 1 * MIB  # 50 us of copying at most: less than the trip
+
+Verb = Callable[[Any], None]
+RunInThread = Callable[[Callable[[], None]], Awaitable[None]]
+"""Run a blocking call while other tasks go on.  Simulations give one that lets virtual time pass instead.
+"""
+
+
+@attrs.frozen
+class ChainStatistics:
+    """What a device has done since it was opened."""
+
+    reads: int
+    read_bytes: int
+    reads_missed: int
+    """Reads that the page cache could not answer."""
+    writes: int
+    written_bytes: int
+    zeroings: int
+    zeroed_bytes: int
+    flushes: int
+    """fdatasync calls; one may have answered many Flush requests."""
+    flush_s: float
+    """Seconds spent in them."""
+    waiting: int
+    """Requests that are queued for a thread or in one."""
+
+
+@attrs.define(eq=False)
+class _Hash:
+    """A request of our own: the hash of a range."""
+
+    offset_bytes: int
+    length_bytes: int
+    done: Callable[["_Hash"], None]
+    digest: bytes = b""
+    error: StorageError | None = None
+
+
+@attrs.define(eq=False)
+class ChainDevice:  # hot
+    """A BlockDevice over `store`, which stays the caller's to close after `run` has ended."""
+
+    store: Store
+    _batch: EndOfBatch
+    _in_thread: RunInThread | None = None
+    """None: a thread of trio's pool."""
+    _clock: Callable[[], float] = trio.current_time
+    size_bytes: int = attrs.field(init=False)
+    _verbs: dict[type, Verb] = attrs.field(init=False)
+    _thread_verbs: dict[type, Verb] = attrs.field(init=False)
+    _queue: collections.deque[Any] = attrs.field(factory=collections.deque, init=False)
+    _flush_waiters: list[Any] = attrs.field(factory=list, init=False)
+    _registered: bool = attrs.field(default=False, init=False)
+    _idle_workers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _flush_wanted: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _waiting: int = attrs.field(default=0, init=False)
+    _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(
+        factory=partial(trio.CapacityLimiter, WORKERS + 1), init=False
+    )
+    """Our own, so that nobody else's slow calls hold the disk up."""
+    _started_at: dict[object, float] = attrs.field(factory=dict, init=False)
+    """Start of what each task has in a thread now; oldest first."""
+    _reads: int = attrs.field(default=0, init=False)
+    _read_bytes: int = attrs.field(default=0, init=False)
+    _reads_missed: int = attrs.field(default=0, init=False)
+    _writes: int = attrs.field(default=0, init=False)
+    _written_bytes: int = attrs.field(default=0, init=False)
+    _zeroings: int = attrs.field(default=0, init=False)
+    _zeroed_bytes: int = attrs.field(default=0, init=False)
+    _flushes: int = attrs.field(default=0, init=False)
+    _flush_s: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.size_bytes = self.store.size_bytes
+        self._verbs = {
+            Read: self._read,
+            Write: self._write,
+            Unmap: self._zero,
+            WriteZeroes: self._zero,
+            Flush: self._wait_for_flush,
+            BlockStatus: self._queue_for_thread,
+        }
+        self._thread_verbs = {
+            Read: self._read_in_thread,
+            Write: self._write_in_thread,
+            Unmap: self._zero_in_thread,
+            WriteZeroes: self._zero_in_thread,
+            BlockStatus: self._map_in_thread,
+            _Hash: self._hash_in_thread,
+        }
+        self._idle.set()
+
+    def submit(self, request: Request) -> None:
+        """See BlockDevice."""
+        self._verbs[type(request)](request)
+
+    def _read(self, request: Read) -> None:
+        length = request.length_bytes
+        self._reads += 1
+        self._read_bytes += length
+        try:
+            data = self.store.read_nowait(request.offset_bytes, length)
+        except StorageError as error:
+            request.error = error
+        else:
+            if data is None:
+                self._reads_missed += 1
+                self._queue_for_thread(request)
+                return
+            request.data = (data,)
+        request.done(request)
+
+    def _write(self, request: Write) -> None:
+        length = request.length_bytes
+        self._writes += 1
+        self._written_bytes += length
+        if length > WRITE_IN_PLACE_BYTES_MAX or not self.store.marked:
+            self._queue_for_thread(request)
+            return
+        try:
+            self.store.write(request.offset_bytes, length, request.data)
+        except StorageError as error:
+            request.error = error
+        if request.force_unit_access and request.error is None:
+            self._wait_for_flush(request)
+        else:
+            request.done(request)
+
+    def _zero(self, request: Unmap | WriteZeroes) -> None:
+        self._zeroings += 1
+        self._zeroed_bytes += request.length_bytes
+        self._queue_for_thread(request)
+
+    def _queue_for_thread(self, request: Any) -> None:
+        if self._closed:
+            self._refuse(request)
+            return
+        self._waiting += 1
+        self._queue.append(request)
+        if not self._registered:
+            self._registered = True
+            self._batch.at_end(self._wake_workers)
+
+    def _wait_for_flush(self, request: Flush | Write | WriteZeroes) -> None:
+        if self._closed:
+            self._refuse(request)
+            return
+        self._waiting += 1
+        self._flush_waiters.append(request)
+        if not self._registered:
+            self._registered = True
+            self._batch.at_end(self._wake_workers)
+
+    def _refuse(self, request: Any) -> None:
+        request.error = StorageError(StorageFailure.NOT_READY, f"{self.store.path}: is being closed")
+        request.done(request)
+
+    def _wake_workers(self) -> None:
+        self._registered = False
+        if self._queue:
+            self._idle_workers.unpark(count=len(self._queue))
+        if self._flush_waiters:
+            self._flush_wanted.set()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry out what `submit` queues, until cancelled; what is queued then, and later, is refused.
+
+        Cancelling waits for calls that are in a thread: a disk that hangs holds it up.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(WORKERS):
+                    nursery.start_soon(self._work)
+                nursery.start_soon(self._run_flushes)
+                task_status.started()
+        finally:
+            self._closed = True
+            left: list[Any] = [*self._queue, *self._flush_waiters]
+            self._queue.clear()
+            self._flush_waiters.clear()
+            for request in left:
+                self._waiting -= 1
+                self._refuse(request)
+            self._end_batch()
+
+    async def _work(self) -> None:
+        while True:
+            if not self._queue:
+                await self._idle_workers.park()
+                continue
+            share = -(-len(self._queue) // WORKERS)
+            trip = [self._queue.popleft() for _ in range(min(share, REQUESTS_PER_TRIP_MAX))]
+            try:
+                await self._call(trip, partial(self._carry_out, trip))
+            except trio.Cancelled:  # before the thread started
+                self._queue.extendleft(reversed(trip))
+                raise
+            for request in trip:
+                if request.error is None and getattr(request, "force_unit_access", False):
+                    self._flush_waiters.append(request)
+                    self._flush_wanted.set()
+                else:
+                    self._waiting -= 1
+                    request.done(request)
+            self._end_batch()
+
+    def _carry_out(self, trip: list[Any]) -> None:
+        """In a thread."""
+        for request in trip:
+            try:
+                self._thread_verbs[type(request)](request)
+            except StorageError as error:
+                request.error = error
+
+    async def _run_flushes(self) -> None:
+        while True:
+            await self._flush_wanted.wait()
+            self._flush_wanted = trio.Event()
+            if not self._flush_waiters:
+                continue
+            waiters, self._flush_waiters = self._flush_waiters, []
+            began_at = self._clock()
+            try:
+                await self._call(waiters, partial(self._flush_in_thread, waiters))
+            except trio.Cancelled:
+                self._flush_waiters[:0] = waiters
+                raise
+            self._flushes += 1
+            self._flush_s += self._clock() - began_at
+            for request in waiters:
+                self._waiting -= 1
+                request.done(request)
+            self._end_batch()
+
+    def _flush_in_thread(self, waiters: list[Any]) -> None:
+        try:
+            self.store.flush()
+        except StorageError as error:
+            for request in waiters:
+                request.error = StorageError(error.failure, error.detail)
+
+    async def _call(self, owner: object, call: Callable[[], None]) -> None:
+        """Run `call` in a thread, with its age in the books."""
+        key = id(owner)
+        self._started_at[key] = self._clock()
+        try:
+            if self._in_thread is None:
+                await trio.to_thread.run_sync(call, limiter=self._limiter)
+            else:
+                await self._in_thread(call)
+        finally:
+            del self._started_at[key]
+
+    def _end_batch(self) -> None:
+        if self._waiting == 0:
+            self._idle.set()
+        self._batch.end()
+
+    def _read_in_thread(self, request: Read) -> None:
+        request.data = (self.store.read(request.offset_bytes, request.length_bytes),)
+
+    def _write_in_thread(self, request: Write) -> None:
+        self.store.write(request.offset_bytes, request.length_bytes, request.data)
+
+    def _zero_in_thread(self, request: Unmap | WriteZeroes) -> None:
+        self.store.zero(request.offset_bytes, request.length_bytes)
+
+    def _map_in_thread(self, request: BlockStatus) -> None:
+        request.allocated = self.store.allocated(Extent(request.offset_bytes, request.length_bytes))
+
+    def _hash_in_thread(self, request: _Hash) -> None:
+        request.digest = self.store.hash_range(request.offset_bytes, request.length_bytes)
+
+    async def hash_range(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """The xxh3-128 digest of the range's content; the caller keeps writes away from it meanwhile.
+
+        Raises StorageError.
+        """
+        ended = trio.Event()
+        request = _Hash(offset_bytes, length_bytes, done=lambda _: ended.set())
+        self._queue_for_thread(request)
+        self._batch.end()
+        await ended.wait()
+        if request.error is not None:
+            raise request.error
+        return request.digest
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing that was submitted is queued or in a thread."""
+        while self._waiting:
+            if self._idle.is_set():
+                self._idle = trio.Event()
+            await self._idle.wait()
+
+    def oldest_operation_s(self) -> float:
+        """For how long the oldest disk operation has been in its thread; 0 when there is none."""
+        for started_at in self._started_at.values():
+            return self._clock() - started_at
+        return 0.0
+
+    def statistics(self) -> ChainStatistics:
+        """Counters since the device was opened."""
+        return ChainStatistics(
+            reads=self._reads,
+            read_bytes=self._read_bytes,
+            reads_missed=self._reads_missed,
+            writes=self._writes,
+            written_bytes=self._written_bytes,
+            zeroings=self._zeroings,
+            zeroed_bytes=self._zeroed_bytes,
+            flushes=self._flushes,
+            flush_s=self._flush_s,
+            waiting=self._waiting,
+        )
+
+
+@asynccontextmanager
+async def open_chain_device(
+    path: str | Path, *, size_bytes: int, block_size_bytes: int, batch: EndOfBatch
+) -> AsyncIterator[ChainDevice]:
+    """A device over a directory that belongs to no replicated volume, for a target without replication.
+
+    At the end of a body that did not fail everything is flushed.  Raises ConfigError, StorageError.
+    """
+    store = Store.open_or_create(
+        path,
+        volume_id="local",
+        replica_id=0,
+        volume_name="local",
+        size_bytes=size_bytes,
+        block_size_bytes=block_size_bytes,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            device = ChainDevice(store, batch)
+            await nursery.start(device.run)
+            yield device
+            await device.wait_idle()
+            await trio.to_thread.run_sync(_settle, store)
+            nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+def _settle(store: Store) -> None:
+    store.flush()
+    store.mark_clean()

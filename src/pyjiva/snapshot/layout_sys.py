@@ -1,0 +1,132 @@
+"""Creating and recognising a replica's directory, so that a power cut at any step leaves either "not yet
+created, create it again" or a whole one.
+
+A new directory is filled in this order, each step stable before the next: a marker, the head and the files
+that describe it, `pyjiva.json` (from here on the directory is whole), and the marker is taken away.  The
+marker tells the remains of a creation that was cut, which may be thrown away, from a directory that Jiva or
+Longhorn wrote, whose files have the same names and which is never touched.
+"""
+
+from typing import Final
+
+from pyjiva.errors import ConfigError, StorageError
+from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
+from pyjiva.snapshot.state import STATE_FILE, ReplicaState, decode_state, encode_state
+from pyjiva.sparse import DataFile, Directory, read_file, replace_file
+from pyjiva.units import format_size
+
+__all__ = ["open_layout"]
+
+MARKER: Final = "pyjiva.creating"
+_TEMPORARY: Final = ".tmp"
+_CREATED: Final = (FIRST_HEAD, FIRST_HEAD + META_SUFFIX, VOLUME_META)
+_NOT_OURS_TO_SEE: Final = frozenset({"lost+found"})  # the directory may be the root of a file system
+
+
+def open_layout(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, DataFile]:
+    """The state and the head of the replica in `directory`, which is created if it is empty.
+
+    `identity` is the state of a new replica; of an old one, its ids and sizes must be those.  Raises
+    ConfigError: it is not that replica, or damaged; nothing was changed.
+    """
+    names = [name for name in directory.names() if name not in _NOT_OURS_TO_SEE]
+    if STATE_FILE not in names:
+        _check_empty(directory, names)
+        _create(directory, names, identity)
+    elif MARKER in names:
+        directory.remove(MARKER)
+        directory.sync()
+    try:
+        return _open(directory, identity)
+    except ConfigError as error:
+        raise ConfigError(f"{directory.path}: {error}") from error
+
+
+def _check_empty(directory: Directory, names: list[str]) -> None:
+    """Refuse to create a replica among files that are not the remains of our own cut creation."""
+    remains = {MARKER + _TEMPORARY}
+    if MARKER in names:
+        finals = (*_CREATED, MARKER, STATE_FILE)
+        remains = {*finals, *(name + _TEMPORARY for name in finals)}
+    foreign = [name for name in names if name not in remains]
+    if foreign:
+        raise ConfigError(
+            f"{directory.path}: holds files that are not a pyjiva replica ({', '.join(foreign[:3])}"
+            f"{', …' if len(foreign) > 3 else ''}); give an empty directory"
+        )
+
+
+def _create(directory: Directory, names: list[str], identity: ReplicaState) -> None:
+    if MARKER not in names:
+        replace_file(directory, MARKER, b"This replica is being created.\n")
+    for name in names:
+        if name not in (MARKER, MARKER + _TEMPORARY):
+            directory.remove(name)
+    head = directory.create(FIRST_HEAD)
+    try:
+        head.truncate(identity.size_bytes)
+        head.sync_data()
+    finally:
+        head.close()
+    volume = VolumeMeta(size_bytes=identity.size_bytes, head=FIRST_HEAD)
+    replace_file(directory, FIRST_HEAD + META_SUFFIX, DiskMeta(name=FIRST_HEAD).encode())
+    replace_file(directory, VOLUME_META, volume.encode())
+    replace_file(directory, STATE_FILE, encode_state(identity))
+    directory.remove(MARKER)
+    directory.sync()
+
+
+def _open(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, DataFile]:
+    state = decode_state(read_file(directory, STATE_FILE))
+    _check_identity(state, identity)
+    names = set(directory.names())
+    if VOLUME_META not in names:
+        raise ConfigError(f"{VOLUME_META} is missing: move the directory away, the replica is rebuilt")
+    volume = VolumeMeta.decode(read_file(directory, VOLUME_META))
+    disks = {}
+    for name in sorted(names - {VOLUME_META}):
+        if name.endswith(META_SUFFIX):
+            layer = name.removesuffix(META_SUFFIX)
+            disks[layer] = DiskMeta.decode(layer, read_file(directory, name))
+    chain = layer_names(volume, disks)
+    if len(chain) != 1 or volume.parent or volume.backing_file_path:
+        raise ConfigError("has layers below the head, which this version of pyjiva cannot serve")
+    if volume.size_bytes != state.size_bytes:
+        raise ConfigError(
+            f"{VOLUME_META} says {volume.size_bytes} bytes and {STATE_FILE} {state.size_bytes}: it is damaged"
+        )
+    if volume.head not in names:
+        raise ConfigError(f"{volume.head} is missing: move the directory away, the replica is rebuilt")
+    head = directory.open(volume.head)
+    try:
+        if head.size_bytes() != state.size_bytes:
+            raise ConfigError(
+                f"{volume.head} has {head.size_bytes()} bytes instead of {state.size_bytes}: it is damaged"
+            )
+    except (ConfigError, StorageError):
+        head.close()
+        raise
+    return state, head
+
+
+def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:
+    if state.volume_id != identity.volume_id:
+        raise ConfigError(
+            f"belongs to volume {state.volume_name} ({state.volume_id}), not to "
+            f"{identity.volume_name} ({identity.volume_id}); give another directory"
+        )
+    if state.replica_id != identity.replica_id:
+        raise ConfigError(f"is replica {state.replica_id}, not {identity.replica_id}; give another directory")
+    if state.size_bytes != identity.size_bytes:
+        raise ConfigError(
+            f"holds a volume of {_size(state)}, not {_size(identity)}; give the size that it has"
+        )
+    if state.block_size_bytes != identity.block_size_bytes:
+        raise ConfigError(
+            f"holds a volume with blocks of {state.block_size_bytes} bytes, not {identity.block_size_bytes}; "
+            f"give the block size that it has"
+        )
+
+
+def _size(state: ReplicaState) -> str:
+    return f"{format_size(state.size_bytes)} ({state.size_bytes} bytes)"

@@ -1,0 +1,321 @@
+"""One replica's directory: its bytes, its durable state, and what of them survives a power cut.  Blocking
+calls only.
+
+*Data.*  Today the chain has one layer, the head, and every read and write goes there.  Snapshots put a plan
+between the verbs and the layers (which layer answers which part of a read, what a write must copy first);
+nothing above this class changes then.
+
+*Flush* is fdatasync of the head; nothing else is needed to find the data, as its name and size were made
+stable when it was created.  When an fdatasync fails, Linux reports it once and then takes the pages for
+clean, so a second one would succeed over lost data (the PostgreSQL "fsyncgate" of 2018).  Therefore a store
+whose flush failed is *broken*: that flush and all that follow are refused, and so are reads and writes,
+since the page cache may give back old data for an acknowledged write.  The state file remembers it, so that
+the next process does not take the data for whole either.
+
+*What a reboot may lose.*  `written_boot_id` in the state says during which boot writes were made that may
+not be stable.  It is set, durably, before the first write after a clean point (`mark_clean`), so a write
+costs one test.  A store opened under another boot than that one is not `intact`: acknowledged writes may be
+missing, and it stays so until `mark_intact`, which is called when a rebuild has made its content whole.
+
+Any number of threads may call the verbs at once.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import attrs
+import xxhash
+
+from pyjiva.errors import ConfigError, StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.snapshot.boot_sys import read_boot_id
+from pyjiva.snapshot.layout_sys import open_layout
+from pyjiva.snapshot.state import FLUSH_FAILED, STATE_FILE, ReplicaState, encode_state
+from pyjiva.sparse import Buffer, DataFile, Directory, open_directory, replace_file
+from pyjiva.units import MIB
+
+__all__ = ["Store"]
+
+HASH_STEP_BYTES: Final = MIB
+_ZEROS: Final = bytes(HASH_STEP_BYTES)
+
+
+@attrs.define(eq=False)
+class Store:  # hot
+    """An open replica directory, owned by this process."""
+
+    _directory: Directory
+    _head: DataFile
+    _state: ReplicaState
+    _boot_id: str
+    _size_bytes: int
+    _intact: bool
+    _marked: bool
+    """Whether the state on disk already says that writes of this boot may not be stable."""
+    _writes_started: int
+    """Writes and zeroings; what earlier processes did not flush counts as one."""
+    _writes_ended: int
+    _writes_flushed: int = attrs.field(default=0, init=False)
+    """How many had ended when the last successful flush began."""
+    _broken: StorageError | None = attrs.field(default=None, init=False)
+    _state_known: bool = attrs.field(default=True, init=False)
+    """False after a save that failed: the file may hold the new state or the old one."""
+    _count_lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _flush_lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    _state_lock: threading.RLock = attrs.field(factory=threading.RLock, init=False)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        volume_id: str,
+        replica_id: int,
+        volume_name: str,
+        size_bytes: int,
+        block_size_bytes: int,
+        boot_id: str | None = None,
+    ) -> "Store":
+        """The replica in the directory `path`; an absent or empty one becomes a new replica, all zeros.
+
+        Raises ConfigError, in one line for the operator, with nothing changed: the directory is open
+        elsewhere, is not a replica or another one, or is damaged.  Raises StorageError: the disk fails.
+        """
+        try:
+            identity = ReplicaState(volume_id, replica_id, volume_name, size_bytes, block_size_bytes)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        present = read_boot_id() if boot_id is None else boot_id
+        return cls.open_in(open_directory(path), identity, boot_id=present)
+
+    @classmethod
+    def open_in(cls, directory: Directory, identity: ReplicaState, *, boot_id: str) -> "Store":
+        """As `open_or_create`, in a directory that is owned already; it is closed if this fails."""
+        try:
+            state, head = open_layout(directory, identity)
+        except BaseException:
+            directory.close()
+            raise
+        written = state.written_boot_id
+        unflushed = 1 if written else 0
+        return cls(
+            directory=directory,
+            head=head,
+            state=state,
+            boot_id=boot_id,
+            size_bytes=state.size_bytes,
+            intact=written in ("", boot_id),
+            marked=written == boot_id,
+            writes_started=unflushed,
+            writes_ended=unflushed,
+        )
+
+    @property
+    def path(self) -> str:
+        """The directory, as the operator named it."""
+        return self._directory.path
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the volume."""
+        return self._size_bytes
+
+    @property
+    def state(self) -> ReplicaState:
+        """What is durable of the replica's state."""
+        return self._state
+
+    @property
+    def intact(self) -> bool:
+        """False: the machine went down with writes that were not flushed (or a flush failed), and no
+        rebuild has made up for it since.
+        """
+        return self._intact
+
+    @property
+    def marked(self) -> bool:
+        """Whether a write can go ahead without first making the state durable."""
+        return self._marked
+
+    @property
+    def broken(self) -> StorageError | None:
+        """Why every verb is refused, after a flush that failed."""
+        return self._broken
+
+    def save_state(self, new_state: ReplicaState) -> None:
+        """Make `new_state` durable, except its `written_boot_id`, which is the store's own business.
+
+        Raises StorageError: it may or may not be durable; `state` is still the old one.
+        """
+        with self._state_lock:
+            self._save(attrs.evolve(new_state, written_boot_id=self._state.written_boot_id))
+
+    def _save(self, new_state: ReplicaState) -> None:
+        if new_state == self._state and self._state_known:
+            return
+        self._state_known = False
+        replace_file(self._directory, STATE_FILE, encode_state(new_state))
+        self._state_known = True
+        self._state = new_state
+
+    def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """The range if it is all in memory, else None."""
+        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
+            self._refuse(offset_bytes, length_bytes, StorageFailure.READ_ERROR)
+        return self._head.read_nowait(offset_bytes, length_bytes)
+
+    def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """The range; holes are zeros."""
+        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
+            self._refuse(offset_bytes, length_bytes, StorageFailure.READ_ERROR)
+        return self._head.read(offset_bytes, length_bytes)
+
+    def write(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
+        """Write `buffers`, `length_bytes` in all.  Stable only after a flush that begins later."""
+        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
+            self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
+        # Counted before the test of the mark, so that mark_clean sees this write or this write its mark
+        # gone.
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            if not self._marked:
+                self._mark()
+            self._head.write(offset_bytes, buffers)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
+
+    def zero(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make the range a hole: it reads as zeros for ever, and its space is free."""
+        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
+            self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            if not self._marked:
+                self._mark()
+            self._head.punch(offset_bytes, length_bytes)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
+
+    def allocated(self, extent: Extent) -> list[Extent]:
+        """The parts of `extent` that hold data (or zeros that were written); the rest are holes."""
+        if extent.offset_bytes < 0 or extent.end_bytes > self._size_bytes or self._broken:
+            self._refuse(extent.offset_bytes, extent.length_bytes, StorageFailure.READ_ERROR)
+        return self._head.allocated(extent)
+
+    def hash_range(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """The xxh3-128 digest of the range's content, to compare replicas.
+
+        A range that is one hole costs nothing after the first of its length; other holes are hashed as
+        zeros without reading them.
+        """
+        wanted = Extent(offset_bytes, length_bytes)
+        parts = self.allocated(wanted)
+        if not parts:
+            return _hash_of_zeros(length_bytes)
+        hasher = xxhash.xxh3_128()
+        position = offset_bytes
+        for part in parts:
+            _add_zeros(hasher, part.offset_bytes - position)
+            for piece in part.split(HASH_STEP_BYTES):
+                hasher.update(self._head.read(piece.offset_bytes, piece.length_bytes))
+            position = part.end_bytes
+        _add_zeros(hasher, wanted.end_bytes - position)
+        return hasher.digest()
+
+    def flush(self) -> None:
+        """Return when every write that had ended before the call is on stable storage.
+
+        Raises StorageError: it is not, and the store is broken from now on.
+        """
+        with self._flush_lock:  # the kernel tells a failure to one caller: no second one may overtake it
+            self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+            with self._count_lock:
+                ended = self._writes_ended
+            try:
+                self._head.sync_data()
+            except StorageError as error:
+                self._break(error)
+                raise
+            self._writes_flushed = ended
+
+    def mark_clean(self) -> bool:
+        """Say durably that everything written is stable, if it is: no write since the last flush began.
+
+        False: a write came since then.  A store that is not intact keeps saying so.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        with self._state_lock:
+            if not self._intact:
+                return False
+            was_marked, self._marked = self._marked, False
+            with self._count_lock:
+                stable = self._writes_started == self._writes_flushed
+            if not stable:
+                self._marked = was_marked
+                return False
+            self._save(attrs.evolve(self._state, written_boot_id=""))
+            return True
+
+    def mark_intact(self) -> None:
+        """Say durably that the content is whole again: a rebuild has made it equal to a good one."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        with self._state_lock:
+            self._save(attrs.evolve(self._state, written_boot_id=self._boot_id))
+            self._intact = self._marked = True
+
+    def close(self) -> None:
+        """Give the directory back.  Flushes nothing: the caller does, if it wants to."""
+        self._head.close()
+        self._directory.close()
+
+    def _mark(self) -> None:
+        """Before the first write after a clean point: say durably that a reboot may lose writes."""
+        with self._state_lock:
+            if self._intact:
+                self._save(attrs.evolve(self._state, written_boot_id=self._boot_id))
+            # A store that is not intact already says so, and the boot that it names must not be forgotten.
+            self._marked = True
+
+    def _break(self, error: StorageError) -> None:
+        self._broken = error
+        with self._state_lock:
+            self._intact = False
+            try:
+                self._save(attrs.evolve(self._state, written_boot_id=FLUSH_FAILED))
+            except StorageError as second:
+                # The disk takes nothing any more.  The membership record on the other replicas says it
+                # then.
+                error.add_note(f"and the failure could not be recorded: {second}")
+
+    def _refuse(self, offset_bytes: int, length_bytes: int, failure: StorageFailure) -> None:
+        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes:
+            raise StorageError(
+                StorageFailure.OUT_OF_RANGE,
+                f"{length_bytes} bytes at {offset_bytes}: the volume has {self._size_bytes}",
+            )
+        self._refuse_if_broken(failure)
+
+    def _refuse_if_broken(self, failure: StorageFailure) -> None:
+        if self._broken is not None:
+            raise StorageError(failure, f"{self.path}: refused since a flush failed ({self._broken})")
+
+
+@lru_cache(maxsize=64)
+def _hash_of_zeros(length_bytes: int) -> bytes:
+    hasher = xxhash.xxh3_128()
+    _add_zeros(hasher, length_bytes)
+    return hasher.digest()
+
+
+def _add_zeros(hasher: xxhash.xxh3_128, length_bytes: int) -> None:
+    whole, rest = divmod(length_bytes, HASH_STEP_BYTES)
+    for _ in range(whole):
+        hasher.update(_ZEROS)
+    hasher.update(memoryview(_ZEROS)[:rest])

@@ -1,0 +1,223 @@
+"""One sparse file: reads that never wait, scattered writes, holes, and what stands between a write and the
+power switch.
+
+A hole reads as zeros and takes no space; `punch` makes one (fallocate(2), FALLOC_FL_PUNCH_HOLE) and
+`allocated` finds the data between them (lseek(2), SEEK_DATA and SEEK_HOLE).  `read_nowait` answers only
+from the page cache (preadv2(2), RWF_NOWAIT): about 2 us for 4 KiB, against 150 us for a trip to a thread.
+Linux starts the read of what is missing at the same time, so the thread that asks again mostly finds it on
+its way.
+
+All methods may be called from any number of threads at once.  Every OSError leaves as a StorageError.
+Left out: O_DIRECT (the page cache is what makes small reads cheap) and io_uring.
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.units import MIB
+
+__all__ = ["Buffer", "DataFile", "SparseFile", "storage_error"]
+
+Buffer = bytes | bytearray | memoryview
+
+IOV_MAX: Final = 1024  # Linux' limit on the buffers of one pwritev (UIO_MAXIOV)
+PUNCH_BYTES_MAX: Final = 256 * MIB  # a punch holds the inode's lock, and every write waits for it meanwhile
+ZEROS: Final = bytes(MIB)
+FALLOC_FL_KEEP_SIZE: Final = 0x01
+FALLOC_FL_PUNCH_HOLE: Final = 0x02
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)  # CDLL, not PyDLL: gives the GIL back during the call
+_fallocate: Final = getattr(_libc, "fallocate64", None) or _libc.fallocate  # musl has the 64-bit one only
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_fallocate.restype = ctypes.c_int
+
+
+class DataFile(Protocol):
+    """A file of fixed size with holes.  Ranges lie inside the file: the caller has seen to that."""
+
+    def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """The range, if it is all in memory; None when reading it would wait for the disk."""
+
+    def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """The range."""
+
+    def write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
+        """Write `buffers` one after the other.  After an error the range holds any mixture of old and new."""
+
+    def punch(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make the range read as zeros and give back the file-system blocks that lie in it whole."""
+
+    def allocated(self, extent: Extent) -> list[Extent]:
+        """The parts of `extent` that are not holes, sorted and disjoint; what was never written may be
+        among them, what was written and not punched always is.
+        """
+
+    def sync_data(self) -> None:
+        """Bring everything written before the call, and the size, to stable storage.
+
+        After an error nobody knows what is stable: Linux reports a failed write-back once and then
+        takes the pages for clean.  The caller must not ask again and believe the answer.
+        """
+
+    def truncate(self, size_bytes: int) -> None:
+        """Set the size; what is added is a hole."""
+
+    def size_bytes(self) -> int:
+        """The present size."""
+
+    def close(self) -> None:
+        """Give the file back; nothing is synced by this."""
+
+
+def storage_error(error: OSError, failure: StorageFailure, what: str) -> StorageError:
+    """`error` as a StorageError: NO_SPACE if it says that, else `failure`."""
+    if error.errno in _NO_SPACE:
+        failure = StorageFailure.NO_SPACE
+    return StorageError(failure, f"{what}: {os.strerror(error.errno or 0)}")
+
+
+@attrs.define(eq=False)
+class SparseFile:  # hot
+    """A DataFile over one file descriptor, which it owns."""
+
+    _fd: int
+    _name: str
+    """For messages."""
+    _has_nowait: bool = attrs.field(default=True, init=False)
+    _has_punch: bool = attrs.field(default=True, init=False)
+
+    def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """See DataFile.  One preadv: a range that is only partly in memory is left to `read` whole."""
+        if not self._has_nowait:
+            return None
+        data = bytearray(length_bytes)
+        try:
+            count = os.preadv(self._fd, (data,), offset_bytes, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:  # tmpfs, NFS, 9p: a thread reads all there
+                self._has_nowait = False
+                return None
+            raise storage_error(error, StorageFailure.READ_ERROR, f"read {self._name}") from error
+        return data if count == length_bytes else None
+
+    def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """See DataFile."""
+        data = bytearray(length_bytes)
+        view = memoryview(data)
+        done = 0
+        while done < length_bytes:
+            try:
+                count = os.preadv(self._fd, (view[done:],), offset_bytes + done)
+            except OSError as error:
+                raise storage_error(error, StorageFailure.READ_ERROR, f"read {self._name}") from error
+            if count == 0:
+                raise StorageError(StorageFailure.READ_ERROR, f"read {self._name}: the file was cut short")
+            done += count
+        return data
+
+    def write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
+        """See DataFile."""
+        if len(buffers) > IOV_MAX:
+            for start in range(0, len(buffers), IOV_MAX):
+                part = buffers[start : start + IOV_MAX]
+                self.write(offset_bytes, part)
+                offset_bytes += sum(map(len, part))
+            return
+        try:
+            count = os.pwritev(self._fd, buffers, offset_bytes)
+            while rest := _after(buffers, count):
+                # The kernel stops early when the disk is full or a signal came: asking again tells which.
+                if count == 0:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                offset_bytes += count
+                buffers = rest
+                count = os.pwritev(self._fd, buffers, offset_bytes)
+        except OSError as error:
+            raise storage_error(error, StorageFailure.WRITE_ERROR, f"write {self._name}") from error
+
+    def punch(self, offset_bytes: int, length_bytes: int) -> None:
+        """See DataFile.  fallocate(2): "partial filesystem blocks are zeroed, and whole filesystem blocks
+        are removed".
+        """
+        for piece in Extent(offset_bytes, length_bytes).split(PUNCH_BYTES_MAX):
+            if not (self._has_punch and self._punch_hole(piece)):
+                self._write_zeros(piece)
+
+    def _punch_hole(self, extent: Extent) -> bool:
+        mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+        while _fallocate(self._fd, mode, extent.offset_bytes, extent.length_bytes) != 0:
+            code = ctypes.get_errno()
+            if code == errno.EOPNOTSUPP:
+                self._has_punch = False
+                return False
+            if code != errno.EINTR:
+                error = OSError(code, os.strerror(code))
+                raise storage_error(error, StorageFailure.WRITE_ERROR, f"punch {self._name}")
+        return True
+
+    def _write_zeros(self, extent: Extent) -> None:
+        for part in self.allocated(extent):  # a hole need not be filled to read as zeros
+            for piece in part.split(len(ZEROS)):
+                self.write(piece.offset_bytes, (memoryview(ZEROS)[: piece.length_bytes],))
+
+    def allocated(self, extent: Extent) -> list[Extent]:
+        """See DataFile.  A file system without SEEK_DATA says that all is data."""
+        parts = []
+        start = extent.offset_bytes
+        while start < extent.end_bytes:
+            try:
+                data = os.lseek(self._fd, start, os.SEEK_DATA)
+                hole = os.lseek(self._fd, data, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # no data from here to the end
+                    break
+                raise storage_error(error, StorageFailure.READ_ERROR, f"map {self._name}") from error
+            if data < extent.end_bytes:
+                parts.append(Extent(data, min(hole, extent.end_bytes) - data))
+            start = hole
+        return parts
+
+    def sync_data(self) -> None:
+        """See DataFile.  fdatasync(2)."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise storage_error(error, StorageFailure.WRITE_ERROR, f"sync {self._name}") from error
+
+    def truncate(self, size_bytes: int) -> None:
+        """See DataFile."""
+        try:
+            os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            raise storage_error(error, StorageFailure.WRITE_ERROR, f"resize {self._name}") from error
+
+    def size_bytes(self) -> int:
+        """See DataFile."""
+        try:
+            return os.fstat(self._fd).st_size
+        except OSError as error:
+            raise storage_error(error, StorageFailure.READ_ERROR, f"stat {self._name}") from error
+
+    def close(self) -> None:
+        """See DataFile."""
+        os.close(self._fd)
+
+
+def _after(buffers: Sequence[Buffer], count: int) -> Sequence[Buffer]:
+    """What is left of `buffers` when `count` bytes of them were taken."""
+    for index, buffer in enumerate(buffers):
+        if count < len(buffer):
+            return [memoryview(buffer)[count:], *buffers[index + 1 :]]
+        count -= len(buffer)
+    return ()

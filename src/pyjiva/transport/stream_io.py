@@ -50,6 +50,8 @@ class BatchedStream:
     _blocked: bool = attrs.field(default=False, init=False)
     _broken: bool = attrs.field(default=False, init=False)
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _progress: trio.Event | None = attrs.field(default=None, init=False)
+    """Somebody waits for the queue to get shorter."""
 
     async def fill(self, wanted_bytes: int = 0) -> bool:
         """Wait until something has arrived and take it into `buffer`; False when the connection has ended.
@@ -80,8 +82,10 @@ class BatchedStream:
         """Queue `buffers`, which nobody may change from now on; they leave at the end of the batch."""
         out = self._out
         for buffer in buffers:
-            self.queued_bytes += len(buffer)
-            out.append(buffer)
+            size = len(buffer)
+            if size:  # an empty one would never be sent, and so never leave the queue
+                self.queued_bytes += size
+                out.append(buffer)
         if not self._registered and not self._blocked:
             self._registered = True
             self._batch.at_end(self._send_now)
@@ -113,8 +117,14 @@ class BatchedStream:
             out.clear()
             self.queued_bytes = 0
 
+    def _made_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
     def _sent(self, count: int) -> None:
         self.queued_bytes -= count
+        self._made_progress()
         out = self._out
         while count:
             first = out[0]
@@ -137,26 +147,27 @@ class BatchedStream:
                 self._blocked = False
                 self._send_now()
 
+    async def wait_queued_below(self, bound_bytes: int) -> None:
+        """Wait until the kernel has all but `bound_bytes` of what was queued (or the connection broke)."""
+        self._batch.end()
+        while self.queued_bytes > bound_bytes and not self._broken:
+            if self._progress is None:
+                self._progress = trio.Event()
+            await self._progress.wait()
+
     async def wait_sent(self) -> None:
         """Wait until the kernel has everything that was queued (or the connection broke)."""
-        self._batch.end()
-        while self._out and not self._broken:
-            try:
-                await trio.lowlevel.wait_writable(self._sock)
-            except trio.ClosedResourceError:
-                return
-            self._blocked = False
-            self._send_now()
+        await self.wait_queued_below(0)
 
     def shut_down(self) -> None:
-        """End the connection in both directions; the task in `fill` sees it at once.  May be called again.
-        """
+        """End the connection in both directions; the task in `fill` sees it at once.  May be called again."""
         if not self._broken:
             self._broken = True
             try:
                 self._sock.shutdown(socket.SHUT_RDWR)
             except OSError:  # the peer was faster
                 self._broken = True
+            self._made_progress()
 
     def close(self) -> None:
         """Give the socket back; nobody may wait on the stream any more."""
@@ -189,18 +200,30 @@ async def own_stream(stream: trio.SocketStream, batch: EndOfBatch) -> AsyncItera
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     batched = BatchedStream(sock, batch)
+    error: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(batched.run_sender)
-            yield batched
+            try:
+                yield batched
+            except Exception as raised:  # noqa: BLE001  # goes on below, without the nursery's exception group
+                error = raised
             nursery.cancel_scope.cancel()
     finally:
         batched.close()
+    if error is not None:
+        raise error
 
 
 @asynccontextmanager
-async def open_stream(host: str, port: int, batch: EndOfBatch) -> AsyncIterator[BatchedStream]:
-    """Connect to `host`:`port`.  Raises OSError: nobody answers there."""
-    stream = await trio.open_tcp_stream(host, port)
+async def open_stream(
+    host: str, port: int, batch: EndOfBatch, timeout_s: float
+) -> AsyncIterator[BatchedStream]:
+    """Connect to `host`:`port`.
+
+    Raises OSError: nobody answers there; trio.TooSlowError: not within `timeout_s`.
+    """
+    with trio.fail_after(timeout_s):
+        stream = await trio.open_tcp_stream(host, port)
     async with own_stream(stream, batch) as batched:
         yield batched

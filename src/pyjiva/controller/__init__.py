@@ -1,0 +1,15 @@
+"""One volume: membership, fan-out, reads, recovery and rebuild."""
+
+from pyjiva.controller.options import ControllerOptions, ReplicaAddress
+from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
+from pyjiva.controller.volume_io import Volume, VolumeFenced
+
+__all__ = [
+    "ControllerOptions",
+    "ReplicaAddress",
+    "ReplicaStatus",
+    "Volume",
+    "VolumeFenced",
+    "VolumeState",
+    "VolumeStatus",
+]

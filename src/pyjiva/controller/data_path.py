@@ -1,0 +1,610 @@
+"""Host requests over the replicas: locks, fan-out, answers.  Pure; hot.
+
+Theory.  Every host request takes a lock on its range (`block.IntervalLocks`), so that of two overlapping
+requests of which one writes only one is in flight, and all replicas apply overlapping writes in one order
+(DESIGN G2).
+
+- A read goes to the readable member with the least in flight; if that member is lost or refuses, to the
+  next.
+- A write goes to all members that take writes, and is answered when nobody that `must_ack` is missing.  A
+  member that was lost stays in `must_ack` until a record without it is committed (`roster`), so a write
+  waits exactly as long as it must.
+- To a rebuilding member goes the part of a write that lies below `synced_until`: the copy brings the rest.
+  It holds a shared lock on the chunk under way, so no write ever lands in a chunk that is being copied.
+- A flush goes to all that must acknowledge.
+- What cannot be done now is *parked*, with its lock, and goes on when it can (DESIGN G5); after
+  `park_limit_s` the host is told NOT READY.  A write that was sent is never taken back: its lock is kept
+  until the replicas have settled it.
+
+`must_ack`, `writable`, `readable` and `rebuilding` are sets of members as bit masks, set by the volume from
+the roster and nowhere else.
+
+Failures of a write: if every member refused it, none can be blamed: the host gets the error, and all but
+one are rebuilt, for a failed write may have left different bytes.  If only some refused it, they are lost
+and the write goes on.
+"""
+
+import collections
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, assert_never
+
+import attrs
+
+from pyjiva.block import (
+    BlockStatus,
+    Buffer,
+    Flush,
+    IntervalLocks,
+    Lock,
+    Read,
+    Request,
+    Unmap,
+    Write,
+    WriteZeroes,
+)
+from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.replication import (
+    FAILURE_OF_STATUS,
+    PAYLOAD_BYTES_MAX,
+    Flag,
+    Frame,
+    FrameType,
+    Status,
+    decode_extents,
+    encode_header,
+)
+
+__all__ = ["DataPath", "Link", "LockOwner"]
+
+PARK_LIMIT_S: Final = 120.0  # as long as Linux' iscsid tries to reach a lost session (replacement_timeout)
+
+
+class Link(Protocol):
+    """Where the frames for one member go: a connection, or a list in tests."""
+
+    def send(self, *buffers: Buffer) -> None:
+        """Queue `buffers` for the replica; never waits, never raises."""
+
+
+class LockOwner(Protocol):
+    """Something other than a host request that holds a lock: a rebuild."""
+
+    def lock_held(self, lock: Lock) -> None:
+        """Go on: the range is yours."""
+
+
+@attrs.define(eq=False)
+class Pending:
+    """Frames that were sent and not all answered."""
+
+    type: FrameType
+    waiting: int
+    """Members whose answer is missing."""
+    request: Request | None
+    """The host's; None once it was told NOT READY."""
+    lock: Lock | None
+    buffers: Sequence[Buffer]
+    """Header and payload, for a member that comes back (writes and flushes)."""
+    extent: tuple[int, int]
+    at_s: float
+    lost: int = 0
+    """Members of `waiting` whose answer cannot come any more: they wait to be given up, or for a replay."""
+    failed: int = 0
+    """Members that refused."""
+    error: StorageError | None = None
+    on_answer: Callable[[Frame | None], None] | None = None
+    """Internal calls: gets the answer, or None when the member was lost."""
+
+
+@attrs.define(eq=False)
+class MemberIo:
+    """One member as the data path sees it."""
+
+    bit: int
+    link: Link | None = None
+    in_flight: int = 0
+    synced_until: int = 0
+    """While rebuilding: everything below this offset (bytes) is copied."""
+
+
+@attrs.define(eq=False)
+class DataPath:
+    """See the module.  `members` are the replica ids in the order of their bits."""
+
+    member_ids: Sequence[int]
+    size_bytes: int
+    on_failed: Callable[[int, str], None]
+    """A member must be lost: (id, reason)."""
+    on_fenced: Callable[[int, int], None]
+    """A member refused our epoch: (id, the epoch it has promised)."""
+    park_limit_s: float = PARK_LIMIT_S
+    epoch: int = 0
+    now_s: float = 0.0
+    """Set by the volume's clock; coarse."""
+    must_ack: int = attrs.field(default=0, init=False)
+    writable: int = attrs.field(default=0, init=False)
+    readable: int = attrs.field(default=0, init=False)
+    rebuilding: int = attrs.field(default=0, init=False)
+    writes_open: bool = attrs.field(default=False, init=False)
+    reads_open: bool = attrs.field(default=False, init=False)
+    members: dict[int, MemberIo] = attrs.field(init=False)
+    _of_mask: dict[int, tuple[MemberIo, ...]] = attrs.field(factory=dict, init=False)
+    _locks: IntervalLocks = attrs.field(factory=IntervalLocks, init=False)
+    _pending: dict[int, Pending] = attrs.field(factory=dict, init=False)
+    _writes: dict[int, None] = attrs.field(factory=dict, init=False)
+    """Ids of host writes in flight, oldest first: what `stable` is counted from."""
+    _last_id: int = attrs.field(default=0, init=False)
+    _parked: collections.deque[tuple[float, Lock | Flush]] = attrs.field(
+        factory=collections.deque, init=False
+    )
+    _dispatch_of: Mapping[type[Any], Callable[[Lock], None]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.members = {id_: MemberIo(1 << n) for n, id_ in enumerate(self.member_ids)}
+        self._dispatch_of = {
+            Read: self._dispatch_read,
+            Write: self._dispatch_write,
+            Unmap: self._dispatch_write,
+            WriteZeroes: self._dispatch_write,
+            BlockStatus: self._dispatch_block_status,
+        }
+
+    # --- host requests
+
+    def submit(self, request: Request) -> None:
+        """Start a host request (`block.BlockDevice`)."""
+        if type(request) is Flush:
+            self._dispatch_flush(request)
+            return
+        assert not isinstance(request, Flush)
+        offset, length = request.offset_bytes, request.length_bytes
+        if offset < 0 or length < 0 or offset + length > self.size_bytes:
+            reason = f"{length} bytes at {offset}: the volume has {self.size_bytes}"
+            _complete(request, StorageError(StorageFailure.OUT_OF_RANGE, reason))
+        elif not length:
+            _complete(request, None)
+        else:
+            exclusive = type(request) is not Read and type(request) is not BlockStatus
+            lock = self._locks.acquire(offset, length, exclusive=exclusive, owner=request)
+            if not lock.blockers:
+                self._dispatch_of[type(request)](lock)
+
+    def _dispatch(self, lock: Lock) -> None:
+        dispatch = self._dispatch_of.get(type(lock.owner))
+        if dispatch is not None:
+            dispatch(lock)
+        else:
+            lock.owner.lock_held(lock)
+
+    def _release(self, lock: Lock) -> None:
+        for held in self._locks.release(lock):
+            self._dispatch(held)
+
+    def _park(self, what: Lock | Flush) -> None:
+        self._parked.append((self.now_s, what))
+
+    def _dispatch_read(self, lock: Lock) -> None:
+        request = lock.owner
+        if not self.reads_open:
+            self._park(lock)
+            return
+        if request.length_bytes > PAYLOAD_BYTES_MAX:
+            self._refuse_length(lock, request)
+            return
+        self._ask_one(FrameType.READ, lock, request)
+
+    def _dispatch_block_status(self, lock: Lock) -> None:
+        if not self.reads_open:
+            self._park(lock)
+            return
+        self._ask_one(FrameType.BLOCK_STATUS, lock, lock.owner)
+
+    def _ask_one(self, type_: FrameType, lock: Lock, request: Read | BlockStatus) -> None:
+        best: MemberIo | None = None
+        for member in self._of(self.readable):
+            if best is None or member.in_flight < best.in_flight:
+                best = member
+        assert best is not None
+        assert best.link is not None
+        self._last_id = id_ = self._last_id + 1
+        offset, length = request.offset_bytes, request.length_bytes
+        header = encode_header(
+            type_,
+            request_id=id_,
+            epoch=self.epoch,
+            offset_bytes=offset,
+            length_bytes=length,
+            stable=self.stable(),
+        )
+        self._pending[id_] = Pending(type_, best.bit, request, lock, (), (offset, length), self.now_s)
+        best.in_flight += 1
+        best.link.send(header)
+
+    def _dispatch_write(self, lock: Lock) -> None:
+        request = lock.owner
+        if not self.writes_open:
+            self._park(lock)
+            return
+        payload: Sequence[Buffer] = ()
+        code = 0
+        if type(request) is Write:
+            type_ = FrameType.WRITE
+            payload = request.data
+            if request.length_bytes > PAYLOAD_BYTES_MAX:
+                self._refuse_length(lock, request)
+                return
+        else:
+            type_ = FrameType.UNMAP if type(request) is Unmap else FrameType.WRITE_ZEROES
+        if type_ is not FrameType.UNMAP and request.force_unit_access:
+            code = Flag.FORCE_UNIT_ACCESS
+        self._last_id = id_ = self._last_id + 1
+        offset, length = request.offset_bytes, request.length_bytes
+        header = encode_header(
+            type_,
+            code=code,
+            request_id=id_,
+            epoch=self.epoch,
+            offset_bytes=offset,
+            length_bytes=length,
+            stable=self.stable(),
+            payload=payload,
+        )
+        buffers = (header, *payload)
+        pending = Pending(type_, self.must_ack, request, lock, buffers, (offset, length), self.now_s)
+        pending.lost = self.must_ack & ~self.writable
+        self._pending[id_] = pending
+        self._writes[id_] = None
+        for member in self._of(self.writable):
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(*buffers)
+        if self.rebuilding:
+            self._write_to_rebuilding(id_, code, pending, payload)
+
+    def _write_to_rebuilding(self, id_: int, code: int, pending: Pending, payload: Sequence[Buffer]) -> None:
+        """Send the part of a write that a rebuilding member has a copy under; the rest comes with the
+        copy.
+        """
+        offset, length = pending.extent
+        for member in self._of(self.rebuilding):
+            part = min(length, member.synced_until - offset)
+            if part <= 0:
+                continue
+            cut = _first_bytes(payload, part) if payload else ()
+            header = encode_header(
+                pending.type,
+                code=code,
+                request_id=id_,
+                epoch=self.epoch,
+                offset_bytes=offset,
+                length_bytes=part,
+                stable=self.stable(),
+                payload=cut,
+            )
+            pending.waiting |= member.bit
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(header, *cut)
+
+    def _dispatch_flush(self, request: Flush) -> None:
+        if not self.writes_open:
+            self._park(request)
+            return
+        self._last_id = id_ = self._last_id + 1
+        header = encode_header(FrameType.FLUSH, request_id=id_, epoch=self.epoch, stable=self.stable())
+        pending = Pending(FrameType.FLUSH, self.must_ack, request, None, (header,), (0, 0), self.now_s)
+        pending.lost = self.must_ack & ~self.writable
+        self._pending[id_] = pending
+        for member in self._of(self.writable):
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(header)
+
+    def _refuse_length(self, lock: Lock, request: Read | Write) -> None:
+        reason = f"{request.length_bytes} bytes in one request: at most {PAYLOAD_BYTES_MAX}"
+        self._release(lock)
+        _complete(request, StorageError(StorageFailure.NOT_SUPPORTED, reason))
+
+    def stable(self) -> int:
+        """Every host write with an id up to this one is on all members that must have it."""
+        for oldest in self._writes:
+            return oldest - 1
+        return self._last_id
+
+    # --- internal calls (pings, promises, rebuilds)
+
+    def call(
+        self,
+        member_id: int,
+        type_: FrameType,
+        on_answer: Callable[[Frame | None], None],
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int = 0,
+        payload: Sequence[Buffer] = (),
+        epoch: int | None = None,
+    ) -> None:
+        """Send one frame to one connected member; `on_answer` gets its answer, or None if the member is
+        lost first.
+        """
+        member = self.members[member_id]
+        assert member.link is not None, f"replica {member_id} is not connected"
+        self._last_id = id_ = self._last_id + 1
+        header = encode_header(
+            type_,
+            request_id=id_,
+            epoch=self.epoch if epoch is None else epoch,
+            offset_bytes=offset_bytes,
+            length_bytes=length_bytes,
+            stable=self.stable(),
+            payload=payload,
+        )
+        self._pending[id_] = Pending(
+            type_, member.bit, None, None, (), (offset_bytes, length_bytes), self.now_s, on_answer=on_answer
+        )
+        member.in_flight += 1
+        member.link.send(header, *payload)
+
+    def acquire_shared(self, extent: Extent, owner: LockOwner) -> None:
+        """Keep writers out of `extent`; `owner.lock_held` is called when that is so, perhaps at once."""
+        lock = self._locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=False, owner=owner)
+        if lock.held:
+            owner.lock_held(lock)
+
+    def release(self, lock: Lock) -> None:
+        """Give back what `acquire_shared` gave."""
+        self._release(lock)
+
+    # --- answers
+
+    def answered(self, member_id: int, frame: Frame) -> None:
+        """`member_id` answered.
+
+        Raises RemoteProtocolError: nothing like it was asked; the connection is to be closed.
+        """
+        member = self.members[member_id]
+        pending = self._pending.get(frame.request_id)
+        if pending is None or not pending.waiting & member.bit or frame.type & 0x7F != pending.type:
+            raise RemoteProtocolError(
+                f"replica {member_id} answered request {frame.request_id}, which is not open"
+            )
+        member.in_flight -= 1
+        if frame.code == Status.FENCED:
+            if pending.on_answer is not None:
+                del self._pending[frame.request_id]
+            self.on_fenced(member_id, frame.epoch)
+        elif pending.on_answer is not None:
+            del self._pending[frame.request_id]
+            pending.on_answer(frame)
+        elif frame.code:
+            self._refused(member_id, frame, pending)
+        elif pending.type is FrameType.READ:
+            self._read_answered(member_id, frame, pending)
+        elif pending.type is FrameType.BLOCK_STATUS:
+            self._block_status_answered(frame, pending)
+        else:
+            pending.waiting &= ~member.bit
+            if not pending.waiting:
+                self._settle(frame.request_id, pending)
+
+    def _read_answered(self, member_id: int, frame: Frame, pending: Pending) -> None:
+        request = pending.request
+        assert isinstance(request, Read) or request is None
+        if len(frame.payload) != pending.extent[1]:
+            raise RemoteProtocolError(
+                f"replica {member_id} answered a READ of {pending.extent[1]} bytes by {len(frame.payload)}"
+            )
+        del self._pending[frame.request_id]
+        assert pending.lock is not None
+        self._release(pending.lock)
+        if request is not None:
+            request.data = (frame.payload,)
+            request.done(request)
+
+    def _block_status_answered(self, frame: Frame, pending: Pending) -> None:
+        request = pending.request
+        assert isinstance(request, BlockStatus) or request is None
+        extents = decode_extents(frame.payload, within=Extent(*pending.extent))
+        del self._pending[frame.request_id]
+        assert pending.lock is not None
+        self._release(pending.lock)
+        if request is not None:
+            request.allocated = extents
+            request.done(request)
+
+    def _refused(self, member_id: int, frame: Frame, pending: Pending) -> None:
+        """A member answered a host request by an error."""
+        failure = FAILURE_OF_STATUS.get(frame.code)
+        if failure is None:
+            raise RemoteProtocolError(f"replica {member_id} refused {pending.type.name}: status {frame.code}")
+        bit = self.members[member_id].bit
+        reason = f"its disk answered {failure.value} to {pending.type.name}"
+        pending.waiting &= ~bit
+        pending.failed |= bit
+        pending.error = StorageError(failure, f"replica {member_id}: {reason}")
+        if pending.type in (FrameType.READ, FrameType.BLOCK_STATUS):
+            del self._pending[frame.request_id]
+            if self.readable & ~bit:
+                self.readable &= ~bit
+                pending.error = None
+                self._ask_again(pending)
+                self.on_failed(member_id, reason)
+            else:
+                self._finish(pending)
+        elif not pending.waiting:
+            self._settle(frame.request_id, pending)
+
+    def _ask_again(self, pending: Pending) -> None:
+        assert pending.lock is not None
+        if pending.request is None:
+            self._release(pending.lock)
+        else:
+            self._dispatch(pending.lock)
+
+    def _settle(self, id_: int, pending: Pending) -> None:
+        """Every answer of a write or a flush is there: carried out, refused by all, or refused by some."""
+        failed = pending.failed & (self.must_ack | self.rebuilding)
+        blamed = failed & self.rebuilding
+        in_sync_failed = failed & self.must_ack
+        if in_sync_failed and in_sync_failed == self.must_ack:
+            # Nobody has it.  One keeps what it has, the others become equal to it.
+            blamed |= in_sync_failed & (in_sync_failed - 1)
+        else:
+            blamed |= in_sync_failed
+            pending.error = None
+            # Wait for the record without them; if all but they have it, the write is good.
+            pending.waiting |= in_sync_failed
+        pending.failed = 0
+        reason = f"its disk could not carry out a {pending.type.name}"
+        if not pending.waiting:
+            del self._pending[id_]
+            self._writes.pop(id_, None)
+            self._finish(pending)
+        for id_ in self._ids(blamed):
+            self.on_failed(id_, reason)
+
+    def _finish(self, pending: Pending) -> None:
+        if pending.lock is not None:
+            self._release(pending.lock)
+        if pending.request is not None:
+            _complete(pending.request, pending.error)
+
+    # --- members
+
+    def set_members(
+        self, *, must_ack: int, writable: int, readable: int, rebuilding: int, min_copies: int, serving: bool
+    ) -> None:
+        """Take over who is in, as the roster sees it now; whatever this settles or opens goes on."""
+        self.must_ack, self.writable, self.readable, self.rebuilding = (
+            must_ack,
+            writable,
+            readable,
+            rebuilding,
+        )
+        self.reads_open = serving and readable != 0
+        self.writes_open = serving and (must_ack & writable).bit_count() >= min_copies
+        for id_, pending in list(self._pending.items()):
+            given_up = pending.lost & ~must_ack
+            if given_up and id_ in self._pending:
+                pending.lost &= ~given_up
+                pending.waiting &= ~given_up
+                if not pending.waiting:
+                    self._settle(id_, pending)
+        if self.reads_open or self.writes_open:
+            self._unpark()
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, collections.deque()
+        while parked:
+            at_s, what = parked.popleft()
+            if isinstance(what, Flush):
+                self._dispatch_flush(what)
+            else:
+                self._dispatch(what)
+            if self._parked and self._parked[-1][1] is what:
+                self._parked[-1] = (at_s, what)  # still waiting, and as long as before
+
+    def member_up(self, member_id: int, link: Link) -> None:
+        """Frames for `member_id` may go to `link` from now on."""
+        member = self.members[member_id]
+        member.link, member.in_flight, member.synced_until = link, 0, 0
+
+    def member_down(self, member_id: int) -> None:
+        """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""
+        member = self.members[member_id]
+        bit = member.bit
+        member.link, member.in_flight, member.synced_until = None, 0, 0
+        self.readable &= ~bit
+        self.writable &= ~bit
+        self.rebuilding &= ~bit
+        self.reads_open = self.reads_open and self.readable != 0
+        for id_, pending in list(self._pending.items()):
+            if not pending.waiting & bit or id_ not in self._pending:
+                continue
+            if pending.buffers:
+                pending.lost |= bit
+            else:
+                del self._pending[id_]
+                if pending.on_answer is not None:
+                    pending.on_answer(None)
+                else:
+                    self._ask_again(pending)
+
+    def replay(self, member_id: int) -> None:
+        """`member_id` is back with all it had: send it again what it has not answered."""
+        member = self.members[member_id]
+        assert member.link is not None
+        for pending in self._pending.values():
+            if pending.buffers and pending.waiting & member.bit:
+                pending.lost &= ~member.bit
+                member.in_flight += 1
+                member.link.send(*pending.buffers)
+
+    def tick(self, now_s: float) -> None:
+        """Take over the time; host requests that waited longer than the limit are answered NOT READY."""
+        self.now_s = now_s
+        limit = now_s - self.park_limit_s
+        error = StorageError(
+            StorageFailure.NOT_READY, f"the volume was parked for more than {self.park_limit_s:g} s"
+        )
+        while self._parked and self._parked[0][0] < limit:
+            _, what = self._parked.popleft()
+            if isinstance(what, Flush):
+                _complete(what, error)
+            else:
+                request = what.owner
+                self._release(what)
+                _complete(request, error)
+        for pending in list(self._pending.values()):
+            if pending.at_s >= limit:
+                break
+            if pending.request is not None:
+                request, pending.request = pending.request, None
+                # The buffers are the host's again; a replay needs them still.
+                pending.buffers = tuple(bytes(buffer) for buffer in pending.buffers)
+                _complete(request, error)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a host request is in flight or parked."""
+        return bool(self._parked) or any(p.request is not None for p in self._pending.values())
+
+    @property
+    def parked(self) -> int:
+        """How many host requests wait for members."""
+        return len(self._parked)
+
+    def mask(self, ids: set[int]) -> int:
+        """The bits of `ids`."""
+        return sum(self.members[i].bit for i in ids)
+
+    def _of(self, mask: int) -> tuple[MemberIo, ...]:
+        members = self._of_mask.get(mask)
+        if members is None:
+            members = tuple(m for m in self.members.values() if m.bit & mask)
+            self._of_mask[mask] = members
+        return members
+
+    def _ids(self, mask: int) -> list[int]:
+        return [i for i, m in self.members.items() if m.bit & mask]
+
+
+def _complete(request: Request, error: StorageError | None) -> None:
+    request.error = error
+    match request:
+        case Read() | Write() | Unmap() | WriteZeroes() | Flush() | BlockStatus():
+            request.done(request)  # type: ignore[arg-type]  # each class's `done` takes that class
+        case _:
+            assert_never(request)
+
+
+def _first_bytes(buffers: Sequence[Buffer], count: int) -> list[Buffer]:
+    """The first `count` bytes of `buffers`, without a copy."""
+    first: list[Buffer] = []
+    for buffer in buffers:
+        if count <= 0:
+            break
+        first.append(buffer if len(buffer) <= count else memoryview(buffer)[:count])
+        count -= len(buffer)
+    return first

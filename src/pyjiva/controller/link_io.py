@@ -1,0 +1,98 @@
+"""One connection to one replica: the handshake, then frames until it ends.  The trio shell."""
+
+import hmac
+import secrets
+from collections.abc import Callable
+
+from pyjiva.controller.options import ControllerOptions, ReplicaAddress
+from pyjiva.errors import RemoteProtocolError
+from pyjiva.replication import (
+    ANSWER,
+    NONCE_BYTES,
+    PAYLOAD_BYTES_MAX,
+    PROTOCOL_VERSION,
+    Authenticate,
+    Frame,
+    FrameDecoder,
+    FrameType,
+    Hello,
+    HelloAnswer,
+    Refusal,
+    ReplicaReport,
+    Status,
+    controller_proof,
+    decode_message,
+    encode_header,
+    encode_message,
+    replica_proof,
+)
+from pyjiva.transport import EndOfBatch
+from pyjiva.transport.stream_io import BatchedStream
+
+__all__ = ["pump", "shake_hands"]
+
+
+async def shake_hands(
+    stream: BatchedStream,
+    decoder: FrameDecoder,
+    options: ControllerOptions,
+    address: ReplicaAddress,
+    controller_id: str,
+    batch: EndOfBatch,
+) -> ReplicaReport:
+    """Prove the key to the replica and have it proved; returns what the replica says of itself.
+
+    Raises RemoteProtocolError: it refused, it does not know the key, or it is another replica than
+    configured.
+    """
+    hello = Hello((PROTOCOL_VERSION,), options.volume_id, controller_id, secrets.token_hex(NONCE_BYTES))
+    frame = await _ask(stream, decoder, FrameType.HELLO, encode_message(hello), batch)
+    answer = decode_message(frame.payload, HelloAnswer)
+    if answer.version != PROTOCOL_VERSION:
+        raise RemoteProtocolError(
+            f"speaks version {answer.version}, this controller speaks {PROTOCOL_VERSION}"
+        )
+    expected = replica_proof(options.key, hello, answer.replica_id, answer.nonce)
+    if not hmac.compare_digest(expected.encode(), answer.proof.encode()):
+        raise RemoteProtocolError("has another volume key")
+    if answer.replica_id != address.replica_id:
+        raise RemoteProtocolError(f"says that it is replica {answer.replica_id}: check the addresses")
+    proof = controller_proof(options.key, hello, answer.replica_id, answer.nonce)
+    frame = await _ask(stream, decoder, FrameType.AUTHENTICATE, encode_message(Authenticate(proof)), batch)
+    report = decode_message(frame.payload, ReplicaReport)
+    if (report.size_bytes, report.block_size_bytes) != (options.size_bytes, options.block_size_bytes):
+        raise RemoteProtocolError(
+            f"has {report.size_bytes} bytes in blocks of {report.block_size_bytes}, "
+            f"the volume has {options.size_bytes} in blocks of {options.block_size_bytes}"
+        )
+    decoder.payload_bytes_max = PAYLOAD_BYTES_MAX
+    return report
+
+
+async def _ask(
+    stream: BatchedStream, decoder: FrameDecoder, type_: FrameType, payload: bytes, batch: EndOfBatch
+) -> Frame:
+    """Send one frame of the handshake and wait for its answer."""
+    stream.send(encode_header(type_, payload=[payload]), payload)
+    batch.end()
+    while (frame := decoder.next_frame()) is None:
+        if not await stream.fill(decoder.wanted_bytes):
+            raise RemoteProtocolError("closed the connection during the handshake")
+    if frame.type != type_ | ANSWER:
+        raise RemoteProtocolError(f"answered {type_.name} by a frame of type {frame.type}")
+    if frame.code != Status.OK:
+        raise RemoteProtocolError(f"refused: {decode_message(frame.payload, Refusal).reason}")
+    return frame
+
+
+async def pump(
+    stream: BatchedStream, decoder: FrameDecoder, on_frame: Callable[[Frame], None], batch: EndOfBatch
+) -> None:  # hot
+    """Hand every frame that arrives to `on_frame` until the connection ends.
+
+    Raises RemoteProtocolError: the replica sent what it must not.
+    """
+    while await stream.fill(decoder.wanted_bytes):
+        while (frame := decoder.next_frame()) is not None:
+            on_frame(frame)
+        batch.end()

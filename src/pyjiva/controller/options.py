@@ -1,0 +1,59 @@
+"""What a controller is told at its start."""
+
+from typing import Final
+
+import attrs
+
+from pyjiva.controller.quorum import MIN_COPIES_DEFAULT, REPLICAS_MAX
+from pyjiva.errors import ConfigError
+
+__all__ = ["ControllerOptions", "ReplicaAddress"]
+
+BLOCK_SIZES: Final = (512, 4096)
+
+
+@attrs.frozen
+class ReplicaAddress:
+    """Where one configured replica serves data."""
+
+    replica_id: int
+    host: str
+    port: int
+
+
+@attrs.frozen
+class ControllerOptions:
+    """Raises ConfigError: the values contradict each other."""
+
+    volume_name: str
+    volume_id: str
+    """32 hexadecimal digits, the same for all processes of the volume."""
+    size_bytes: int
+    block_size_bytes: int
+    replicas: tuple[ReplicaAddress, ...]
+    key: bytes = attrs.field(repr=False)
+    """The volume's key: never in a log."""
+    new_volume: bool = False
+    """Whether the replicas may all be blank."""
+    member_timeout_s: float = 4.0
+    """A member that owes an answer and says nothing for so long is given up (host I/O stalls no longer)."""
+    disk_timeout_s: float = 30.0
+    """A member whose oldest disk operation is so old is given up, however alive its network is."""
+
+    def __attrs_post_init__(self) -> None:
+        ids = [r.replica_id for r in self.replicas]
+        if not 1 <= len(ids) <= REPLICAS_MAX:
+            raise ConfigError(f"{len(ids)} replicas: a volume has 1 to {REPLICAS_MAX}")
+        if len(set(ids)) != len(ids) or min(ids) < 1:
+            raise ConfigError("replica ids must be different and at least 1")
+        if self.block_size_bytes not in BLOCK_SIZES:
+            raise ConfigError(f"block size {self.block_size_bytes}: 512 or 4096")
+        if self.size_bytes < 1 or self.size_bytes % self.block_size_bytes:
+            raise ConfigError(
+                f"size {self.size_bytes}: must be a multiple of the block size {self.block_size_bytes}"
+            )
+
+    @property
+    def min_copies(self) -> int:
+        """How many in-sync members there must be for writes to go on."""
+        return MIN_COPIES_DEFAULT[len(self.replicas)]

@@ -1,0 +1,255 @@
+"""Make one replica's bytes equal to another's: compare, copy what differs, compare again.  Pure.
+
+Used for a rebuild (the whole volume, while the host writes) and for reconciling after an unclean end (the
+extents that may differ, before anything is served).
+
+    span ──no data on either side──▶ next span
+      │ data
+      ▼
+    chunk: hash both ──equal──▶ next chunk
+      │ different
+      ▼
+    map the source's holes, UNMAP them at the target, copy the rest, hash the target ──equal──▶ next chunk
+                                                                      │ different: the copy failed
+
+While a span or a chunk is looked at, a shared lock keeps writers out of it, and only out of it; `advanced`
+moves the border below which writes go to the target too *before* the lock is given back.  So no write is
+ever merged into bytes that have not arrived (longhorn#4354), and none is missed.  Holes stay holes.  Each
+chunk is proved equal by its hash; Jiva and Longhorn compare names at the end.
+"""
+
+import collections
+import enum
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from pyjiva.block import Buffer, Lock
+from pyjiva.errors import LocalProtocolError, RemoteProtocolError
+from pyjiva.extent import Extent, merge_extents
+from pyjiva.replication import Frame, FrameType, Status, decode_extents
+from pyjiva.units import MIB, align_down
+
+__all__ = ["CHUNK_BYTES", "SPAN_BYTES", "Resync", "ResyncPort", "ResyncStep"]
+
+CHUNK_BYTES: Final = 1 * MIB  # what writers may have to wait for: about 5 ms to copy on this class of machine
+SPAN_BYTES: Final = 1024 * MIB  # one question skips this much of holes; writers wait for one round trip
+
+
+class ResyncPort(Protocol):
+    """What a resync needs of the volume."""
+
+    def acquire_shared(self, extent: Extent, owner: "Resync") -> None:
+        """Call `owner.lock_held(lock)` when nobody writes to `extent` any more."""
+
+    def release(self, lock: Lock) -> None:
+        """Let writers in again."""
+
+    def ask(
+        self, member: int, type_: FrameType, extent: Extent, payload: Sequence[Buffer], resync: "Resync"
+    ) -> None:
+        """Send a frame; `resync.answered(member, frame)` gets the answer (None: the member is lost)."""
+
+    def advanced(self, resync: "Resync") -> None:
+        """Writes below `resync.position` must go to the target from now on."""
+
+    def finished(self, resync: "Resync", failed_member: int | None, reason: str) -> None:
+        """It is over: well (None), or because of `failed_member`."""
+
+
+class ResyncStep(enum.Enum):
+    """What the machine waits for."""
+
+    LOCKING = "a lock"
+    PROBING = "block status of both"
+    HASHING = "hash of both"
+    MAPPING = "block status of the source's chunk"
+    UNMAPPING = "a hole at the target"
+    READING = "data from the source"
+    WRITING = "data at the target"
+    VERIFYING = "hash of the target"
+    OVER = "nothing"
+
+
+@attrs.define(eq=False)
+class Resync:
+    """One copy from `source` to `target` over `extents` (sorted, disjoint)."""
+
+    source: int
+    target: int
+    extents: Sequence[Extent]
+    port: ResyncPort
+    position: int = attrs.field(default=0, init=False)
+    """Everything of `extents` below this offset is equal."""
+    compared_bytes: int = attrs.field(default=0, init=False)
+    copied_bytes: int = attrs.field(default=0, init=False)
+    step: ResyncStep = attrs.field(default=ResyncStep.LOCKING, init=False)
+    _index: int = attrs.field(default=0, init=False)
+    _data_until: int = attrs.field(default=0, init=False)
+    """The last probe saw data from `position` up to here."""
+    _range: Extent = attrs.field(default=Extent(0, 0), init=False)
+    """The span or chunk that is locked."""
+    _lock: Lock | None = attrs.field(default=None, init=False)
+    _answers: dict[int, Frame] = attrs.field(factory=dict, init=False)
+    _source_hash: bytes = attrs.field(default=b"", init=False)
+    _holes: list[Extent] = attrs.field(factory=list, init=False)
+    _data: collections.deque[Extent] = attrs.field(factory=collections.deque, init=False)
+
+    def start(self) -> None:
+        """Begin."""
+        self._next()
+
+    def cancel(self) -> None:
+        """Stop; `finished` is not called.  Answers that still come are ignored."""
+        self.step = ResyncStep.OVER
+        self._unlock()
+
+    def fraction_done(self) -> float:
+        """From 0 to 1, by bytes of the volume gone through."""
+        total = sum(e.length_bytes for e in self.extents)
+        done = sum(max(0, min(self.position, e.end_bytes) - e.offset_bytes) for e in self.extents)
+        return done / total if total else 1.0
+
+    # --- the walk
+
+    def _next(self) -> None:
+        """Lock the next range, or finish."""
+        while self._index < len(self.extents) and self.position >= self.extents[self._index].end_bytes:
+            self._index += 1
+        if self._index == len(self.extents):
+            self.step = ResyncStep.OVER
+            self.port.finished(self, None, "")
+            return
+        extent = self.extents[self._index]
+        self.position = max(self.position, extent.offset_bytes)
+        in_data = self._data_until > self.position
+        border = (
+            align_down(self.position, CHUNK_BYTES) + CHUNK_BYTES if in_data else self.position + SPAN_BYTES
+        )
+        self._range = Extent(self.position, min(border, extent.end_bytes) - self.position)
+        self.step = ResyncStep.LOCKING
+        self.port.acquire_shared(self._range, self)
+
+    def lock_held(self, lock: Lock) -> None:
+        """Writers are out of the range that was asked for."""
+        if self.step is ResyncStep.OVER:
+            self.port.release(lock)
+            return
+        self._lock = lock
+        if self._data_until > self.position:
+            self._ask_both(ResyncStep.HASHING, FrameType.HASH)
+        else:
+            self._ask_both(ResyncStep.PROBING, FrameType.BLOCK_STATUS)
+
+    def _ask_both(self, step: ResyncStep, type_: FrameType) -> None:
+        self.step = step
+        self._answers = {}
+        for member in (self.source, self.target):
+            self.port.ask(member, type_, self._range, (), self)
+
+    def answered(self, member: int, frame: Frame | None) -> None:
+        """An answer, or None because `member` is lost.  Raises RemoteProtocolError: the answer makes no
+        sense.
+        """
+        if self.step is ResyncStep.OVER:
+            return
+        if frame is None or frame.code != Status.OK:
+            why = "it was lost" if frame is None else f"status {frame.code}"
+            self._fail(member, f"{self.step.value} of {self._range.length_bytes} bytes: {why}")
+            return
+        match self.step:
+            case ResyncStep.PROBING | ResyncStep.HASHING:
+                self._answers[member] = frame
+                if len(self._answers) == 2:
+                    (self._probed if self.step is ResyncStep.PROBING else self._hashed)()
+            case ResyncStep.MAPPING:
+                self._mapped(frame)
+            case ResyncStep.UNMAPPING:
+                self._copy_on()
+            case ResyncStep.READING:
+                self._read(frame)
+            case ResyncStep.WRITING:
+                self._data.popleft()
+                self._copy_on()
+            case ResyncStep.VERIFYING:
+                self._verified(frame)
+            case ResyncStep.LOCKING | ResyncStep.OVER:
+                raise LocalProtocolError(f"answer while the resync waits for {self.step.value}")
+
+    def _probed(self) -> None:
+        data = merge_extents(
+            extent
+            for frame in self._answers.values()
+            for extent in decode_extents(frame.payload, within=self._range)
+        )
+        if data:
+            self._data_until = data[0].end_bytes
+            border = align_down(data[0].offset_bytes, CHUNK_BYTES)
+            self._advance(max(self.position, border))
+        else:
+            self._advance(self._range.end_bytes)
+
+    def _hashed(self) -> None:
+        self._source_hash = bytes(self._answers[self.source].payload)
+        if not self._source_hash:
+            raise RemoteProtocolError("a hash without bytes")
+        if self._source_hash == self._answers[self.target].payload:
+            self.compared_bytes += self._range.length_bytes
+            self._advance(self._range.end_bytes)
+        else:
+            self.step = ResyncStep.MAPPING
+            self.port.ask(self.source, FrameType.BLOCK_STATUS, self._range, (), self)
+
+    def _mapped(self, frame: Frame) -> None:
+        allocated = decode_extents(frame.payload, within=self._range)
+        self._data = collections.deque(allocated)
+        self._holes, position = [], self._range.offset_bytes
+        for extent in [*allocated, Extent(self._range.end_bytes, 0)]:
+            if extent.offset_bytes > position:
+                self._holes.append(Extent(position, extent.offset_bytes - position))
+            position = extent.end_bytes
+        self._copy_on()
+
+    def _copy_on(self) -> None:
+        """The next hole, then the next piece of data, then the proof."""
+        if self._holes:
+            self.step = ResyncStep.UNMAPPING
+            self.port.ask(self.target, FrameType.UNMAP, self._holes.pop(), (), self)
+        elif self._data:
+            self.step = ResyncStep.READING
+            self.port.ask(self.source, FrameType.READ, self._data[0], (), self)
+        else:
+            self.step = ResyncStep.VERIFYING
+            self.port.ask(self.target, FrameType.HASH, self._range, (), self)
+
+    def _read(self, frame: Frame) -> None:
+        extent = self._data[0]
+        if len(frame.payload) != extent.length_bytes:
+            raise RemoteProtocolError(f"READ of {extent.length_bytes} bytes answered by {len(frame.payload)}")
+        self.copied_bytes += extent.length_bytes
+        self.step = ResyncStep.WRITING
+        self.port.ask(self.target, FrameType.WRITE, extent, (frame.payload,), self)
+
+    def _verified(self, frame: Frame) -> None:
+        if frame.payload != self._source_hash:
+            self._fail(self.target, f"{self._range} differs after it was copied")
+            return
+        self.compared_bytes += self._range.length_bytes
+        self._advance(self._range.end_bytes)
+
+    def _advance(self, position: int) -> None:
+        self.position = position
+        self.port.advanced(self)
+        self._unlock()
+        self._next()
+
+    def _fail(self, member: int, reason: str) -> None:
+        self.step = ResyncStep.OVER
+        self._unlock()
+        self.port.finished(self, member, reason)
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            self.port.release(lock)

@@ -1,0 +1,554 @@
+"""Who is in: promises, membership records, and which replica may come back when.  Pure.
+
+The theory is DESIGN §5.  In short:
+
+- *Gather.*  Ask every replica that can be reached to promise an epoch above all that were seen.  With
+  promises from a majority of the configured replicas, the newest record among them is the truth: only its
+  in-sync members may serve.
+- *Settle.*  Unless that record says `clean`, in-sync members may differ in writes that were in flight when
+  the last controller ended: make them equal from one of them (`Reconcile`) before anything is served.
+- *Commit* a record of our own epoch to a majority; then serve.
+- A member that fails is taken out by committing a record without it; until then no write that it misses is
+  answered.  A member that comes back is rebuilt, then taken in by committing a record with it.
+
+Invariants, which `self_check` states and the tests hold over all events:
+
+I1. Every write that is answered was acknowledged by all of `required()`: the in-sync members of the
+committed record, of a
+    proposed one, and members about to join.  So whichever of the two records survives a crash, its members
+    have the write.
+I2. Removal takes effect when its record is committed, admission when it is proposed.
+I3. At most one record is proposed and not committed; its version is one above the last.
+I4. `in_sync` of a record is never empty: the last copy is never given up; it is waited for (mode ABSENT).
+
+What is left out here (it has its own issue): the read lease, witnesses, changes of the configured set.
+"""
+
+import enum
+from collections.abc import Iterable
+from typing import Final, assert_never
+
+import attrs
+
+from pyjiva.controller.quorum import MAJORITY
+from pyjiva.controller.roster_event import (
+    Accepted,
+    AskAccept,
+    AskPromise,
+    CancelReconcile,
+    Copied,
+    Drop,
+    Effect,
+    Event,
+    Fence,
+    Fenced,
+    GiveUp,
+    Joined,
+    LinkDown,
+    LinkUp,
+    MembersChanged,
+    Promised,
+    Reconcile,
+    Reconciled,
+    Replay,
+    Serve,
+    StartRebuild,
+    Stopped,
+    StopRequested,
+    Tick,
+)
+from pyjiva.errors import LocalProtocolError
+from pyjiva.extent import Extent, merge_extents
+from pyjiva.membership import MembershipRecord
+from pyjiva.replication import PromiseAnswer, ReplicaReport
+
+__all__ = ["NEXT_MODE", "Change", "Member", "Mode", "Phase", "Roster"]
+
+GRACE_S: Final = 3.0  # how long an activation waits for in-sync members that have not come yet
+
+
+class Mode(enum.Enum):
+    """What a member is to the volume."""
+
+    OUT = "out"  # may miss writes: only a rebuild brings it back
+    REBUILDING = "rebuilding"  # takes writes to what was copied already: never read from
+    JOINING = "joining"  # copied; takes every write and flush; not in a record yet
+    IN_SYNC = "in-sync"  # holds every acknowledged write
+    ABSENT = "absent"  # in sync by the record, cannot be reached, cannot be given up: writes wait for it
+
+
+class Change(enum.Enum):
+    """Why a mode changes."""
+
+    CHOSEN = "chosen by the activation"
+    FAILED = "failed, and the volume goes on without it"
+    VANISHED = "failed, and the volume cannot go on without it"
+    RETURNED = "came back with all it had"
+    REBUILD_STARTED = "rebuild started"
+    COPIED = "everything is copied"
+    ADMITTED = "a record that names it is committed"
+
+
+#: A pair that is absent is a bug of ours.
+NEXT_MODE: Final[dict[tuple[Mode, Change], Mode]] = {
+    (Mode.OUT, Change.CHOSEN): Mode.IN_SYNC,
+    (Mode.OUT, Change.FAILED): Mode.OUT,
+    (Mode.OUT, Change.REBUILD_STARTED): Mode.REBUILDING,
+    (Mode.REBUILDING, Change.COPIED): Mode.JOINING,
+    (Mode.REBUILDING, Change.FAILED): Mode.OUT,
+    (Mode.JOINING, Change.ADMITTED): Mode.IN_SYNC,
+    (Mode.JOINING, Change.FAILED): Mode.OUT,
+    (Mode.IN_SYNC, Change.FAILED): Mode.OUT,
+    (Mode.IN_SYNC, Change.VANISHED): Mode.ABSENT,
+    (Mode.ABSENT, Change.FAILED): Mode.OUT,
+    (Mode.ABSENT, Change.RETURNED): Mode.IN_SYNC,
+}
+
+
+class Phase(enum.Enum):
+    """How far the volume has come."""
+
+    GATHERING = "gathering"  # asking for promises
+    SETTLING = "settling"  # making in-sync members equal
+    COMMITTING = "committing"  # our first record is on its way
+    ACTIVE = "active"
+    STOPPING = "stopping"  # the clean record is on its way
+    STOPPED = "stopped"
+    FENCED = "fenced"  # another controller has taken over: for ever
+
+
+@attrs.define
+class Member:
+    """What we know of one configured replica."""
+
+    id: int
+    mode: Mode = Mode.OUT
+    report: ReplicaReport | None = None
+    """Set while a connection with a proved key exists."""
+    answer: PromiseAnswer | None = None
+    """Set while it has promised our epoch on this connection."""
+    flushed: bool = False
+    """JOINING: what was copied to it is on its stable storage, so the next record may name it."""
+    reason: str = "not connected yet"
+    """Why it is not in sync, for people."""
+
+    @property
+    def promised(self) -> bool:
+        """Whether it votes for us and may be sent data."""
+        return self.answer is not None
+
+
+@attrs.define
+class Proposal:
+    """A record on its way to a majority."""
+
+    record: MembershipRecord
+    accepted: set[int] = attrs.field(factory=set)
+
+
+@attrs.define
+class Roster:
+    """The decider: `apply(event)` answers what the shell must do, in order."""
+
+    controller_id: str
+    configured: tuple[int, ...]
+    new_volume: bool = False
+    """Whether all replicas may be blank: the volume has never held data."""
+    grace_s: float = GRACE_S
+    members: dict[int, Member] = attrs.field(init=False)
+    phase: Phase = attrs.field(default=Phase.GATHERING, init=False)
+    epoch: int = attrs.field(default=0, init=False)
+    """Ours, once chosen; 0 before."""
+    committed: MembershipRecord | None = attrs.field(default=None, init=False)
+    """The newest record of our epoch that a majority holds."""
+    proposal: Proposal | None = attrs.field(default=None, init=False)
+    waiting_for: str = attrs.field(default="the replicas to be reached", init=False)
+    """While not ACTIVE: what for, for people."""
+    _now_s: float = attrs.field(default=0.0, init=False)
+    _majority_since_s: float | None = attrs.field(default=None, init=False)
+    _highest_epoch: int = attrs.field(default=0, init=False)
+    _settling: tuple[int, ...] = attrs.field(default=(), init=False)
+    """Members that take part in the activation under way."""
+    _effects: list[Effect] = attrs.field(factory=list, init=False)
+    _changed: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.members = {i: Member(i) for i in self.configured}
+
+    # --- what the data path asks
+
+    @property
+    def majority(self) -> int:
+        """How many replicas make one."""
+        return MAJORITY[len(self.configured)]
+
+    def required(self) -> set[int]:
+        """Whose acknowledgement a write needs (I1)."""
+        ids = {m.id for m in self.members.values() if m.mode is Mode.JOINING}
+        if self.committed is not None:
+            ids.update(self.committed.in_sync)
+        if self.proposal is not None:
+            ids.update(self.proposal.record.in_sync)
+        return ids
+
+    def readable(self) -> set[int]:
+        """Who may answer a read: in sync by mode and by the committed record, and connected."""
+        if self.committed is None:
+            return set()
+        return {
+            i
+            for i in self.committed.in_sync
+            if self.members[i].mode is Mode.IN_SYNC and self.members[i].promised
+        }
+
+    def self_check(self) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        if self.proposal is not None:
+            assert self.proposal.record.in_sync
+            assert self.committed is None or self.proposal.record > self.committed
+        for member in self.members.values():
+            if member.mode is Mode.IN_SYNC and self.phase in (Phase.ACTIVE, Phase.STOPPING):
+                assert member.id in self.required(), f"{member} is in sync and not required"
+            if member.mode in (Mode.REBUILDING, Mode.JOINING, Mode.IN_SYNC) and self.phase is Phase.ACTIVE:
+                assert member.promised, f"{member} is not connected"
+
+    # --- events
+
+    def apply(self, event: Event) -> list[Effect]:
+        """What the shell must do, in order, now that `event` has happened."""
+        if self.phase in (Phase.FENCED, Phase.STOPPED):
+            return []
+        match event:
+            case LinkUp():
+                self._link_up(event)
+            case LinkDown():
+                self._link_down(event)
+            case Promised():
+                self._promised(event)
+            case Fenced():
+                self._refused(event)
+            case Accepted():
+                self._accepted(event)
+            case Reconciled():
+                self._reconciled()
+            case Copied():
+                self._change(self.members[event.member], Change.COPIED)
+            case Joined():
+                self._joined(self.members[event.member])
+            case Tick():
+                self._now_s = event.at_s
+                if self.phase is Phase.GATHERING:
+                    self._choose()
+            case StopRequested():
+                self._stop()
+            case _:
+                assert_never(event)
+        if self.phase is Phase.ACTIVE:
+            self._keep_up()
+        # Whom to wait for comes first: an admission must hold before any replica hears of it (I2).
+        effects: list[Effect] = [MembersChanged()] if self._changed else []
+        effects += self._effects
+        self._effects, self._changed = [], False
+        return effects
+
+    def _keep_up(self) -> None:
+        """What an active volume owes after every event, whatever it was."""
+        self._give_up_absent()
+        self._propose_if_needed()
+        if self.readable():
+            for member in self.members.values():
+                if member.mode is Mode.OUT and member.promised:
+                    self._change(member, Change.REBUILD_STARTED)
+                    member.reason = "being rebuilt"
+                    self._effects.append(StartRebuild(member.id))
+
+    def _change(self, member: Member, change: Change) -> None:
+        mode = NEXT_MODE.get((member.mode, change))
+        if mode is None:
+            raise LocalProtocolError(f"replica {member.id} is {member.mode.value} and {change.value}")
+        member.mode, member.flushed = mode, False
+        self._changed = True
+
+    # --- gathering
+
+    def _link_up(self, event: LinkUp) -> None:
+        member = self.members[event.member]
+        report = event.report
+        member.report, member.answer = report, None
+        self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
+        ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
+        if self.epoch and (report.promised_epoch < self.epoch or ours):
+            self._effects.append(AskPromise(member.id, self.epoch))
+        elif self.phase is not Phase.GATHERING:
+            self._fence(
+                f"replica {member.id} has promised epoch {report.promised_epoch} to another controller"
+            )
+        elif self._connected() >= self.majority:
+            self._choose_epoch()
+
+    def _connected(self) -> int:
+        return sum(m.report is not None for m in self.members.values())
+
+    def _choose_epoch(self) -> None:
+        self.epoch = self._highest_epoch + 1
+        self._majority_since_s = None
+        for member in self.members.values():
+            member.answer = None
+            if member.report is not None:
+                self._effects.append(AskPromise(member.id, self.epoch))
+
+    def _refused(self, event: Fenced) -> None:
+        self._highest_epoch = max(self._highest_epoch, event.promised_epoch)
+        if self.phase is not Phase.GATHERING:
+            self._fence(
+                f"replica {event.member} has promised epoch {event.promised_epoch} to another controller"
+            )
+        elif event.promised_epoch >= self.epoch:
+            self._choose_epoch()
+
+    def _fence(self, reason: str) -> None:
+        self.phase = Phase.FENCED
+        self.waiting_for = reason
+        self._effects.append(Fence(reason))
+
+    def _promised(self, event: Promised) -> None:
+        member = self.members[event.member]
+        if event.epoch != self.epoch or member.report is None:
+            return  # an answer to a question that we have asked anew since
+        member.answer = event.answer
+        match self.phase:
+            case Phase.GATHERING:
+                self._choose()
+            case Phase.SETTLING:
+                pass
+            case Phase.COMMITTING | Phase.ACTIVE | Phase.STOPPING:
+                self._welcome(member)
+            case Phase.STOPPED | Phase.FENCED:
+                raise LocalProtocolError(f"promise after the end: {self.phase.value}")
+
+    def _choose(self) -> None:
+        """With a majority: whose data counts, and who must be made equal before it is served."""
+        promised = {m.id: m.answer for m in self.members.values() if m.answer is not None}
+        if len(promised) < self.majority:
+            names = ", ".join(str(m.id) for m in self.members.values() if not m.promised)
+            self.waiting_for = f"a majority of the replicas: no answer from {names}"
+            self._majority_since_s = None
+            return
+        if self._majority_since_s is None:
+            self._majority_since_s = self._now_s
+        newest = max((a.record for a in promised.values() if a.record is not None), default=None)
+        if newest is None:
+            self._choose_blank(promised)
+            return
+        if set(newest.configured) != set(self.configured):
+            self._effects.append(
+                GiveUp(
+                    f"the volume has the replicas {_names(sorted(newest.configured))}, "
+                    f"this controller was given {_names(sorted(self.configured))}"
+                )
+            )
+            return
+        candidates = {i: promised[i] for i in newest.in_sync if i in promised}
+        missing = [i for i in newest.in_sync if i not in promised]
+        if not candidates:
+            self.waiting_for = f"a replica that holds every write: {_names(missing)}"
+            return
+        if missing and self._now_s - self._majority_since_s < self.grace_s:
+            self.waiting_for = f"replica {_names(missing)}, a little longer"
+            return
+        intact = {i: a for i, a in candidates.items() if a.intact or newest.clean}
+        if not intact and missing:
+            self.waiting_for = (
+                f"replica {_names(missing)}: the machines of the others went down with writes not yet flushed"
+            )
+            return
+        self._settle(intact or candidates, clean=newest.clean, memory_counts=bool(intact))
+
+    def _choose_blank(self, promised: dict[int, PromiseAnswer]) -> None:
+        if len(promised) < len(self.configured):
+            missing = [i for i in self.configured if i not in promised]
+            what = "a new volume begins with all its replicas" if self.new_volume else "the others are blank"
+            self.waiting_for = f"replica {_names(missing)}: {what}"
+        elif self.new_volume:
+            self._settle(promised, clean=True, memory_counts=True)
+        else:
+            self._effects.append(GiveUp("all replicas are blank, but this volume has held data before"))
+
+    def _settle(self, chosen: dict[int, PromiseAnswer], *, clean: bool, memory_counts: bool) -> None:
+        self._settling = tuple(sorted(chosen))
+        source, *targets = self._settling
+        extents = _to_compare(chosen.values()) if memory_counts else None
+        if clean or not targets or extents == ():
+            self._propose_first()
+            return
+        self.phase = Phase.SETTLING
+        self.waiting_for = "the replicas to be made equal after an unclean end"
+        self._changed = True
+        self._effects.append(Reconcile(source, tuple(targets), extents))
+
+    def _reconciled(self) -> None:
+        if self.phase is not Phase.SETTLING:
+            raise LocalProtocolError(f"reconciled while {self.phase.value}")
+        self._propose_first()
+
+    def _propose_first(self) -> None:
+        self.phase = Phase.COMMITTING
+        self.waiting_for = "a majority to accept the membership record"
+        for i in self._settling:
+            self._change(self.members[i], Change.CHOSEN)
+            self.members[i].reason = ""
+        for member in self.members.values():
+            if member.mode is Mode.OUT and member.promised:
+                member.reason = "it missed writes"
+        self._propose(self._settling, clean=False)
+
+    # --- records
+
+    def _propose(self, in_sync: Iterable[int], *, clean: bool) -> None:
+        assert self.proposal is None
+        record = MembershipRecord(
+            epoch=self.epoch,
+            version=self.committed.version + 1 if self.committed is not None else 1,
+            controller_id=self.controller_id,
+            configured=self.configured,
+            in_sync=tuple(sorted(in_sync)),
+            clean=clean,
+        )
+        self.proposal = Proposal(record)
+        self._changed = True
+        self._effects += [AskAccept(m.id, record) for m in self.members.values() if m.promised]
+
+    def _accepted(self, event: Accepted) -> None:
+        proposal = self.proposal
+        if proposal is None or event.version != proposal.record.version:
+            return  # one more than the majority needed, or an older record
+        proposal.accepted.add(event.member)
+        if len(proposal.accepted) < self.majority:
+            return
+        self.committed, self.proposal = proposal.record, None
+        for i in self.committed.in_sync:
+            if self.members[i].mode is Mode.JOINING:
+                self._change(self.members[i], Change.ADMITTED)
+                self.members[i].reason = ""
+        self._changed = True
+        if self.phase is Phase.STOPPING:
+            self._stopped()
+        elif self.phase is Phase.COMMITTING:
+            self.phase = Phase.ACTIVE
+            self.waiting_for = ""
+            self._effects.append(Serve())
+
+    def _joined(self, member: Member) -> None:
+        if member.mode is not Mode.JOINING:
+            raise LocalProtocolError(f"replica {member.id} joined while {member.mode.value}")
+        member.flushed = True
+
+    def _wanted(self) -> set[int]:
+        """Who ought to be in the next record."""
+        return {
+            m.id
+            for m in self.members.values()
+            if m.mode in (Mode.IN_SYNC, Mode.ABSENT) or (m.mode is Mode.JOINING and m.flushed)
+        }
+
+    def _propose_if_needed(self) -> None:
+        """Commit the next record if the modes have moved on from the last one, and nothing is on its way."""
+        assert self.committed is not None
+        wanted = self._wanted()
+        if self.proposal is None and wanted and wanted != set(self.committed.in_sync):
+            self._propose(wanted, clean=False)
+
+    # --- members that go and come
+
+    def _link_down(self, event: LinkDown) -> None:
+        member = self.members[event.member]
+        if member.report is None:
+            if member.mode in (Mode.OUT, Mode.ABSENT):  # it could not be reached, or was given up already
+                member.reason = event.reason
+            return
+        member.report, member.answer = None, None
+        member.reason = event.reason
+        self._changed = True
+        self._effects.append(Drop(member.id, event.reason))
+        match self.phase:
+            case Phase.GATHERING:
+                pass
+            case Phase.SETTLING:
+                if member.id in self._settling:
+                    self._effects.append(CancelReconcile())
+                    self.phase = Phase.GATHERING
+                    self._choose()
+            case Phase.COMMITTING | Phase.ACTIVE | Phase.STOPPING:
+                self._lost(member)
+            case Phase.STOPPED | Phase.FENCED:
+                raise LocalProtocolError("a link after the end")
+
+    def _lost(self, member: Member) -> None:
+        if member.mode in (Mode.REBUILDING, Mode.JOINING):
+            self._change(member, Change.FAILED)
+        elif member.mode is Mode.IN_SYNC:
+            self._change(member, Change.VANISHED)
+
+    def _give_up_absent(self) -> None:
+        """Go on without members that cannot be reached, if a copy is left and a majority can say so (I4)."""
+        if sum(m.promised for m in self.members.values()) < self.majority:
+            return
+        if any(m.mode is Mode.IN_SYNC for m in self.members.values()):
+            for member in self.members.values():
+                if member.mode is Mode.ABSENT:
+                    self._change(member, Change.FAILED)
+
+    def _welcome(self, member: Member) -> None:
+        """A member has promised while the volume is up, or nearly so."""
+        assert member.answer is not None
+        record = self.proposal.record if self.proposal is not None else self.committed
+        assert record is not None
+        if member.mode is Mode.ABSENT and self._has_everything(member):
+            self._change(member, Change.RETURNED)
+            member.reason = ""
+            self._effects.append(Replay(member.id))
+        # Also one that is behind may hold the record: its vote counts.
+        self._effects.append(AskAccept(member.id, record))
+        self._changed = True
+
+    def _has_everything(self, member: Member) -> bool:
+        """Whether an absent member lost nothing while it was away.
+
+        It was never taken out of the record, so nothing was acknowledged without it; only its machine can
+        have lost something.  The only copy there is counts all the same: it has everything that was
+        flushed.
+        """
+        assert member.answer is not None
+        alone = self._wanted() == {member.id}
+        return member.answer.record is not None and (member.answer.intact or alone)
+
+    # --- the end
+
+    def _stop(self) -> None:
+        everyone = self.committed is not None and all(
+            self.members[i].mode is Mode.IN_SYNC and self.members[i].promised for i in self.committed.in_sync
+        )
+        if self.phase is not Phase.ACTIVE or self.proposal is not None or not everyone:
+            self._stopped()
+            return
+        assert self.committed is not None
+        self.phase = Phase.STOPPING
+        self._propose(self.committed.in_sync, clean=True)
+
+    def _stopped(self) -> None:
+        self.phase = Phase.STOPPED
+        self._effects.append(Stopped())
+
+
+def _to_compare(answers: Iterable[PromiseAnswer]) -> tuple[Extent, ...] | None:
+    """The union of what the members remember; None if one of them cannot remember."""
+    extents: list[Extent] = []
+    for answer in answers:
+        if answer.unstable is None:
+            return None
+        extents += [Extent(offset, length) for offset, length in answer.unstable]
+    return tuple(merge_extents(extents))
+
+
+def _names(ids: Iterable[int]) -> str:
+    return ", ".join(map(str, ids))

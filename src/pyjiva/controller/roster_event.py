@@ -1,0 +1,213 @@
+"""What happens to the roster of a volume, and what the shell must do about it.  Pure.
+
+The two sides of `controller.roster`.
+"""
+
+import attrs
+
+from pyjiva.extent import Extent
+from pyjiva.membership import MembershipRecord
+from pyjiva.replication import PromiseAnswer, ReplicaReport
+
+__all__ = [
+    "Accepted",
+    "AskAccept",
+    "AskPromise",
+    "CancelReconcile",
+    "Copied",
+    "Drop",
+    "Effect",
+    "Event",
+    "Fence",
+    "Fenced",
+    "GiveUp",
+    "Joined",
+    "LinkDown",
+    "LinkUp",
+    "MembersChanged",
+    "Promised",
+    "Reconcile",
+    "Reconciled",
+    "Replay",
+    "Serve",
+    "StartRebuild",
+    "StopRequested",
+    "Stopped",
+    "Tick",
+]
+
+# --- events
+
+
+@attrs.frozen
+class LinkUp:
+    """A replica proved the key and said who it is."""
+
+    member: int
+    report: ReplicaReport
+
+
+@attrs.frozen
+class LinkDown:
+    """A connection ended, or the member was found to be failing."""
+
+    member: int
+    reason: str
+
+
+@attrs.frozen
+class Promised:
+    """A replica promised `epoch`."""
+
+    member: int
+    epoch: int
+    answer: PromiseAnswer
+
+
+@attrs.frozen
+class Fenced:
+    """A replica refused: it has promised `promised_epoch`."""
+
+    member: int
+    promised_epoch: int
+
+
+@attrs.frozen
+class Accepted:
+    """A replica holds the record (`epoch`, `version`) on stable storage."""
+
+    member: int
+    version: int
+
+
+@attrs.frozen
+class Reconciled:
+    """All members that were to be made equal are."""
+
+
+@attrs.frozen
+class Copied:
+    """A rebuilding member holds everything; its flush is still to come."""
+
+    member: int
+
+
+@attrs.frozen
+class Joined:
+    """A joining member has flushed: it may be taken in."""
+
+    member: int
+
+
+@attrs.frozen
+class Tick:
+    """Time has passed."""
+
+    at_s: float
+
+
+@attrs.frozen
+class StopRequested:
+    """All I/O is done and flushed: end cleanly."""
+
+
+Event = LinkUp | LinkDown | Promised | Fenced | Accepted | Reconciled | Copied | Joined | Tick | StopRequested
+
+# --- effects
+
+
+@attrs.frozen
+class AskPromise:
+    """Ask `member` to promise `epoch`."""
+
+    member: int
+    epoch: int
+
+
+@attrs.frozen
+class AskAccept:
+    """Ask `member` to accept `record`."""
+
+    member: int
+    record: MembershipRecord
+
+
+@attrs.frozen
+class Drop:
+    """End the connection to `member`; it will be tried again."""
+
+    member: int
+    reason: str
+
+
+@attrs.frozen
+class Reconcile:
+    """Make `targets` equal to `source` in `extents` (None: everywhere), then say Reconciled."""
+
+    source: int
+    targets: tuple[int, ...]
+    extents: tuple[Extent, ...] | None
+
+
+@attrs.frozen
+class CancelReconcile:
+    """Forget the reconciliation under way: a member of it was lost."""
+
+
+@attrs.frozen
+class Serve:
+    """Host I/O may begin."""
+
+
+@attrs.frozen
+class StartRebuild:
+    """Copy everything to `member`."""
+
+    member: int
+
+
+@attrs.frozen
+class Replay:
+    """`member` is back: send it again what it has not answered."""
+
+    member: int
+
+
+@attrs.frozen
+class MembersChanged:
+    """Modes or connections changed: whom to ask, wait for and read from is to be worked out anew."""
+
+
+@attrs.frozen
+class Fence:
+    """Another controller has the volume: stop at once, answer nothing more."""
+
+    reason: str
+
+
+@attrs.frozen
+class GiveUp:
+    """The operator must decide: what the replicas hold contradicts what this controller was told."""
+
+    reason: str
+
+
+@attrs.frozen
+class Stopped:
+    """The clean record is committed, or there was nothing to commit."""
+
+
+Effect = (
+    AskPromise
+    | AskAccept
+    | Drop
+    | Reconcile
+    | CancelReconcile
+    | Serve
+    | StartRebuild
+    | Replay
+    | MembersChanged
+    | Fence
+    | GiveUp
+    | Stopped
+)

@@ -1,0 +1,483 @@
+"""A volume: links to the replicas, the roster's effects carried out, and host I/O through the data path.
+The trio shell.
+
+One object, `Volume`, owns all of it; it is a `block.BlockDevice`.  Everything happens in one task's turn at
+a time, so there are no locks: an event (a frame, a lost link, a tick) is applied to the roster or the data
+path, and what follows from it is done before anything else runs.
+"""
+
+import collections
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, assert_never
+
+import attrs
+import structlog
+import trio
+
+from pyjiva.block import Buffer, Flush, Lock, Request
+from pyjiva.controller.data_path import DataPath
+from pyjiva.controller.link_io import pump, shake_hands
+from pyjiva.controller.options import ControllerOptions, ReplicaAddress
+from pyjiva.controller.resync import Resync
+from pyjiva.controller.roster import Member, Mode, Phase, Roster
+from pyjiva.controller.roster_event import (
+    Accepted,
+    AskAccept,
+    AskPromise,
+    CancelReconcile,
+    Copied,
+    Drop,
+    Effect,
+    Event,
+    Fence,
+    Fenced,
+    GiveUp,
+    Joined,
+    LinkDown,
+    LinkUp,
+    MembersChanged,
+    Promised,
+    Reconcile,
+    Reconciled,
+    Replay,
+    Serve,
+    StartRebuild,
+    Stopped,
+    StopRequested,
+    Tick,
+)
+from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
+from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError
+from pyjiva.extent import Extent
+from pyjiva.membership import MembershipRecord
+from pyjiva.replication import (
+    Frame,
+    FrameDecoder,
+    FrameType,
+    PingAnswer,
+    PromiseAnswer,
+    Status,
+    decode_message,
+    encode_message,
+)
+from pyjiva.transport import EndOfBatch
+from pyjiva.transport.stream_io import BatchedStream, open_stream
+
+__all__ = ["Volume", "VolumeFenced"]
+
+TICK_S: Final = 0.25  # resolution of every time limit below
+PING_S: Final = 1.0  # how often a quiet member is asked for a sign of life
+CONNECT_S: Final = 3.0  # connecting and shaking hands: a stopped process accepts but does not answer
+RETRY_S_MIN: Final = 0.1
+RETRY_S_MAX: Final = 2.0  # a replica that comes back is noticed within this
+STALLED_S: Final = 1.0  # a tick that comes so late says that this process stood still, not the members
+STOP_S: Final = 8.0  # a clean stop that takes longer is given up: the next start reconciles
+
+_log = structlog.get_logger(__name__)
+
+
+class VolumeFenced(PyjivaError):
+    """Another controller has taken the volume over: this one must end and answer nothing more."""
+
+
+@attrs.define(eq=False)
+class Heard:
+    """When a member last gave a sign of life."""
+
+    stream: BatchedStream
+    received_bytes: int
+    at_s: float
+    ping_at_s: float
+    pinging: bool = False
+
+
+@attrs.define(eq=False)
+class Volume:
+    """The replicated block device of one controller process; made inside a trio run."""
+
+    options: ControllerOptions
+    batch: EndOfBatch
+    controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
+    ready: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when host I/O is carried out for the first time."""
+    _roster: Roster = attrs.field(init=False)
+    _data: DataPath = attrs.field(init=False)
+    _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
+    _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
+    """By target."""
+    _directories: dict[int, str] = attrs.field(factory=dict, init=False)
+    _events: collections.deque[Event] = attrs.field(factory=collections.deque, init=False)
+    _applying: bool = attrs.field(default=False, init=False)
+    _stopped: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _over: PyjivaError | None = attrs.field(default=None, init=False)
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _ticked_at_s: float = attrs.field(default=0.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        ids = tuple(r.replica_id for r in self.options.replicas)
+        self._roster = Roster(self.controller_id, ids, self.options.new_volume)
+        self._data = DataPath(ids, self.options.size_bytes, self._failed, self._fenced)
+        self._data.now_s = trio.current_time()
+
+    # --- the block device
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the volume."""
+        return self.options.size_bytes
+
+    def submit(self, request: Request) -> None:
+        """Start a host request; it waits (parked) while the volume cannot carry it out."""
+        self._data.submit(request)
+
+    # --- life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the volume up until it is stopped or cancelled.
+
+        Raises VolumeFenced: another controller has the volume.
+        Raises ConfigError: the replicas hold something else than this controller was told.
+        """
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._ticked_at_s = trio.current_time()
+                for address in self.options.replicas:
+                    nursery.start_soon(self._keep_link, address)
+                nursery.start_soon(self._keep_time)
+                task_status.started()
+        if self._over is not None:
+            raise self._over
+
+    async def stop(self) -> None:
+        """Flush, commit a clean record, end `run`.  Host I/O must have ended: what is still parked is
+        forgotten.
+        """
+        with trio.move_on_after(STOP_S) as limit:
+            if self._roster.phase is Phase.ACTIVE:
+                flushed = trio.Event()
+                self._data.submit(Flush(lambda _: flushed.set()))
+                self.batch.end()
+                await flushed.wait()
+            self._apply(StopRequested())
+            self.batch.end()
+            await self._stopped.wait()
+        if limit.cancelled_caught:
+            _log.warning("not stopped cleanly: the next start compares the replicas", waited_s=STOP_S)
+        self._scope.cancel()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            now = trio.current_time()
+            stalled = now - self._ticked_at_s > STALLED_S
+            self._ticked_at_s = now
+            self._data.tick(now)
+            self._apply(Tick(now))
+            for member_id, heard in list(self._heard.items()):
+                self._check_life(member_id, heard, now, stalled)
+            self.batch.end()
+
+    def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
+        """Ping a member, or give it up when it owes an answer and is silent."""
+        in_flight = self._data.members[member_id].in_flight
+        if heard.stream.received_bytes != heard.received_bytes or not in_flight or stalled:
+            heard.received_bytes, heard.at_s = heard.stream.received_bytes, now
+        silent_s = now - heard.at_s
+        if silent_s > self.options.member_timeout_s:
+            self._failed(member_id, f"no answer for {silent_s:.1f} s")
+        elif not heard.pinging and now >= heard.ping_at_s:
+            heard.pinging = True
+            self._data.call(member_id, FrameType.PING, partial(self._ponged, member_id, heard))
+
+    def _ponged(self, member_id: int, heard: Heard, frame: Frame | None) -> None:
+        heard.pinging = False
+        heard.ping_at_s = self._ticked_at_s + PING_S
+        if frame is None or frame.code != Status.OK:
+            return
+        age_s = decode_message(frame.payload, PingAnswer).oldest_operation_s
+        if age_s > self.options.disk_timeout_s:
+            self._failed(member_id, f"its oldest disk operation is {age_s:.1f} s old")
+
+    # --- links
+
+    async def _keep_link(self, address: ReplicaAddress) -> None:
+        member_id = address.replica_id
+        retry_s = RETRY_S_MIN
+        while True:
+            reason = "it closed the connection"
+            try:
+                async with open_stream(address.host, address.port, self.batch, CONNECT_S) as stream:
+                    decoder = FrameDecoder(stream.buffer)
+                    with trio.fail_after(CONNECT_S):
+                        report = await shake_hands(
+                            stream, decoder, self.options, address, self.controller_id, self.batch
+                        )
+                    retry_s = RETRY_S_MIN
+                    now = trio.current_time()
+                    self._directories[member_id] = report.directory
+                    self._heard[member_id] = Heard(stream, stream.received_bytes, now, now + PING_S)
+                    self._data.member_up(member_id, stream)
+                    self._apply(LinkUp(member_id, report))
+                    self.batch.end()
+                    await pump(stream, decoder, partial(self._data.answered, member_id), self.batch)
+            except OSError as error:
+                reason = f"not reachable: {error.strerror or error}"
+            except trio.TooSlowError:
+                reason = f"no answer within {CONNECT_S:g} s"
+            except RemoteProtocolError as error:
+                reason = str(error)
+            self._lose(member_id, reason)
+            self.batch.end()
+            await trio.sleep(retry_s)
+            retry_s = min(2 * retry_s, RETRY_S_MAX)
+
+    def _failed(self, member_id: int, reason: str) -> None:
+        """The data path, a timer or a resync found a member failing."""
+        if member_id in self._heard:
+            self._lose(member_id, reason)
+
+    def _lose(self, member_id: int, reason: str) -> None:
+        heard = self._heard.pop(member_id, None)
+        if heard is not None:
+            _log.warning("replica lost", replica=member_id, reason=reason)
+            heard.stream.shut_down()
+            resync = self._resyncs.pop(member_id, None)
+            if resync is not None:
+                resync.cancel()
+            self._data.member_down(member_id)
+        self._apply(LinkDown(member_id, reason))
+
+    def _fenced(self, member_id: int, promised_epoch: int) -> None:
+        self._apply(Fenced(member_id, promised_epoch))
+
+    # --- the roster's effects
+
+    def _apply(self, event: Event) -> None:
+        """Apply `event` and carry out what follows; events that come up meanwhile wait their turn."""
+        self._events.append(event)
+        if self._applying:
+            return
+        self._applying = True
+        try:
+            while self._events:
+                effects = self._roster.apply(self._events.popleft())
+                self._data.epoch = self._roster.epoch
+                for effect in effects:
+                    self._carry_out(effect)
+        finally:
+            self._applying = False
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case MembersChanged():
+                self._members_changed()
+            case AskPromise(member, epoch):
+                self._ask_promise(member, epoch)
+            case AskAccept(member, record):
+                self._ask_accept(member, record)
+            case Drop(member):
+                assert member not in self._heard, "a link is lost before the roster hears of it"
+            case Reconcile(source, targets, extents):
+                self._reconcile(source, targets, extents)
+            case CancelReconcile():
+                self._cancel_resyncs()
+            case Serve():
+                _log.info("volume takes I/O", epoch=self._roster.epoch)
+                self.ready.set()
+            case StartRebuild(member):
+                self._start_rebuild(member)
+            case Replay(member):
+                self._data.replay(member)
+            case Fence(reason):
+                self._end(VolumeFenced(reason))
+            case GiveUp(reason):
+                self._end(ConfigError(reason))
+            case Stopped():
+                self._stopped.set()
+            case _:
+                assert_never(effect)
+
+    def _members_changed(self) -> None:
+        roster, data = self._roster, self._data
+        by_mode: dict[Mode, set[int]] = {mode: set() for mode in Mode}
+        for member in roster.members.values():
+            if member.promised and member.id in self._heard:
+                by_mode[member.mode].add(member.id)
+        data.set_members(
+            must_ack=data.mask(roster.required()),
+            writable=data.mask(by_mode[Mode.IN_SYNC] | by_mode[Mode.JOINING]),
+            readable=data.mask(roster.readable() & set(self._heard)),
+            rebuilding=data.mask(by_mode[Mode.REBUILDING]),
+            min_copies=self.options.min_copies,
+            serving=roster.phase is Phase.ACTIVE,
+        )
+
+    def _ask(
+        self,
+        member: int,
+        type_: FrameType,
+        on_answer: Callable[[Frame | None], None],
+        payload: Sequence[Buffer] = (),
+    ) -> None:
+        if member in self._heard:
+            self._data.call(member, type_, on_answer, payload=payload)
+
+    def _ask_promise(self, member: int, epoch: int) -> None:
+        def answered(frame: Frame | None) -> None:
+            if frame is None:
+                return
+            if frame.code != Status.OK:
+                self._failed(member, f"could not store its promise (status {frame.code})")
+            else:
+                self._apply(Promised(member, epoch, decode_message(frame.payload, PromiseAnswer)))
+
+        self._ask(member, FrameType.PROMISE, answered)
+
+    def _ask_accept(self, member: int, record: MembershipRecord) -> None:
+        def answered(frame: Frame | None) -> None:
+            if frame is None:
+                return
+            if frame.code != Status.OK:
+                self._failed(member, f"could not store the membership record (status {frame.code})")
+            else:
+                self._apply(Accepted(member, record.version))
+
+        self._ask(member, FrameType.ACCEPT, answered, [encode_message(record)])
+
+    def _end(self, error: PyjivaError) -> None:
+        _log.error("volume ends", reason=str(error))
+        self._over = error
+        self._scope.cancel()
+
+    # --- rebuilds (see `resync.ResyncPort`)
+
+    def _reconcile(self, source: int, targets: Sequence[int], extents: Sequence[Extent] | None) -> None:
+        what = extents if extents is not None else [Extent(0, self.size_bytes)]
+        size = sum(e.length_bytes for e in what)
+        _log.info("comparing replicas after an unclean end", source=source, targets=list(targets), bytes=size)
+        self._resyncs = {target: Resync(source, target, what, self) for target in targets}
+        for resync in list(self._resyncs.values()):
+            resync.start()
+
+    def _cancel_resyncs(self) -> None:
+        for resync in self._resyncs.values():
+            resync.cancel()
+        self._resyncs = {}
+
+    def _start_rebuild(self, target: int) -> None:
+        if target not in self._heard:
+            return
+        source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
+        _log.info("rebuild starts", replica=target, source=source)
+        resync = self._resyncs[target] = Resync(source, target, [Extent(0, self.size_bytes)], self)
+        resync.start()
+
+    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+        """Part of ResyncPort."""
+        self._data.acquire_shared(extent, owner)
+
+    def release(self, lock: Lock) -> None:
+        """Part of ResyncPort."""
+        self._data.release(lock)
+
+    def ask(
+        self, member: int, type_: FrameType, extent: Extent, payload: Sequence[Buffer], resync: Resync
+    ) -> None:
+        """Part of ResyncPort."""
+        if member not in self._heard:
+            resync.answered(member, None)
+            return
+        self._data.call(
+            member,
+            type_,
+            partial(resync.answered, member),
+            offset_bytes=extent.offset_bytes,
+            length_bytes=extent.length_bytes,
+            payload=payload,
+        )
+
+    def advanced(self, resync: Resync) -> None:
+        """Part of ResyncPort."""
+        self._data.members[resync.target].synced_until = resync.position
+
+    def finished(self, resync: Resync, failed_member: int | None, reason: str) -> None:
+        """Part of ResyncPort."""
+        self._resyncs.pop(resync.target, None)
+        if failed_member is not None:
+            # A rebuild starts again with the target's next connection; a source that refused a read is lost
+            # itself.
+            _log.warning("copy failed", source=resync.source, target=resync.target, reason=reason)
+            for member_id in dict.fromkeys((failed_member, resync.target)):
+                self._failed(member_id, f"copy from replica {resync.source} failed: {reason}")
+            return
+        _log.info(
+            "copy finished",
+            source=resync.source,
+            target=resync.target,
+            compared_bytes=resync.compared_bytes,
+            copied_bytes=resync.copied_bytes,
+        )
+        if self._roster.phase is Phase.SETTLING:
+            if not self._resyncs:
+                self._apply(Reconciled())
+            return
+        self._apply(Copied(resync.target))
+        self._ask(resync.target, FrameType.FLUSH, partial(self._flushed, resync.target))
+
+    def _flushed(self, member_id: int, frame: Frame | None) -> None:
+        if frame is None:
+            return
+        if frame.code != Status.OK:
+            self._failed(member_id, f"could not flush what was copied to it (status {frame.code})")
+        else:
+            self._apply(Joined(member_id))
+
+    # --- status
+
+    def status(self) -> VolumeStatus:
+        """A picture of this moment."""
+        addresses = {r.replica_id: r for r in self.options.replicas}
+        replicas = tuple(
+            self._replica_status(member, addresses[member.id]) for member in self._roster.members.values()
+        )
+        state, reason = self._state(replicas)
+        return VolumeStatus(
+            name=self.options.volume_name,
+            volume_id=self.options.volume_id,
+            size_bytes=self.size_bytes,
+            block_size_bytes=self.options.block_size_bytes,
+            state=state,
+            reason=reason,
+            epoch=self._roster.epoch,
+            replicas=replicas,
+        )
+
+    def _replica_status(self, member: Member, address: ReplicaAddress) -> ReplicaStatus:
+        mode = {Mode.ABSENT: Mode.OUT, Mode.JOINING: Mode.REBUILDING}.get(member.mode, member.mode)
+        resync = self._resyncs.get(member.id)
+        progress = None
+        if mode is Mode.REBUILDING:
+            progress = resync.fraction_done() if resync is not None else 1.0
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return ReplicaStatus(
+            id=member.id,
+            address=f"{host}:{address.port}",
+            directory=self._directories.get(member.id, ""),
+            mode=mode.value,
+            progress=progress,
+            reason="" if mode is Mode.IN_SYNC else member.reason,
+        )
+
+    def _state(self, replicas: Sequence[ReplicaStatus]) -> tuple[VolumeState, str]:
+        if self._roster.phase is not Phase.ACTIVE:
+            return VolumeState.PARKED, f"waiting for {self._roster.waiting_for}"
+        troubled = [
+            f"replica {r.id} is {r.mode}: {r.reason}" for r in replicas if r.mode != Mode.IN_SYNC.value
+        ]
+        if not self._data.writes_open:
+            return VolumeState.PARKED, "too few replicas in sync; " + "; ".join(troubled)
+        if troubled:
+            return VolumeState.DEGRADED, "; ".join(troubled)
+        return VolumeState.HEALTHY, ""

@@ -1,0 +1,303 @@
+"""The replica daemon: accepts controllers, keeps promises, serves data.  The trio shell.
+
+A connection's task takes in all complete frames of a receive, starts what they ask for, and ends the batch.
+Data frames go to `DataPath` without a wait.  PROMISE and ACCEPT must be durable before they are answered;
+they queue for one *keeper* task, which makes one at a time, in order, while data flows on.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from pyjiva.errors import RemoteProtocolError, StorageError
+from pyjiva.membership import MembershipRecord
+from pyjiva.replica.data_path import DataPath, refuse_storage
+from pyjiva.replica.promise import Fenced, accept, promise
+from pyjiva.replica.session import Phase, Session, answer, refuse
+from pyjiva.replica.unstable import UnstableWrites
+from pyjiva.replication import (
+    ANSWER,
+    NONCE_BYTES,
+    PAYLOAD_BYTES_MAX,
+    Frame,
+    FrameDecoder,
+    FrameType,
+    PingAnswer,
+    PromiseAnswer,
+    ReplicaReport,
+    Status,
+    decode_message,
+    encode_header,
+)
+from pyjiva.snapshot import ChainDevice, ReplicaState, Store
+from pyjiva.transport import EndOfBatch
+from pyjiva.transport.stream_io import BatchedStream, own_stream
+
+__all__ = ["ReplicaDaemon", "ReplicaStatistics"]
+
+HANDSHAKE_S: Final = 5.0  # a stranger is gone after this
+STRANGERS_MAX: Final = 32  # connections that have not proved the key
+KEEPER_QUEUE_MAX: Final = 64  # a controller waits for its promise before it goes on; more is a broken one
+QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read its answers is not read from
+
+_log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class ReplicaStatistics:
+    """What /metrics and the health page show."""
+
+    attached: bool
+    promised_epoch: int
+    record_version: int
+    in_sync: bool
+    """Whether the last accepted record says so."""
+    unstable_writes_known: bool
+
+
+@attrs.define(eq=False)
+class ReplicaDaemon:
+    """One replica of one volume, over an open store."""
+
+    store: Store
+    device: ChainDevice
+    key: bytes = attrs.field(repr=False)
+    batch: EndOfBatch
+    _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
+    _data: DataPath = attrs.field(init=False)
+    _attached: Session | None = attrs.field(default=None, init=False)
+    _strangers: int = attrs.field(default=0, init=False)
+    _kept: trio.MemorySendChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
+    _to_keep: trio.MemoryReceiveChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._data = DataPath(self.device, self._unstable, self.store.state.promised_epoch)
+        self._kept, self._to_keep = trio.open_memory_channel(KEEPER_QUEUE_MAX)
+
+    async def serve(
+        self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: the port
+        is taken.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        bound = int(listeners[0].socket.getsockname()[1])
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self.device.run)
+            nursery.start_soon(self._keep)
+            task_status.started(bound)
+            await trio.serve_listeners(self._serve_connection, listeners)
+
+    async def stop(self) -> None:
+        """Bring everything to stable storage and note that it is; nobody is served any more."""
+        if self._attached is not None:
+            self._replace(self._attached)
+        await self.device.wait_idle()
+        await trio.to_thread.run_sync(self._flush_and_mark_clean)
+
+    def _flush_and_mark_clean(self) -> None:
+        self.store.flush()
+        self.store.mark_clean()
+
+    def statistics(self) -> ReplicaStatistics:
+        """A picture of this moment."""
+        state = self.store.state
+        return ReplicaStatistics(
+            attached=self._attached is not None,
+            promised_epoch=state.promised_epoch,
+            record_version=state.record.version if state.record else 0,
+            in_sync=state.record is not None and state.replica_id in state.record.in_sync,
+            unstable_writes_known=self._unstable.extents() is not None,
+        )
+
+    # --- one connection
+    # ---------------------------------------------------------------------------------------
+
+    async def _serve_connection(self, socket_stream: trio.SocketStream) -> None:
+        if self._strangers >= STRANGERS_MAX:
+            _log.warning("connection refused: too many that have not proved the key", reason="strangers")
+            await socket_stream.aclose()
+            return
+        self._strangers += 1
+        session: Session | None = None
+        try:
+            async with own_stream(socket_stream, self.batch) as stream:
+                session = Session(stream, secrets.token_hex(NONCE_BYTES))
+                await self._pump(stream, session)
+        finally:
+            self._left(session)
+
+    async def _pump(self, stream: BatchedStream, session: Session) -> None:
+        decoder = FrameDecoder(stream.buffer)
+        with trio.CancelScope() as scope:
+            scope.deadline = trio.current_time() + HANDSHAKE_S
+            try:
+                while await stream.fill(decoder.wanted_bytes):
+                    while (frame := decoder.next_frame()) is not None:
+                        if self._data.handles(frame):
+                            self._data.frame_received(session, frame)
+                        else:
+                            self._control(session, decoder, scope, frame)
+                    self.batch.end()
+                    if stream.queued_bytes > QUEUED_BYTES_MAX:
+                        await stream.wait_sent()
+            except RemoteProtocolError as error:
+                host, port = stream.peer_address
+                _log.warning("connection closed", peer=f"{host}:{port}", reason=str(error))
+                with trio.move_on_after(1):
+                    await stream.wait_sent()
+        if scope.cancelled_caught:
+            _log.warning("connection closed", reason=f"no proof of the key within {HANDSHAKE_S:g} s")
+
+    def _left(self, session: Session | None) -> None:
+        if session is None or session.phase in (Phase.GREETING, Phase.CHALLENGED):
+            self._strangers -= 1
+        if session is None:
+            return
+        session.phase = Phase.REPLACED
+        if session is self._attached:
+            self._attached = None
+            _log.info("controller disconnected")
+
+    def _control(
+        self, session: Session, decoder: FrameDecoder, scope: trio.CancelScope, frame: Frame
+    ) -> None:
+        session.check_allowed(frame)
+        state = self.store.state
+        match FrameType(frame.type):
+            case FrameType.HELLO:
+                session.greet(frame, key=self.key, volume_id=state.volume_id, replica_id=state.replica_id)
+            case FrameType.AUTHENTICATE:
+                session.authenticate(frame, key=self.key, replica_id=state.replica_id)
+                self._strangers -= 1
+                scope.deadline = float("inf")
+                decoder.payload_bytes_max = PAYLOAD_BYTES_MAX
+                answer(session.peer, frame, message=self._report())
+            case FrameType.PING:
+                self._unstable.settle(frame.epoch, frame.stable)
+                answer(session.peer, frame, message=PingAnswer(self.device.oldest_operation_s()))
+            case FrameType.PROMISE:
+                self._keep_soon(session, frame, partial(self._promise, session, frame))
+            case FrameType.ACCEPT:
+                record = decode_message(frame.payload, MembershipRecord)
+                self._keep_soon(session, frame, partial(self._accept, session, frame, record))
+            case FrameType.HASH:
+                if frame.epoch != self._data.promised_epoch:
+                    refuse(session.peer, frame, Status.FENCED, "a higher epoch is promised")
+                else:
+                    assert self._nursery is not None
+                    self._nursery.start_soon(self._hash, session, frame)
+            case _:
+                raise RemoteProtocolError(f"frame type {frame.type} is not for a replica")
+
+    def _report(self) -> ReplicaReport:
+        state = self.store.state
+        return ReplicaReport(
+            volume_id=state.volume_id,
+            replica_id=state.replica_id,
+            size_bytes=state.size_bytes,
+            block_size_bytes=state.block_size_bytes,
+            directory=self.store.path,
+            promised_epoch=state.promised_epoch,
+            promised_to=state.promised_to,
+            record=state.record,
+            intact=self.store.intact,
+        )
+
+    async def _hash(self, session: Session, frame: Frame) -> None:
+        try:
+            digest = await self.device.hash_range(frame.offset_bytes, frame.length_bytes)
+        except StorageError as error:
+            refuse_storage(session.peer, frame, error)
+        else:
+            header = encode_header(
+                frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=[digest]
+            )
+            session.peer.send(header, digest)
+        self.batch.end()
+
+    # --- the keeper
+    # -------------------------------------------------------------------------------------------
+
+    def _keep_soon(self, session: Session, frame: Frame, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            self._kept.send_nowait(work)
+        except trio.WouldBlock:
+            refuse(session.peer, frame, Status.NOT_READY, "too many membership changes at once")
+
+    async def _keep(self) -> None:
+        async for work in self._to_keep:
+            await work()
+            self.batch.end()
+
+    async def _promise(self, session: Session, frame: Frame) -> None:
+        if session.phase is Phase.REPLACED:  # it left while it waited for its turn
+            return
+        assert session.hello is not None
+        try:
+            promised = promise(self.store.state, epoch=frame.epoch, controller_id=session.hello.controller_id)
+        except Fenced as fenced:
+            refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
+            return
+        # From here on nothing of an older connection may land; what is under way must end before we answer.
+        if self._attached is not None and self._attached is not session:
+            self._replace(self._attached)
+        await self.device.wait_idle()
+        epoch = promised.promised_epoch
+        try:
+            await trio.to_thread.run_sync(self.store.save_state, promised)
+        except StorageError as error:
+            refuse_storage(session.peer, frame, error)
+            return
+        self._data.promised_epoch = epoch
+        if session.phase is Phase.KNOWN:
+            session.phase = Phase.ATTACHED
+            self._attached = session
+        extents = self._unstable.extents()
+        unstable = None if extents is None else tuple((e.offset_bytes, e.length_bytes) for e in extents)
+        answer(
+            session.peer, frame, message=PromiseAnswer(self.store.state.record, self.store.intact, unstable)
+        )
+        _log.info("epoch promised", epoch=epoch, controller=promised.promised_to)
+
+    def _replace(self, session: Session) -> None:
+        session.phase = Phase.REPLACED
+        session.peer.shut_down()
+        self._attached = None
+
+    async def _accept(self, session: Session, frame: Frame, record: MembershipRecord) -> None:
+        in_sync = self.store.state.replica_id in record.in_sync
+        try:
+            accepted = accept(self.store.state, record, epoch=frame.epoch)
+            if in_sync:
+                self._unstable.accepted(record.epoch, in_sync=True)
+            if record.clean:
+                await self.device.wait_idle()
+            await trio.to_thread.run_sync(partial(self._save, accepted, in_sync=in_sync, clean=record.clean))
+        except Fenced as fenced:
+            refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
+            return
+        except StorageError as error:
+            refuse_storage(session.peer, frame, error)
+            return
+        if not in_sync:
+            self._unstable.accepted(record.epoch, in_sync=False)
+        answer(session.peer, frame)
+        names = ",".join(map(str, record.in_sync))
+        _log.info("membership record accepted", epoch=record.epoch, version=record.version, in_sync=names)
+
+    def _save(self, state: ReplicaState, *, in_sync: bool, clean: bool) -> None:
+        if clean:
+            self.store.flush()
+        self.store.save_state(state)
+        if in_sync and not self.store.intact:
+            self.store.mark_intact()  # the rebuild has made up for what a reboot may have lost
+        if clean:
+            self.store.mark_clean()

@@ -1,0 +1,149 @@
+"""Data frames become requests to the replica's device, and their results become answers.  Pure.
+
+Order: the controller never has two overlapping requests of which one writes in flight
+(`block.IntervalLocks`), so requests may be done and answered in any order.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import attrs
+
+from pyjiva.block import BlockDevice, BlockStatus, Flush, Read, Unmap, Write, WriteZeroes
+from pyjiva.errors import StorageError
+from pyjiva.replica.session import Peer, Phase, Session, refuse
+from pyjiva.replica.unstable import UnstableWrites
+from pyjiva.replication import (
+    ANSWER,
+    PAYLOAD_BYTES_MAX,
+    STATUS_OF_FAILURE,
+    Frame,
+    FrameType,
+    Status,
+    encode_extents,
+    encode_header,
+)
+
+__all__ = ["DataPath"]
+
+_FORCE_UNIT_ACCESS: Final = 1  # Flag.FORCE_UNIT_ACCESS as a plain integer
+
+
+@attrs.define(eq=False)
+class DataPath:  # hot
+    """READ, WRITE, UNMAP, WRITE_ZEROES, FLUSH and BLOCK_STATUS of the attached connection."""
+
+    device: BlockDevice
+    unstable: UnstableWrites
+    promised_epoch: int
+    _verbs: dict[int, Callable[[Peer, Frame], None]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._verbs = {
+            FrameType.READ: self._read,
+            FrameType.WRITE: self._write,
+            FrameType.UNMAP: self._unmap,
+            FrameType.WRITE_ZEROES: self._write_zeroes,
+            FrameType.FLUSH: self._flush,
+            FrameType.BLOCK_STATUS: self._block_status,
+        }
+
+    def handles(self, frame: Frame) -> bool:
+        """Whether `frame` is one of this class's."""
+        return frame.type in self._verbs
+
+    def frame_received(self, session: Session, frame: Frame) -> None:
+        """Start what a data frame asks for."""
+        if session.phase is not Phase.ATTACHED:
+            session.check_allowed(frame)
+        if frame.epoch != self.promised_epoch:
+            reason = f"epoch {frame.epoch}: epoch {self.promised_epoch} is promised"
+            refuse(session.peer, frame, Status.FENCED, reason, epoch=self.promised_epoch)
+            return
+        self.unstable.settle(frame.epoch, frame.stable)
+        self._verbs[frame.type](session.peer, frame)
+
+    def _read(self, peer: Peer, frame: Frame) -> None:
+        if frame.length_bytes > PAYLOAD_BYTES_MAX:
+            refuse(
+                peer,
+                frame,
+                Status.BAD_REQUEST,
+                f"READ of {frame.length_bytes} bytes: at most {PAYLOAD_BYTES_MAX}",
+            )
+            return
+        self.device.submit(Read(frame.offset_bytes, frame.length_bytes, partial(_answer_read, peer, frame)))
+
+    def _write(self, peer: Peer, frame: Frame) -> None:
+        payload = frame.payload
+        if len(payload) != frame.length_bytes:
+            reason = f"WRITE of {frame.length_bytes} bytes came with {len(payload)}"
+            refuse(peer, frame, Status.BAD_REQUEST, reason)
+            return
+        self.unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
+        self.device.submit(
+            Write(
+                frame.offset_bytes,
+                frame.length_bytes,
+                (payload,),
+                partial(_answer, peer, frame),
+                bool(frame.code & _FORCE_UNIT_ACCESS),
+            )
+        )
+
+    def _unmap(self, peer: Peer, frame: Frame) -> None:
+        self.unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
+        self.device.submit(Unmap(frame.offset_bytes, frame.length_bytes, partial(_answer, peer, frame)))
+
+    def _write_zeroes(self, peer: Peer, frame: Frame) -> None:
+        self.unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
+        self.device.submit(
+            WriteZeroes(
+                frame.offset_bytes,
+                frame.length_bytes,
+                partial(_answer, peer, frame),
+                bool(frame.code & _FORCE_UNIT_ACCESS),
+            )
+        )
+
+    def _flush(self, peer: Peer, frame: Frame) -> None:
+        self.device.submit(Flush(partial(_answer, peer, frame)))
+
+    def _block_status(self, peer: Peer, frame: Frame) -> None:
+        self.device.submit(
+            BlockStatus(frame.offset_bytes, frame.length_bytes, partial(_answer_block_status, peer, frame))
+        )
+
+
+def _answer(peer: Peer, frame: Frame, request: Write | Unmap | WriteZeroes | Flush) -> None:
+    if request.error is not None:
+        refuse_storage(peer, frame, request.error)
+        return
+    peer.send(encode_header(frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch))
+
+
+def _answer_read(peer: Peer, frame: Frame, request: Read) -> None:
+    if request.error is not None:
+        refuse_storage(peer, frame, request.error)
+        return
+    header = encode_header(
+        frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=request.data
+    )
+    peer.send(header, *request.data)
+
+
+def _answer_block_status(peer: Peer, frame: Frame, request: BlockStatus) -> None:
+    if request.error is not None:
+        refuse_storage(peer, frame, request.error)
+        return
+    payload = [encode_extents(request.allocated)]
+    header = encode_header(
+        frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=payload
+    )
+    peer.send(header, *payload)
+
+
+def refuse_storage(peer: Peer, frame: Frame, error: StorageError) -> None:
+    """Tell the controller that the disk below could not do what `frame` asked."""
+    refuse(peer, frame, STATUS_OF_FAILURE[error.failure], error.detail)

@@ -1,0 +1,209 @@
+"""Frames between controller and replica: a header of 64 bytes, then the payload.  Pure.
+
+Layout (little-endian; `HEADER` below is the one place that knows it):
+
+    offset size field
+         0    4 magic "PJVR"
+         4    1 version of the frame format: 1
+         5    1 type (`FrameType`); an answer has the high bit (0x80) set
+         6    2 code: `Flag` bits in a request, `Status` in an answer
+         8    8 request id: chosen by the controller, repeated in the answer
+        16    8 epoch in which the controller acts (0 before a promise) 24    8 offset in the volume, bytes
+        32    8 length of the range, bytes 40    8 stable: every write with an id up to this one is on all
+        in-sync replicas (see `replica.unstable`) 48    8 xxh3-64 of the payload (of the empty string when
+        there is none) 56    4 length of the payload, bytes 60    4 CRC-32 of the 60 bytes before it
+
+The header has a checksum of its own because a flipped bit in an offset would put good data in a wrong
+place.  Jiva's frames (`rpc/wire.go`) have neither checksum nor volume identity; the identity here is proved
+once, by the hello (`message`), and the epoch in every frame is the fence.
+"""
+
+import enum
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import xxhash
+
+from pyjiva.errors import RemoteProtocolError, StorageFailure
+from pyjiva.transport import ReceiveBuffer
+from pyjiva.units import KIB, MIB
+
+__all__ = [
+    "ANSWER",
+    "CONTROL_PAYLOAD_BYTES_MAX",
+    "FAILURE_OF_STATUS",
+    "HEADER_BYTES",
+    "PAYLOAD_BYTES_MAX",
+    "STATUS_OF_FAILURE",
+    "Flag",
+    "Frame",
+    "FrameDecoder",
+    "FrameType",
+    "Status",
+    "encode_header",
+]
+
+MAGIC: Final = b"PJVR"
+FRAME_VERSION: Final = 1
+HEADER: Final = struct.Struct("<4sBBHQQQQQQI")
+_CHECKSUM: Final = struct.Struct("<I")
+HEADER_BYTES: Final = HEADER.size + _CHECKSUM.size
+PAYLOAD_BYTES_MAX: Final = 32 * MIB  # above every SCSI transfer length that we announce (VPD B0h)
+CONTROL_PAYLOAD_BYTES_MAX: Final = 64 * KIB  # all that a stranger may make us buffer
+ANSWER: Final = 0x80
+_EMPTY_XXH3: Final = xxhash.xxh3_64_intdigest(b"")
+
+
+class FrameType(enum.IntEnum):
+    """What a frame asks for."""
+
+    HELLO = 1
+    AUTHENTICATE = 2
+    PROMISE = 3
+    ACCEPT = 4
+    PING = 5
+    READ = 16
+    WRITE = 17
+    UNMAP = 18
+    WRITE_ZEROES = 19
+    FLUSH = 20
+    BLOCK_STATUS = 21
+    HASH = 22
+
+
+class Flag(enum.IntFlag):
+    """Bits of `code` in a request."""
+
+    FORCE_UNIT_ACCESS = 1
+
+
+class Status(enum.IntEnum):
+    """`code` in an answer."""
+
+    OK = 0
+    FENCED = 1
+    """A higher epoch was promised, or this connection was replaced: the asker must not go on."""
+    FORBIDDEN = 2
+    """The key was not proved, or the frame is not allowed yet."""
+    WRONG_VOLUME = 3
+    UNSUPPORTED_VERSION = 4
+    BAD_REQUEST = 5
+    OUT_OF_RANGE = 16
+    NO_SPACE = 17
+    READ_ERROR = 18
+    WRITE_ERROR = 19
+    NOT_READY = 20
+    NOT_SUPPORTED = 21
+
+
+STATUS_OF_FAILURE: Final[dict[StorageFailure, Status]] = {
+    StorageFailure.OUT_OF_RANGE: Status.OUT_OF_RANGE,
+    StorageFailure.NO_SPACE: Status.NO_SPACE,
+    StorageFailure.READ_ERROR: Status.READ_ERROR,
+    StorageFailure.WRITE_ERROR: Status.WRITE_ERROR,
+    StorageFailure.NOT_READY: Status.NOT_READY,
+    StorageFailure.NOT_SUPPORTED: Status.NOT_SUPPORTED,
+}
+FAILURE_OF_STATUS: Final[dict[int, StorageFailure]] = {v: k for k, v in STATUS_OF_FAILURE.items()}
+
+_KNOWN_TYPES: Final = frozenset(int(t) for t in FrameType) | frozenset(t | ANSWER for t in FrameType)
+
+
+@attrs.define(eq=False)
+class Frame:  # hot: mutable for the cheaper constructor; nobody assigns
+    """One frame that has arrived; `payload` stays valid for as long as it is held."""
+
+    type: int
+    """A FrameType, with ANSWER set in an answer."""
+    code: int
+    request_id: int
+    epoch: int
+    offset_bytes: int
+    length_bytes: int
+    stable: int
+    payload: memoryview
+
+
+def encode_header(
+    type_: int,
+    *,
+    code: int = 0,
+    request_id: int = 0,
+    epoch: int = 0,
+    offset_bytes: int = 0,
+    length_bytes: int = 0,
+    stable: int = 0,
+    payload: Sequence[bytes | bytearray | memoryview] = (),
+) -> bytes:  # hot
+    """The header of a frame whose payload is `payload`, which is to be sent right after it."""
+    if not payload:
+        digest, size = _EMPTY_XXH3, 0
+    elif len(payload) == 1:
+        digest, size = xxhash.xxh3_64_intdigest(payload[0]), len(payload[0])
+    else:
+        hasher, size = xxhash.xxh3_64(), 0
+        for buffer in payload:
+            hasher.update(buffer)
+            size += len(buffer)
+        digest = hasher.intdigest()
+    assert size <= PAYLOAD_BYTES_MAX
+    head = HEADER.pack(
+        MAGIC, FRAME_VERSION, type_, code, request_id, epoch, offset_bytes, length_bytes, stable, digest, size
+    )
+    return head + _CHECKSUM.pack(zlib.crc32(head))
+
+
+@attrs.define(eq=False)
+class FrameDecoder:  # hot
+    """Takes frames off a ReceiveBuffer."""
+
+    buffer: ReceiveBuffer
+    payload_bytes_max: int = CONTROL_PAYLOAD_BYTES_MAX
+    """Raised to PAYLOAD_BYTES_MAX once the peer has proved the key."""
+    wanted_bytes: int = HEADER_BYTES
+    """How many bytes the buffer must hold before `next_frame` can answer again."""
+
+    def next_frame(self) -> Frame | None:
+        """The next whole frame; None while bytes are missing.
+
+        Raises RemoteProtocolError: the bytes are no frame, or a checksum is wrong.  The connection is lost
+        then.
+        """
+        head = self.buffer.peek(HEADER_BYTES)
+        if head is None:
+            self.wanted_bytes = HEADER_BYTES
+            return None
+        magic, version, type_, code, request_id, epoch, offset, length, stable, digest, size = (
+            HEADER.unpack_from(head)
+        )
+        if magic != MAGIC:
+            raise RemoteProtocolError(f"not a pyjiva replication frame: starts with {bytes(magic)!r}")
+        if version != FRAME_VERSION:
+            raise RemoteProtocolError(f"frame version {version}: this side speaks {FRAME_VERSION}")
+        if zlib.crc32(head[:60]) != _CHECKSUM.unpack_from(head, 60)[0]:
+            raise RemoteProtocolError("frame header has a wrong checksum")
+        if type_ not in _KNOWN_TYPES:
+            raise RemoteProtocolError(f"unknown frame type {type_}")
+        if size > self.payload_bytes_max:
+            raise RemoteProtocolError(
+                f"payload of {size} bytes: at most {self.payload_bytes_max} allowed now"
+            )
+        if len(self.buffer) < HEADER_BYTES + size:
+            self.wanted_bytes = HEADER_BYTES + size
+            return None
+        self.buffer.skip(HEADER_BYTES)
+        if size:
+            payload = self.buffer.take(size)
+            if xxhash.xxh3_64_intdigest(payload) != digest:
+                raise RemoteProtocolError(f"payload of frame {request_id} has a wrong checksum")
+        else:
+            payload = _NO_PAYLOAD
+            if digest != _EMPTY_XXH3:
+                raise RemoteProtocolError(f"payload of frame {request_id} has a wrong checksum")
+        return Frame(type_, code, request_id, epoch, offset, length, stable, payload)
+
+
+_NO_PAYLOAD: Final = memoryview(b"")

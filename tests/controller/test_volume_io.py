@@ -1,0 +1,60 @@
+"""The volume over real replica daemons: loopback sockets, real files, one process."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from pyjiva.controller import VolumeState
+from pyjiva.testing.cluster import open_cluster, wait_state
+from tests.suites.block_device import CASES, SIZE_BYTES, Case, Driver, case_name, noise
+
+
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+async def test_contract_of_a_block_device(case: Case, tmp_path: Path) -> None:
+    """Three replicas behave like one device, and hold the same bytes afterwards."""
+    async with open_cluster(tmp_path) as cluster:
+        assert cluster.size_bytes == SIZE_BYTES
+        async with cluster.open_volume(new_volume=True) as (volume, batch):
+            driver = Driver(volume, batch)
+            await case(driver)
+            await driver.flush()
+        contents = [cluster.content(i) for i in (1, 2, 3)]
+    assert contents[0] == contents[1] == contents[2]
+
+
+async def test_a_replica_that_comes_back_is_rebuilt_while_the_host_writes(tmp_path: Path) -> None:
+    """One of three dies and nobody notices; when it is back it becomes identical."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True) as (volume, batch):
+            driver = Driver(volume, batch)
+            await driver.write(0, noise(1 << 20))
+            await cluster.stop_replica(2)
+            await driver.write(1 << 20, noise(1 << 20, seed=2))
+            await wait_state(volume, VolumeState.DEGRADED)
+            await cluster.start_replica(2)
+            for n in range(50):
+                await driver.write(n * 40_000 + 512, noise(512, seed=n))
+            await wait_state(volume, VolumeState.HEALTHY)
+            await driver.check()
+        contents = [cluster.content(i) for i in (1, 2, 3)]
+    assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
+
+
+@pytest.mark.parametrize("cleanly", [True, False])
+async def test_a_new_controller_finds_every_acknowledged_write(tmp_path: Path, cleanly: bool) -> None:
+    """Also when the old one and a replica died."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True, cleanly=cleanly) as (volume, batch):
+            first = Driver(volume, batch)
+            await first.write(4096, noise(100_000))
+            await cluster.stop_replica(3)
+            await first.write(8192, noise(5_000, seed=3))
+        await cluster.start_replica(3)
+        async with cluster.open_volume() as (volume, batch):
+            second = Driver(volume, batch, model=first.model)
+            with trio.fail_after(20):
+                await second.check()
+            await wait_state(volume, VolumeState.HEALTHY)
+        contents = [cluster.content(i) for i in (1, 2, 3)]
+    assert contents[0] == contents[1] == contents[2]

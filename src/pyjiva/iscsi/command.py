@@ -1,0 +1,67 @@
+"""One SCSI command on a connection, and the PDUs that answer it (RFC 7143 §11.4, §11.7).  Pure."""  # hot
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pyjiva.block import Buffer
+from pyjiva.iscsi.transfer import DataTransfer
+from pyjiva.scsi import Task
+
+if TYPE_CHECKING:
+    from pyjiva.iscsi.connection import Connection
+
+__all__ = ["OVERFLOW", "READ_FLAG", "UNDERFLOW", "WRITE_FLAG", "Quiescing", "ScsiCommand", "slices"]
+
+READ_FLAG: Final = 0x40
+WRITE_FLAG: Final = 0x20
+ATTRIBUTE_MASK: Final = 0x07
+OVERFLOW: Final = 0x04
+UNDERFLOW: Final = 0x02
+
+
+@attrs.define(eq=False)
+class Quiescing:
+    """Counts aborted tasks that may still change the medium; `then` is called when there are none left."""
+
+    then: Callable[[], None]
+    outstanding: int = 1  # one for whoever is still adding tasks
+
+    def leave(self) -> None:
+        """One less to wait for."""
+        self.outstanding -= 1
+        if not self.outstanding:
+            self.then()
+
+
+@attrs.define(eq=False)
+class ScsiCommand(Task):
+    """A task with what the connection must know about it."""
+
+    connection: "Connection" = attrs.field(kw_only=True)
+    itt: int = attrs.field(kw_only=True)
+    flags: int = attrs.field(kw_only=True)
+    expected_bytes: int = attrs.field(kw_only=True)
+    """Expected data transfer length (EDTL)."""
+    immediate: int = attrs.field(kw_only=True)
+    cmd_sn: int = attrs.field(kw_only=True)
+    transfer: DataTransfer | None = None
+    solicited_bytes: int = 0
+    """What this command has taken of the connection's budget for solicited data."""
+    quiescings: tuple[Quiescing, ...] = ()
+    """Who waits for the end of this aborted command."""
+
+
+def slices(buffers: Sequence[Buffer], sizes: Iterator[int]) -> Iterator[list[Buffer]]:
+    """`buffers` cut anew into pieces of `sizes` bytes, without a copy."""
+    sources = iter(buffers)
+    view = memoryview(b"")
+    for size in sizes:
+        piece: list[Buffer] = []
+        while size:
+            while not view:
+                view = memoryview(next(sources))
+            piece.append(view[:size])
+            view, size = view[size:], size - len(piece[-1])
+        yield piece

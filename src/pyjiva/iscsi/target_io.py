@@ -1,0 +1,321 @@
+"""The target and its portals: accepts connections, carries bytes, keeps time.
+
+For each connection one task waits, receives and handles (`_serve`), one sends what a full socket left over
+(in BatchedStream), and one keeps time (`_watch`).  Everything else happens in the pure modules, in place.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from pyjiva.errors import ConfigError, RemoteProtocolError
+from pyjiva.iscsi.authentication import NO_AUTHENTICATION, Authentication
+from pyjiva.iscsi.connection import COMMAND_WINDOW, QUEUED_BYTES_MAX, Connection
+from pyjiva.iscsi.control import LOGOUT_TIME_S, Control
+from pyjiva.iscsi.framing import Framing
+from pyjiva.iscsi.login import LOGIN_SEGMENT_BYTES, PORTAL_GROUP_TAG, LoginMachine, Stage
+from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX
+from pyjiva.iscsi.pdu import AsyncEvent, LoginStatus
+from pyjiva.iscsi.session import Session, SessionStatus, SessionTable
+from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus
+from pyjiva.transport import EndOfBatch
+from pyjiva.transport.stream_io import BatchedStream, own_stream
+
+__all__ = ["Target", "TargetOptions", "serve_portal"]
+
+log = structlog.get_logger(__name__)
+
+SHUT_DOWN_TIME_S: Final = 5.0  # for tasks in flight and for logouts, when the target stops
+
+
+@attrs.frozen(kw_only=True)
+class TargetOptions:
+    """What an operator may set."""
+
+    target_name: str
+    sessions_max: int = 64
+    logins_max: int = 32  # connections that have not logged in: what a flood of them can hold is 32 buffers
+    login_time_s: float = 15.0  # libiscsi and open-iscsi give up after 15 to 30 s themselves
+    nop_interval_s: float = 10.0  # of silence before we ask, and again before we close
+
+
+def format_portal(host: str, port: int) -> str:
+    """An address as TargetAddress has it: IPv6 in brackets, without a zone."""
+    host = host.partition("%")[0]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@attrs.define(eq=False)
+class Target:
+    """One iSCSI target: a name, logical units, sessions."""
+
+    options: TargetOptions
+    units: Mapping[int, LogicalUnit]
+    batch: EndOfBatch
+    _server: DeviceServer = attrs.field(init=False)
+    _table: SessionTable = attrs.field(init=False)
+    _streams: dict[Session, BatchedStream] = attrs.field(factory=dict, init=False)
+    _logins: int = attrs.field(default=0, init=False)
+    _closing: bool = attrs.field(default=False, init=False)
+    _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.options.target_name.startswith(("iqn.", "eui.", "naa.")):
+            raise ConfigError(f"target name {self.options.target_name!r}: starts with iqn., eui. or naa.")
+        self._server = DeviceServer(self.units)
+        self._table = SessionTable(self.options.sessions_max)
+
+    def sessions(self) -> list[SessionStatus]:
+        """Who is logged in."""
+        return [session.status() for session in self._table.all()]
+
+    # LoginPolicy
+
+    def has_target(self, target_name: str) -> bool:
+        """Whether `target_name` is this target."""
+        return target_name == self.options.target_name
+
+    def authentication(self, initiator_name: str, *, discovery: bool) -> Authentication:
+        """Everybody may log in."""
+        return NO_AUTHENTICATION
+
+    def admit(self, login: LoginMachine) -> int | LoginStatus:
+        """Make the session, in the place of an older one of the same initiator port."""
+        if self._closing:
+            return LoginStatus.SERVICE_UNAVAILABLE
+        admitted = self._table.admit(login)
+        if isinstance(admitted, LoginStatus):
+            return admitted
+        session, replaced = admitted
+        if replaced is not None:
+            # Its running tasks hold back the new session's commands until they are done (scsi.unit).
+            log.info("iscsi-session-reinstated", initiator=session.initiator_name, isid=session.isid.hex())
+            self._end(replaced)
+        return session.tsih
+
+    # SessionHost
+
+    def send_targets(self, wanted: str, portal: str) -> Sequence[tuple[str, str]] | None:
+        """This target, if it is meant (RFC 7143 appendix C)."""
+        if wanted not in ("All", self.options.target_name):
+            return [] if wanted else None
+        return [
+            ("TargetName", self.options.target_name),
+            ("TargetAddress", f"{portal},{PORTAL_GROUP_TAG}"),
+        ]
+
+    def drop_sessions(self) -> None:
+        """End every connection, after what is queued now was sent."""
+        for session in self._table.all():
+            stream = self._streams.get(session)
+            if stream is not None:
+                self.batch.at_end(stream.shut_down)
+
+    def _end(self, session: Session) -> None:
+        """Stop `session` now: nothing more is taken from it, nothing more is sent."""
+        if session.connection is not None and not session.connection.closed:
+            session.connection.close()
+        stream = self._streams.get(session)
+        if stream is not None:
+            stream.shut_down()
+
+    # Connections
+
+    async def serve_connection(self, socket_stream: trio.SocketStream) -> None:
+        """One connection from its first byte to its end; whatever goes wrong in it stays in it."""
+        if self._logins >= self.options.logins_max:
+            log.warning("iscsi-too-many-logins", limit=self.options.logins_max)
+            await trio.aclose_forcefully(socket_stream)
+            return
+        peer = ""
+        self._logins += 1
+        logging_in = True
+        try:
+            async with own_stream(socket_stream, self.batch) as stream:
+                peer = format_portal(*stream.peer_address)
+                framing = Framing(stream.buffer, LOGIN_SEGMENT_BYTES)
+                session_login = None
+                with trio.move_on_after(self.options.login_time_s) as scope:
+                    session_login = await self._log_in(stream, framing, peer)
+                self._logins -= 1
+                logging_in = False
+                if scope.cancelled_caught:
+                    log.warning("iscsi-login-timeout", peer=peer, seconds=self.options.login_time_s)
+                if session_login is not None:
+                    await self._run_session(stream, framing, session_login, peer)
+        except RemoteProtocolError as error:
+            log.warning("iscsi-protocol-error", peer=peer, error=str(error))
+        except OSError as error:
+            log.warning("iscsi-connection-error", peer=peer, error=str(error))
+        except Exception:
+            # A bug of ours must not end the other sessions: it costs this connection and is logged in full.
+            log.exception("iscsi-connection-failed", peer=peer)
+        finally:
+            if logging_in:
+                self._logins -= 1
+
+    async def _log_in(
+        self, stream: BatchedStream, framing: Framing, peer: str
+    ) -> tuple[LoginMachine, Session] | None:
+        machine = LoginMachine(self, COMMAND_WINDOW)
+        while machine.stage not in (Stage.FULL_FEATURE, Stage.FAILED):
+            pdu = framing.next_pdu()
+            if pdu is None:
+                if not await stream.fill(framing.wanted_bytes):
+                    return None
+                continue
+            reply = machine.receive(pdu)
+            stream.send(*framing.encode(reply.header, (reply.data,), len(reply.data)))
+            self.batch.end()
+        if machine.stage is Stage.FAILED:
+            log.warning(
+                "iscsi-login-failed", peer=peer, initiator=machine.initiator_name, reason=machine.failure
+            )
+            await stream.wait_sent()
+            return None
+        session = next(s for s in self._table.all() if s.tsih == machine.tsih)
+        return machine, session
+
+    async def _run_session(
+        self, stream: BatchedStream, framing: Framing, login: tuple[LoginMachine, Session], peer: str
+    ) -> None:
+        machine, session = login
+        relief, finished = _Signal(), trio.Event()
+        framing.data_segment_length_max = DATA_SEGMENT_LENGTH_MAX
+        framing.header_digest = machine.parameters.header_digest
+        framing.data_digest = machine.parameters.data_digest
+        nexus = Nexus(f"{session.initiator_name},i,0x{session.isid.hex()}")
+        connection = Connection(
+            stream, framing, self._server, nexus, machine.parameters, machine.stat_sn, machine.cmd_sn,
+            relief.set,
+        )  # fmt: skip
+        control = Control(
+            connection,
+            self,
+            discovery=machine.discovery,
+            target_name=self.options.target_name,
+            portal=format_portal(*stream.local_address),
+            cid=machine.cid,
+            finished=finished.set,
+        )
+        session.connection, session.control = connection, control
+        session.initiator_address, session.started_at = peer, time.time()
+        self._streams[session] = stream
+        if not machine.discovery:
+            self._server.attach(nexus)
+        log.info(
+            "iscsi-session-started", peer=peer, initiator=session.initiator_name, tsih=session.tsih,
+            type="discovery" if session.discovery else "normal",
+        )  # fmt: skip
+        error: RemoteProtocolError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, stream, control, finished)
+                try:
+                    await self._serve(stream, framing, connection, relief)
+                except RemoteProtocolError as raised:
+                    error = raised  # goes on below, without the nursery's exception group
+                nursery.cancel_scope.cancel()
+        finally:
+            if not connection.closed:
+                connection.close()
+            del self._streams[session]
+            self._table.remove(session)
+            self._notify()
+            log.info("iscsi-session-ended", peer=peer, initiator=session.initiator_name, tsih=session.tsih)
+        if error is not None:
+            raise error
+
+    async def _serve(
+        self, stream: BatchedStream, framing: Framing, connection: Connection, relief: "_Signal"
+    ) -> None:
+        """Wait once, handle all that came, send once."""
+        while True:
+            while connection.receive_all():  # it stopped early: too much is outstanding or queued
+                await stream.wait_queued_below(QUEUED_BYTES_MAX // 2)
+                while connection.paused and not connection.closed:
+                    await relief.wait()
+            self.batch.end()
+            if connection.closed or not await stream.fill(framing.wanted_bytes):
+                return
+
+    async def _watch(self, stream: BatchedStream, control: Control, finished: trio.Event) -> None:
+        """Ask a silent initiator whether it is there; close when it is not, or when the session is over."""
+        asked = False
+        while True:
+            received = stream.received_bytes
+            with trio.move_on_after(self.options.nop_interval_s):
+                await finished.wait()
+                with trio.move_on_after(LOGOUT_TIME_S):
+                    await stream.wait_sent()
+                stream.shut_down()
+                return
+            if stream.received_bytes != received:
+                asked = False
+            elif asked:
+                log.warning("iscsi-initiator-silent", peer=format_portal(*stream.peer_address))
+                stream.shut_down()
+                return
+            else:
+                asked = True
+                control.ping()
+                self.batch.end()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def shut_down(self) -> None:
+        """Refuse new logins, ask the initiators to log out, wait a little for them and for their tasks."""
+        self._closing = True
+        self._announce(AsyncEvent.LOGOUT_REQUESTED)
+        with trio.move_on_after(SHUT_DOWN_TIME_S):
+            while self._table.all():
+                await self._changed.wait()
+        self._announce(AsyncEvent.SESSION_WILL_DROP)
+        self.drop_sessions()
+        self.batch.end()
+        with trio.move_on_after(SHUT_DOWN_TIME_S):
+            while self._table.all():
+                await self._changed.wait()
+
+    def _announce(self, event: AsyncEvent) -> None:
+        for session in self._table.all():
+            if session.control is not None and not session.discovery:
+                session.control.announce(event)
+        self.batch.end()
+
+
+@attrs.define(eq=False)
+class _Signal:
+    """An event that can be waited for again and again."""
+
+    _event: trio.Event = attrs.field(factory=trio.Event)
+
+    def set(self) -> None:
+        self._event.set()
+        self._event = trio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+async def serve_portal(
+    target: Target,
+    host: str,
+    port: int,
+    *,
+    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `target` at `host`:`port` until cancelled; reports the address really bound.
+
+    Raises OSError: the address is in use or not ours.
+    """
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    bound = listeners[0].socket.getsockname()
+    task_status.started((bound[0], bound[1]))
+    await trio.serve_listeners(target.serve_connection, listeners)

@@ -1,0 +1,22 @@
+"""The SCSI device server: commands in, block device requests out."""
+
+from pyjiva.scsi.codes import AdditionalSense, OperationCode, SenseKey, Status, TaskAttribute
+from pyjiva.scsi.device_server import DeviceServer, lun_field
+from pyjiva.scsi.sense import Sense
+from pyjiva.scsi.task import Nexus, Task
+from pyjiva.scsi.unit import LogicalUnit, UnitIdentity
+
+__all__ = [
+    "AdditionalSense",
+    "DeviceServer",
+    "LogicalUnit",
+    "Nexus",
+    "OperationCode",
+    "Sense",
+    "SenseKey",
+    "Status",
+    "Task",
+    "TaskAttribute",
+    "UnitIdentity",
+    "lun_field",
+]

@@ -1,0 +1,233 @@
+"""The one table of commands: what is in it is carried out and reported, what is not is refused.  Pure.
+
+`usage` is the CDB usage data of REPORT SUPPORTED OPERATION CODES (SPC-4 §6.37): a 1 for every bit that the
+handler looks at.  A CDB with any other bit set is refused with a pointer to it, so a request for something
+that we do not do (protection information, NACA, ANCHOR, ...) cannot be taken for one that we do.
+
+`conflict` says what a reservation of another initiator will do to the command (SPC-4 tables 66 and 67); it
+is not used before persistent reservations exist.
+"""
+
+import enum
+import struct
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from pyjiva.scsi import inquiry, mode, provisioning, read_write, report, verify
+from pyjiva.scsi.codes import OperationCode
+from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
+from pyjiva.scsi.task import Task
+from pyjiva.scsi.unit import LogicalUnit
+
+__all__ = ["COMMANDS", "Command", "Conflict", "Direction", "find"]
+
+Handler = Callable[[LogicalUnit, Task], None]
+
+
+class Direction(enum.Enum):
+    """Which way data goes."""
+
+    NONE = "none"
+    IN = "in"
+    OUT = "out"
+
+
+class Conflict(enum.Enum):
+    """What another initiator's reservation does to the command."""
+
+    NEVER = "allowed always"
+    READS = "conflicts with exclusive access"
+    WRITES = "conflicts with write exclusive and exclusive access"
+
+
+@attrs.frozen(eq=False)
+class Command:
+    """One row."""
+
+    name: str
+    operation_code: OperationCode
+    service_action: int | None
+    usage: bytes
+    direction: Direction
+    conflict: Conflict
+    handler: Handler
+    data_out_bytes: Callable[[LogicalUnit, bytes], int] | None = None
+    """How much data the command wants from the initiator."""
+    ignores_attention: bool = False
+    """Answered although a unit attention is pending (SAM-5 §5.14)."""
+    refused_bits: int = attrs.field(init=False)
+    """The bits that must be zero, as one number over the CDB without its first byte."""
+
+    @refused_bits.default
+    def _default_refused_bits(self) -> int:
+        return int.from_bytes(bytes(bits ^ 0xFF for bits in self.usage[1:]), "big")
+
+    def refuses(self, cdb: bytes) -> int:
+        """Whether a bit is set that must be zero; what the transport adds to fill its field is not seen."""
+        return int.from_bytes(cdb[1 : len(self.usage)], "big") & self.refused_bits
+
+    def invalid_field(self, cdb: bytes) -> Sense:
+        """Sense that points to the first bit of `cdb` that must be zero."""
+        for index, (byte, usage) in enumerate(zip(cdb, self.usage, strict=False)):
+            if index and byte & ~usage:
+                return invalid_field_in_cdb(index, bit=(byte & ~usage).bit_length() - 1)
+        raise AssertionError("only called for a CDB with such a bit")
+
+
+def _report_supported_operation_codes(_unit: LogicalUnit, task: Task) -> None:
+    """REPORT SUPPORTED OPERATION CODES (SPC-4 §6.37), from this table."""
+    options, operation_code, service_action, allocation = struct.unpack_from(">BBHI", task.cdb, 2)
+    with_timeouts, option = options & 0x80, options & 0x07
+    if option == 0:
+        data = b"".join(_command_descriptor(command, with_timeouts) for command in COMMANDS)
+        task.give(struct.pack(">I", len(data)) + data, allocation)
+        return
+    if option > 3:
+        task.fail(invalid_field_in_cdb(2, bit=2))
+        return
+    rows = [command for command in COMMANDS if command.operation_code == operation_code]
+    has_service_actions = any(command.service_action is not None for command in rows)
+    if option == 1 and has_service_actions:
+        task.fail(invalid_field_in_cdb(3))
+        return
+    if option == 2 and rows and not has_service_actions:
+        task.fail(invalid_field_in_cdb(4))
+        return
+    found = [command for command in rows if command.service_action in (None, service_action)]
+    if option == 3 and not has_service_actions and service_action:
+        found = []
+    task.give(_one_command(found[0] if found else None, with_timeouts), allocation)
+
+
+_TIMEOUTS: Final = struct.pack(">HBBII", 10, 0, 0, 0, 0)  # SPC-4 table 303: none given
+
+
+def _command_descriptor(command: Command, with_timeouts: int) -> bytes:
+    """SPC-4 table 299."""
+    service_action = command.service_action or 0
+    flags = (0x02 if with_timeouts else 0) | (0x01 if command.service_action is not None else 0)
+    descriptor = struct.pack(
+        ">BBHBBH", command.operation_code, 0, service_action, 0, flags, len(command.usage)
+    )
+    return descriptor + (_TIMEOUTS if with_timeouts else b"")
+
+
+def _one_command(command: Command | None, with_timeouts: int) -> bytes:
+    """SPC-4 table 301."""
+    if command is None:
+        return struct.pack(">BBH", 0, 1, 0)  # not supported
+    supported_as_standard = 0x03
+    flags = supported_as_standard | (0x80 if with_timeouts else 0)
+    data = struct.pack(">BBH", 0, flags, len(command.usage)) + command.usage
+    return data + (_TIMEOUTS if with_timeouts else b"")
+
+
+_NONE, _IN, _OUT = Direction.NONE, Direction.IN, Direction.OUT
+_OP = OperationCode
+
+
+def _command(
+    name: str,
+    operation_code: OperationCode,
+    usage: str,
+    direction: Direction,
+    conflict: Conflict,
+    handler: Handler,
+    *,
+    service_action: int | None = None,
+    data_out_bytes: Callable[[LogicalUnit, bytes], int] | None = None,
+    ignores_attention: bool = False,
+) -> Command:
+    """A row; `usage` is written without the operation code, and a service action is filled in."""
+    cdb_usage = bytearray([operation_code]) + bytes.fromhex(usage)
+    if service_action is not None:
+        cdb_usage[1] |= service_action
+    assert len(cdb_usage) == {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}[operation_code >> 5]
+    assert (direction is _OUT) == (data_out_bytes is not None)
+    return Command(
+        name,
+        operation_code,
+        service_action,
+        bytes(cdb_usage),
+        direction,
+        conflict,
+        handler,
+        data_out_bytes,
+        ignores_attention,
+    )
+
+
+_NEVER, _READS, _WRITES = Conflict.NEVER, Conflict.READS, Conflict.WRITES
+_transfer = read_write.transfer_bytes
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    _command("TEST UNIT READY", _OP.TEST_UNIT_READY, "00 000000 00", _NONE, _READS, report.unit_is_ready),
+    _command("REQUEST SENSE", _OP.REQUEST_SENSE, "01 0000ff 00", _IN, _NEVER, report.request_sense,
+             ignores_attention=True),
+    _command("READ(6)", _OP.READ_6, "1f ffff ff 00", _IN, _READS, read_write.read_6),
+    _command("WRITE(6)", _OP.WRITE_6, "1f ffff ff 00", _OUT, _WRITES, read_write.write_6,
+             data_out_bytes=_transfer),
+    _command("INQUIRY", _OP.INQUIRY, "01 ff ffff 00", _IN, _NEVER, inquiry.inquiry, ignores_attention=True),
+    _command("MODE SENSE(6)", _OP.MODE_SENSE_6, "08 ff ff ff 00", _IN, _READS, mode.mode_sense_6),
+    _command("START STOP UNIT", _OP.START_STOP_UNIT, "01 00 0f f7 00", _NONE, _READS, report.start_stop_unit),
+    _command("PREVENT ALLOW MEDIUM REMOVAL", _OP.PREVENT_ALLOW_MEDIUM_REMOVAL, "00 0000 01 00", _NONE, _READS,
+             report.prevent_allow_medium_removal),
+    _command("READ CAPACITY(10)", _OP.READ_CAPACITY_10, "00 ffffffff 000000 00", _IN, _NEVER,
+             report.read_capacity_10),
+    _command("READ(10)", _OP.READ_10, "18 ffffffff 1f ffff 00", _IN, _READS, read_write.read_10),
+    _command("WRITE(10)", _OP.WRITE_10, "18 ffffffff 1f ffff 00", _OUT, _WRITES, read_write.write_10,
+             data_out_bytes=_transfer),
+    _command("VERIFY(10)", _OP.VERIFY_10, "16 ffffffff 1f ffff 00", _OUT, _READS, verify.verify,
+             data_out_bytes=verify.verify_data_bytes),
+    _command("SYNCHRONIZE CACHE(10)", _OP.SYNCHRONIZE_CACHE_10, "06 ffffffff 1f ffff 00", _NONE, _WRITES,
+             read_write.synchronize_cache_10),
+    _command("WRITE SAME(10)", _OP.WRITE_SAME_10, "08 ffffffff 1f ffff 00", _OUT, _WRITES,
+             provisioning.write_same, data_out_bytes=provisioning.write_same_data_bytes),
+    _command("UNMAP", _OP.UNMAP, "00 00000000 1f ffff 00", _OUT, _WRITES, provisioning.unmap,
+             data_out_bytes=provisioning.unmap_data_bytes),
+    _command("MODE SENSE(10)", _OP.MODE_SENSE_10, "18 ff ff 000000 ffff 00", _IN, _READS, mode.mode_sense_10),
+    _command("READ(16)", _OP.READ_16, "18 ffffffffffffffff ffffffff 1f 00", _IN, _READS, read_write.read_16),
+    _command("WRITE(16)", _OP.WRITE_16, "18 ffffffffffffffff ffffffff 1f 00", _OUT, _WRITES,
+             read_write.write_16, data_out_bytes=_transfer),
+    _command("VERIFY(16)", _OP.VERIFY_16, "16 ffffffffffffffff ffffffff 1f 00", _OUT, _READS, verify.verify,
+             data_out_bytes=verify.verify_data_bytes),
+    _command("SYNCHRONIZE CACHE(16)", _OP.SYNCHRONIZE_CACHE_16, "06 ffffffffffffffff ffffffff 1f 00", _NONE,
+             _WRITES, read_write.synchronize_cache_16),
+    _command("WRITE SAME(16)", _OP.WRITE_SAME_16, "09 ffffffffffffffff ffffffff 1f 00", _OUT, _WRITES,
+             provisioning.write_same, data_out_bytes=provisioning.write_same_data_bytes),
+    _command("READ CAPACITY(16)", _OP.SERVICE_ACTION_IN_16, "00 0000000000000000 ffffffff 00 00", _IN, _NEVER,
+             report.read_capacity_16, service_action=0x10),
+    _command("GET LBA STATUS", _OP.SERVICE_ACTION_IN_16, "00 ffffffffffffffff ffffffff 00 00", _IN, _READS,
+             provisioning.get_lba_status, service_action=0x12),
+    _command("REPORT LUNS", _OP.REPORT_LUNS, "00 ff 000000 ffffffff 00 00", _IN, _NEVER, report.report_luns,
+             ignores_attention=True),
+    _command("REPORT SUPPORTED OPERATION CODES", _OP.MAINTENANCE_IN, "00 87 ff ffff ffffffff 00 00", _IN,
+             _NEVER, _report_supported_operation_codes, service_action=0x0C),
+    _command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", _OP.MAINTENANCE_IN, "00 00 00 0000 ffffffff 00 00",
+             _IN, _NEVER, report.report_supported_task_management_functions, service_action=0x0D),
+    _command("READ(12)", _OP.READ_12, "18 ffffffff ffffffff 1f 00", _IN, _READS, read_write.read_12),
+    _command("WRITE(12)", _OP.WRITE_12, "18 ffffffff ffffffff 1f 00", _OUT, _WRITES, read_write.write_12,
+             data_out_bytes=_transfer),
+    _command("VERIFY(12)", _OP.VERIFY_12, "16 ffffffff ffffffff 1f 00", _OUT, _READS, verify.verify,
+             data_out_bytes=verify.verify_data_bytes),
+)  # fmt: skip
+
+_SERVICE_ACTION: Final = 0x1F
+_BY_OPERATION_CODE: Final[dict[int, Command | dict[int, Command]]] = {}
+for _row in COMMANDS:
+    if _row.service_action is None:
+        _BY_OPERATION_CODE[_row.operation_code] = _row
+    else:
+        _actions = _BY_OPERATION_CODE.setdefault(_row.operation_code, {})
+        assert isinstance(_actions, dict)
+        _actions[_row.service_action] = _row
+
+
+def find(cdb: bytes) -> Command | None:  # hot
+    """The row for a CDB; None: not supported, or the CDB is cut short."""
+    row = _BY_OPERATION_CODE.get(cdb[0])
+    if type(row) is dict:
+        return row.get(cdb[1] & _SERVICE_ACTION)
+    return row  # type: ignore[return-value]  # mypy does not narrow by `type() is`

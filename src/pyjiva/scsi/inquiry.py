@@ -1,0 +1,163 @@
+"""INQUIRY: standard data and vital product data pages (SPC-4 §6.6, §7.8; SBC-3 §6.6).  Pure."""
+
+import struct
+from typing import Final
+
+from pyjiva.scsi.codes import PeripheralType
+from pyjiva.scsi.sense import invalid_field_in_cdb
+from pyjiva.scsi.task import Task
+from pyjiva.scsi.unit import PHYSICAL_BLOCK_BYTES, TRANSFER_BYTES_MAX, TRANSFER_BYTES_OPTIMAL, LogicalUnit
+from pyjiva.units import GIB
+
+__all__ = [
+    "UNMAP_BYTES_MAX",
+    "UNMAP_DESCRIPTORS_MAX",
+    "WRITE_SAME_BYTES_MAX",
+    "inquiry",
+    "standard_data",
+]
+
+UNMAP_BYTES_MAX: Final = 1 * GIB  # in one command: a device that punches holes does that within seconds
+UNMAP_DESCRIPTORS_MAX: Final = 256  # block descriptors of one UNMAP
+WRITE_SAME_BYTES_MAX: Final = 1 * GIB
+
+_EVPD: Final = 0x01
+_VERSION_SPC_4: Final = 0x06
+_RESPONSE_DATA_FORMAT: Final = 0x02
+_HIERARCHICAL_SUPPORT: Final = 0x10
+_COMMAND_QUEUING: Final = 0x02
+_SUPPORTED_PAGES: Final = (0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2)
+_VERSION_DESCRIPTORS: Final = (
+    0x0960,
+    0x0460,
+    0x04C0,
+    0x00A0,
+)  # iSCSI, SPC-4, SBC-3, SAM-5: no revision claimed
+
+# Designators of VPD page 83h (SPC-4 §7.8.6)
+_CODE_SET_BINARY: Final = 0x1
+_CODE_SET_ASCII: Final = 0x2
+_ASSOCIATION_UNIT: Final = 0x00
+_ASSOCIATION_PORT: Final = 0x90  # PIV and association 01b: the protocol identifier below means something
+_PROTOCOL_ISCSI: Final = 0x50
+_T10_VENDOR_ID: Final = 0x1
+_NAA: Final = 0x3
+_RELATIVE_TARGET_PORT: Final = 0x4
+
+
+def inquiry(unit: LogicalUnit, task: Task) -> None:
+    """INQUIRY of a logical unit that exists."""
+    evpd, page, allocation = struct.unpack_from(">BBH", task.cdb, 1)
+    if not evpd & _EVPD:
+        if page:
+            task.fail(invalid_field_in_cdb(2))
+        else:
+            task.give(standard_data(PeripheralType.DIRECT_ACCESS, unit), allocation)
+        return
+    encode = _PAGES.get(page)
+    if encode is None:
+        task.fail(invalid_field_in_cdb(2))
+        return
+    body = encode(unit)
+    task.give(struct.pack(">BBH", PeripheralType.DIRECT_ACCESS, page, len(body)) + body, allocation)
+
+
+def standard_data(peripheral: PeripheralType, unit: LogicalUnit | None) -> bytes:
+    """Standard INQUIRY data (SPC-4 table 139); without a unit: "no logical unit can be here"."""
+    vendor = unit.identity.vendor if unit else ""
+    product = unit.identity.product if unit else ""
+    revision = unit.identity.revision if unit else ""
+    data = struct.pack(
+        ">BBBBBBBB8s16s4s20sH8H22s",
+        peripheral,
+        0,
+        _VERSION_SPC_4,
+        _HIERARCHICAL_SUPPORT | _RESPONSE_DATA_FORMAT,
+        91,  # additional length: 96 bytes in all
+        0,
+        0,
+        _COMMAND_QUEUING,
+        vendor.encode("ascii", "replace").ljust(8),
+        product.encode("ascii", "replace").ljust(16),
+        revision.encode("ascii", "replace").ljust(4),
+        b"",
+        0,
+        *(_VERSION_DESCRIPTORS + (0,) * 8)[:8],
+        b"",
+    )
+    assert len(data) == 96
+    return data
+
+
+def _supported_pages(_unit: LogicalUnit) -> bytes:
+    return bytes(_SUPPORTED_PAGES)
+
+
+def _unit_serial_number(unit: LogicalUnit) -> bytes:
+    return unit.identity.serial_number.encode("ascii", "replace")
+
+
+def _device_identification(unit: LogicalUnit) -> bytes:
+    identity = unit.identity
+    vendor_specific = f"{identity.product} {identity.volume_id}".encode("ascii", "replace")
+    return b"".join(
+        (
+            _designator(_CODE_SET_BINARY, _ASSOCIATION_UNIT | _NAA, identity.network_address_authority),
+            _designator(
+                _CODE_SET_ASCII,
+                _ASSOCIATION_UNIT | _T10_VENDOR_ID,
+                identity.vendor.encode("ascii", "replace").ljust(8) + vendor_specific,
+            ),
+            _designator(
+                _PROTOCOL_ISCSI | _CODE_SET_BINARY,
+                _ASSOCIATION_PORT | _RELATIVE_TARGET_PORT,
+                struct.pack(">HH", 0, 1),
+            ),
+        )
+    )
+
+
+def _designator(code_set: int, kind: int, identifier: bytes) -> bytes:
+    return struct.pack(">BBBB", code_set, kind, 0, len(identifier)) + identifier
+
+
+def _block_limits(unit: LogicalUnit) -> bytes:
+    """SBC-3 table 206.  WSNZ=0: WRITE SAME of 0 blocks means "to the end of the medium"."""
+    size = unit.block_size_bytes
+    granularity = PHYSICAL_BLOCK_BYTES // size
+    return struct.pack(
+        ">BBHIIIIIIIQ20s",
+        0,
+        0,  # COMPARE AND WRITE is not supported
+        granularity,
+        TRANSFER_BYTES_MAX // size,
+        TRANSFER_BYTES_OPTIMAL // size,
+        0,  # PRE-FETCH
+        UNMAP_BYTES_MAX // size,
+        UNMAP_DESCRIPTORS_MAX,
+        granularity,
+        0x8000_0000,  # UGAVALID, alignment 0
+        WRITE_SAME_BYTES_MAX // size,
+        b"",
+    )
+
+
+def _block_device_characteristics(_unit: LogicalUnit) -> bytes:
+    """SBC-3 table 203: medium rotation rate 1 = does not rotate."""
+    return struct.pack(">H58s", 1, b"")
+
+
+def _logical_block_provisioning(_unit: LogicalUnit) -> bytes:
+    """SBC-3 table 211: UNMAP and both WRITE SAME unmap, unmapped blocks read as zeros, thin."""
+    lbpu, lbpws, lbpws10, lbprz = 0x80, 0x40, 0x20, 0x04
+    return bytes([0, lbpu | lbpws | lbpws10 | lbprz, 0x02, 0])
+
+
+_PAGES: Final = {
+    0x00: _supported_pages,
+    0x80: _unit_serial_number,
+    0x83: _device_identification,
+    0xB0: _block_limits,
+    0xB1: _block_device_characteristics,
+    0xB2: _logical_block_provisioning,
+}

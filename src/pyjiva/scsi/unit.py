@@ -1,0 +1,195 @@
+"""A logical unit: a block device with an identity, a task set and unit attentions.  Pure.
+
+Task set.  `enter` puts a task in when its command arrives, `left` takes it out when it is finished.  Simple
+tasks run at once, in any order (control mode page: QUEUE ALGORITHM MODIFIER 1).  Tasks are held back only
+while the unit is *strict*, that is while the task set contains
+
+- an ORDERED task: it waits for all older ones, and all younger ones wait for it (SAM-5 §8.6);
+- a task of a lost nexus: commands of the same initiator port wait for it, so that a write that was repeated
+  after a reconnect cannot be followed by its first edition, late.
+
+Unit attentions are kept for each nexus, oldest first (SAM-5 §5.14).
+"""  # hot
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import attrs
+
+from pyjiva.block import BlockDevice
+from pyjiva.errors import ConfigError
+from pyjiva.scsi.codes import AdditionalSense, SenseKey, TaskAttribute
+from pyjiva.scsi.sense import Sense
+from pyjiva.scsi.task import Nexus, Task
+from pyjiva.units import KIB, MIB
+
+__all__ = [
+    "PHYSICAL_BLOCK_BYTES",
+    "TRANSFER_BYTES_MAX",
+    "TRANSFER_BYTES_OPTIMAL",
+    "LogicalUnit",
+    "UnitIdentity",
+]
+
+PHYSICAL_BLOCK_BYTES: Final = 4 * KIB  # what a sparse file can allocate
+TRANSFER_BYTES_MAX: Final = 4 * MIB  # one READ or WRITE: with the command window it bounds a session's memory
+TRANSFER_BYTES_OPTIMAL: Final = 1 * MIB
+LOGICAL_BLOCK_BYTES: Final = (512, 4096)
+ATTENTIONS_MAX: Final = 8  # for one nexus; a longer queue tells the initiator nothing more
+
+POWER_ON: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.POWER_ON_OR_RESET)
+CAPACITY_CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.CAPACITY_DATA_HAS_CHANGED)
+
+
+@attrs.frozen
+class UnitIdentity:
+    """What an initiator recognizes the unit by; it must not change while the volume exists."""
+
+    volume_id: str
+    """Unique and stable (a UUID): VPD pages 80h and 83h are made from it."""
+    vendor: str = "OPENEBS"
+    product: str = "PYJIVA"
+    revision: str = "0001"
+
+    @property
+    def serial_number(self) -> str:
+        """Unit serial number (VPD page 80h)."""
+        return self.volume_id
+
+    @property
+    def network_address_authority(self) -> bytes:
+        """Eight bytes, NAA 3h "locally assigned" (SPC-4 §7.8.6.6.4): 60 bits of a hash of the volume id."""
+        digest = hashlib.sha256(b"pyjiva logical unit " + self.volume_id.encode()).digest()
+        return bytes([0x30 | digest[0] & 0x0F]) + digest[1:8]
+
+
+@attrs.define(eq=False)
+class LogicalUnit:
+    """One LUN: `device` seen as blocks of `block_size_bytes`."""
+
+    device: BlockDevice
+    identity: UnitIdentity
+    block_size_bytes: int
+    blocks: int = attrs.field(init=False)
+    """Capacity in logical blocks."""
+    block_shift: int = attrs.field(init=False)
+    luns: tuple[bytes, ...] = attrs.field(default=(bytes(8),), init=False)
+    """LUN list of the target device that this unit belongs to (REPORT LUNS)."""
+    tasks: dict[Task, None] = attrs.field(factory=dict, init=False)
+    """The task set, oldest first."""
+    attentions: dict[Nexus, list[Sense]] = attrs.field(factory=dict, init=False)
+    """Pending unit attentions; a nexus without any has no entry."""
+    strict: bool = attrs.field(default=False, init=False)
+    """The order of tasks matters at present."""
+    _nexuses: dict[Nexus, None] = attrs.field(factory=dict, init=False)
+    _held: list[tuple[Task, Callable[[Task], None]]] = attrs.field(factory=list, init=False)
+    _reviewing: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.block_size_bytes not in LOGICAL_BLOCK_BYTES:
+            raise ConfigError(f"block size {self.block_size_bytes}: choose 512 or 4096")
+        if self.device.size_bytes < self.block_size_bytes:
+            raise ConfigError(f"a device of {self.device.size_bytes} bytes has no whole block")
+        self.block_shift = self.block_size_bytes.bit_length() - 1
+        self.blocks = self.device.size_bytes >> self.block_shift
+
+    # Nexuses and unit attentions
+
+    def attach(self, nexus: Nexus) -> None:
+        """A new session sees the unit: its first command gets "power on or reset"."""
+        self._nexuses[nexus] = None
+        self.attentions[nexus] = [POWER_ON]
+
+    def detach(self, nexus: Nexus) -> None:
+        """The session is gone (`nexus.lost`); its running tasks go on to their end."""
+        self._nexuses.pop(nexus, None)
+        self.attentions.pop(nexus, None)
+        if any(task.nexus is nexus for task in self.tasks):
+            self.strict = True
+
+    def establish_attention(self, sense: Sense, *, except_for: Nexus | None = None) -> None:
+        """Tell every session (but one) with its next command."""
+        for nexus in self._nexuses:
+            if nexus is not except_for:
+                self.establish_attention_for(nexus, sense)
+
+    def establish_attention_for(self, nexus: Nexus, sense: Sense) -> None:
+        """Tell one session with its next command."""
+        if nexus in self._nexuses:
+            pending = self.attentions.setdefault(nexus, [])
+            if sense not in pending and len(pending) < ATTENTIONS_MAX:
+                pending.append(sense)
+
+    def take_attention(self, nexus: Nexus) -> Sense | None:
+        """The oldest pending unit attention, which is thereby cleared."""
+        pending = self.attentions.get(nexus)
+        if not pending:
+            return None
+        sense = pending.pop(0)
+        if not pending:
+            del self.attentions[nexus]
+        return sense
+
+    def capacity_changed(self) -> None:
+        """The device has another size: every initiator is told."""
+        self.blocks = self.device.size_bytes >> self.block_shift
+        self.establish_attention(CAPACITY_CHANGED)
+
+    # Task set
+
+    def enter(self, task: Task) -> None:
+        """A command for this unit has arrived."""
+        task.unit = self
+        self.tasks[task] = None
+        if task.attribute == TaskAttribute.ORDERED:
+            self.strict = True
+
+    def hold(self, task: Task, resume: Callable[[Task], None]) -> bool:
+        """Whether `task` must wait although its data is there; then `resume(task)` is called later."""
+        if self._may_start(task):
+            return False
+        self._held.append((task, resume))
+        return True
+
+    def left(self, task: Task) -> None:
+        """`task` is finished, or was dropped before it ran."""
+        del self.tasks[task]
+        if self.strict:
+            self._review()
+
+    def drop(self, task: Task) -> None:
+        """Take out a task that was never given to its handler; its `done` is not called."""
+        assert not task.running
+        self._held = [held for held in self._held if held[0] is not task]
+        self.left(task)
+
+    def _may_start(self, task: Task) -> bool:
+        head = task.attribute == TaskAttribute.HEAD_OF_QUEUE
+        ordered = task.attribute == TaskAttribute.ORDERED
+        return not any(
+            ordered or (older.attribute == TaskAttribute.ORDERED and not head) or self._repeats(task, older)
+            for older in self._older(task)
+        )
+
+    def _older(self, task: Task) -> Iterator[Task]:
+        for older in self.tasks:
+            if older is task:
+                return
+            yield older
+
+    def _repeats(self, task: Task, older: Task) -> bool:
+        return older.nexus.lost and older.nexus.initiator_port == task.nexus.initiator_port
+
+    def _review(self) -> None:
+        if self._reviewing:  # a task that was just resumed is finished already: the loop below goes on
+            return
+        self._reviewing = True
+        while True:
+            self.strict = any(t.attribute == TaskAttribute.ORDERED or t.nexus.lost for t in self.tasks)
+            held = next((held for held in self._held if self._may_start(held[0])), None)
+            if held is None:
+                break
+            self._held.remove(held)
+            held[1](held[0])
+        self._reviewing = False

@@ -42,8 +42,6 @@ class ScsiCommand(Task):
     connection: "Connection" = attrs.field(kw_only=True)
     itt: int = attrs.field(kw_only=True)
     flags: int = attrs.field(kw_only=True)
-    expected_bytes: int = attrs.field(kw_only=True)
-    """Expected data transfer length (EDTL)."""
     immediate: int = attrs.field(kw_only=True)
     cmd_sn: int = attrs.field(kw_only=True)
     transfer: DataTransfer | None = None

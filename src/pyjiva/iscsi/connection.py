@@ -194,10 +194,10 @@ class Connection:
             self.nexus,
             self.answer,
             flags & ATTRIBUTE_MASK,
+            expected_bytes,
             connection=self,
             itt=itt,
             flags=flags,
-            expected_bytes=expected_bytes,
             immediate=immediate,
             cmd_sn=cmd_sn,
         )

@@ -7,7 +7,7 @@ from pyjiva.scsi.codes import PeripheralType
 from pyjiva.scsi.sense import invalid_field_in_cdb
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import PHYSICAL_BLOCK_BYTES, TRANSFER_BYTES_MAX, TRANSFER_BYTES_OPTIMAL, LogicalUnit
-from pyjiva.units import GIB
+from pyjiva.units import MIB
 
 __all__ = [
     "UNMAP_BYTES_MAX",
@@ -17,9 +17,9 @@ __all__ = [
     "standard_data",
 ]
 
-UNMAP_BYTES_MAX: Final = 1 * GIB  # in one command: a device that punches holes does that within seconds
+UNMAP_BYTES_MAX: Final = 512 * MIB  # in one command: a device that punches holes does that within seconds
 UNMAP_DESCRIPTORS_MAX: Final = 256  # block descriptors of one UNMAP
-WRITE_SAME_BYTES_MAX: Final = 1 * GIB
+WRITE_SAME_BYTES_MAX: Final = 16 * MIB  # a pattern has to be written in full: a second on a slow disk
 
 _EVPD: Final = 0x01
 _VERSION_SPC_4: Final = 0x06

@@ -124,8 +124,8 @@ def write_same(unit: LogicalUnit, task: Task) -> None:
     block = b"".join(task.data_out)
     if _has_no_data(cdb):
         block = bytes(unit.block_size_bytes)
-    elif len(block) < unit.block_size_bytes:
-        # Not one whole block came: nothing may be written, and the residual alone would not say so.
+    elif task.expected_bytes != unit.block_size_bytes or len(block) < unit.block_size_bytes:
+        # Not exactly one block was offered: the initiator and we do not mean the same.
         task.fail(Sense(SenseKey.ILLEGAL_REQUEST, AdditionalSense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT))
         return
     offset = lba << shift

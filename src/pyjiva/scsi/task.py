@@ -38,6 +38,8 @@ class Task:
     nexus: Nexus
     done: Callable[[Any], None]
     attribute: int
+    expected_bytes: int = 0
+    """What the initiator offers or has room for, whatever the CDB says (iSCSI: EDTL)."""
     unit: "LogicalUnit | None" = None
     data_out: Sequence[Buffer] = ()
     """What the initiator sent, at most what the command asked for."""

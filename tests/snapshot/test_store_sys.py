@@ -226,6 +226,7 @@ class CrashingStoreMachine(RuleBasedStateMachine):
 
             def rebuild() -> None:
                 self.store.flush()
+                self.versions = self.versions[-1:]
                 self.store.mark_intact()
                 self.known_bad = False
 

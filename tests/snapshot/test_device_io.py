@@ -229,6 +229,19 @@ async def test_one_miss_is_one_trip() -> None:
         assert len(bench.done) == 1
 
 
+async def test_read_does_not_wait_for_what_may_take_long() -> None:
+    async with open_bench(cached_share=0.0) as bench:
+        await bench.mark()
+        slow = [Unmap(4096 * index, 512, bench.done.append) for index in range(4)]
+        reads = [bench.read(4096 * index) for index in range(20)]
+        await bench.submit(*reads[:10], slow[0], slow[1], *reads[10:], slow[2], slow[3])
+        calls = [call.args[0] for call, _ in bench.gate.waiting]  # type: ignore[attr-defined]
+        assert all(len(trip) == 1 for trip in calls if type(trip[0]) is Unmap)
+        assert any(len(trip) > 1 for trip in calls)
+        await bench.gate.let_all_go()
+        assert set(bench.done) == {*slow, *reads}
+
+
 async def test_answers_of_a_trip_end_a_batch() -> None:
     async with open_bench(cached_share=0.0) as bench:
         ended: list[int] = []

@@ -32,6 +32,7 @@ __all__ = ["ChainDevice", "ChainStatistics", "open_chain_device"]
 WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes over beyond that
 REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
 WRITE_IN_PLACE_BYTES_MAX: Final = 1 * MIB  # 50 us of copying at most: less than the trip
+QUICK: Final = frozenset({Read, Write})
 
 Verb = Callable[[Any], None]
 RunInThread = Callable[[Callable[[], None]], Awaitable[None]]
@@ -224,8 +225,7 @@ class ChainDevice:  # hot
             if not self._queue:
                 await self._idle_workers.park()
                 continue
-            share = -(-len(self._queue) // WORKERS)
-            trip = [self._queue.popleft() for _ in range(min(share, REQUESTS_PER_TRIP_MAX))]
+            trip = self._take_trip()
             try:
                 await self._call(trip, partial(self._carry_out, trip))
             except trio.Cancelled:  # before the thread started
@@ -239,6 +239,16 @@ class ChainDevice:  # hot
                     self._waiting -= 1
                     request.done(request)
             self._end_batch()
+
+    def _take_trip(self) -> list[Any]:
+        """This worker's share of the queue.  What may take long goes alone: no read waits for a hash."""
+        queue = self._queue
+        share = min(-(-len(queue) // WORKERS), REQUESTS_PER_TRIP_MAX)
+        trip = [queue.popleft()]
+        if type(trip[0]) in QUICK:
+            while len(trip) < share and type(queue[0]) in QUICK:
+                trip.append(queue.popleft())
+        return trip
 
     def _carry_out(self, trip: list[Any]) -> None:
         """In a thread."""

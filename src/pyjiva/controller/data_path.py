@@ -12,7 +12,7 @@ requests of which one writes only one is in flight, and all replicas apply overl
 - To a rebuilding member goes the part of a write that lies below `synced_until`: the copy brings the rest.
   It holds a shared lock on the chunk under way, so no write ever lands in a chunk that is being copied.
 - A flush goes to all that must acknowledge.
-- What cannot be done now is *parked*, with its lock, and goes on when it can (DESIGN G5); after
+- What cannot be done now is *parked*, without a lock (a rebuild must get past it), and goes on when it can (DESIGN G5); after
   `park_limit_s` the host is told NOT READY.  A write that was sent is never taken back: its lock is kept
   until the replicas have settled it.
 
@@ -135,7 +135,7 @@ class DataPath:
     _writes: dict[int, None] = attrs.field(factory=dict, init=False)
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
-    _parked: collections.deque[tuple[float, Lock | Flush]] = attrs.field(
+    _parked: collections.deque[tuple[float, Request]] = attrs.field(
         factory=collections.deque, init=False
     )
     _dispatch_of: Mapping[type[Any], Callable[[Lock], None]] = attrs.field(init=False)
@@ -181,8 +181,10 @@ class DataPath:
         for held in self._locks.release(lock):
             self._dispatch(held)
 
-    def _park(self, what: Lock | Flush) -> None:
-        self._parked.append((self.now_s, what))
+    def _park(self, lock: Lock) -> None:
+        """Put a host request that holds its lock aside."""
+        self._parked.append((self.now_s, lock.owner))
+        self._release(lock)
 
     def _dispatch_read(self, lock: Lock) -> None:
         request = lock.owner
@@ -289,7 +291,7 @@ class DataPath:
 
     def _dispatch_flush(self, request: Flush) -> None:
         if not self.writes_open:
-            self._park(request)
+            self._parked.append((self.now_s, request))
             return
         self._last_id = id_ = self._last_id + 1
         header = encode_header(FrameType.FLUSH, request_id=id_, epoch=self.epoch, stable=self.stable())
@@ -455,6 +457,7 @@ class DataPath:
             pending.error = None
             # Wait for the record without them; if all but they have it, the write is good.
             pending.waiting |= in_sync_failed
+            pending.lost |= in_sync_failed
         pending.failed = 0
         reason = f"its disk could not carry out a {pending.type.name}"
         if not pending.waiting:
@@ -497,13 +500,10 @@ class DataPath:
     def _unpark(self) -> None:
         parked, self._parked = self._parked, collections.deque()
         while parked:
-            at_s, what = parked.popleft()
-            if isinstance(what, Flush):
-                self._dispatch_flush(what)
-            else:
-                self._dispatch(what)
-            if self._parked and self._parked[-1][1] is what:
-                self._parked[-1] = (at_s, what)  # still waiting, and as long as before
+            at_s, request = parked.popleft()
+            self.submit(request)
+            if self._parked and self._parked[-1][1] is request:
+                self._parked[-1] = (at_s, request)  # still waiting, and as long as before
 
     def member_up(self, member_id: int, link: Link) -> None:
         """Frames for `member_id` may go to `link` from now on."""
@@ -549,13 +549,7 @@ class DataPath:
             StorageFailure.NOT_READY, f"the volume was parked for more than {self.park_limit_s:g} s"
         )
         while self._parked and self._parked[0][0] < limit:
-            _, what = self._parked.popleft()
-            if isinstance(what, Flush):
-                _complete(what, error)
-            else:
-                request = what.owner
-                self._release(what)
-                _complete(request, error)
+            _complete(self._parked.popleft()[1], error)
         for pending in list(self._pending.values()):
             if pending.at_s >= limit:
                 break

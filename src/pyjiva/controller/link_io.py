@@ -26,14 +26,13 @@ from pyjiva.replication import (
     encode_message,
     replica_proof,
 )
-from pyjiva.transport import EndOfBatch
-from pyjiva.transport.stream_io import BatchedStream
+from pyjiva.transport import EndOfBatch, Stream
 
 __all__ = ["pump", "shake_hands"]
 
 
 async def shake_hands(
-    stream: BatchedStream,
+    stream: Stream,
     decoder: FrameDecoder,
     options: ControllerOptions,
     address: ReplicaAddress,
@@ -70,7 +69,7 @@ async def shake_hands(
 
 
 async def _ask(
-    stream: BatchedStream, decoder: FrameDecoder, type_: FrameType, payload: bytes, batch: EndOfBatch
+    stream: Stream, decoder: FrameDecoder, type_: FrameType, payload: bytes, batch: EndOfBatch
 ) -> Frame:
     """Send one frame of the handshake and wait for its answer."""
     stream.send(encode_header(type_, payload=[payload]), payload)
@@ -86,7 +85,7 @@ async def _ask(
 
 
 async def pump(
-    stream: BatchedStream, decoder: FrameDecoder, on_frame: Callable[[Frame], None], batch: EndOfBatch
+    stream: Stream, decoder: FrameDecoder, on_frame: Callable[[Frame], None], batch: EndOfBatch
 ) -> None:  # hot
     """Hand every frame that arrives to `on_frame` until the connection ends.
 

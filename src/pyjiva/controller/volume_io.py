@@ -9,6 +9,7 @@ path, and what follows from it is done before anything else runs.
 import collections
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, assert_never
 
@@ -62,8 +63,8 @@ from pyjiva.replication import (
     decode_message,
     encode_message,
 )
-from pyjiva.transport import EndOfBatch
-from pyjiva.transport.stream_io import BatchedStream, open_stream
+from pyjiva.transport import EndOfBatch, Stream
+from pyjiva.transport.stream_io import open_stream
 
 __all__ = ["Volume", "VolumeFenced"]
 
@@ -78,6 +79,10 @@ STOP_S: Final = 8.0  # a clean stop that takes longer is given up: the next star
 _log = structlog.get_logger(__name__)
 
 
+Connect = Callable[[ReplicaAddress], AbstractAsyncContextManager[Stream]]
+"""Raises OSError or trio.TooSlowError: the replica cannot be reached."""
+
+
 class VolumeFenced(PyjivaError):
     """Another controller has taken the volume over: this one must end and answer nothing more."""
 
@@ -86,7 +91,7 @@ class VolumeFenced(PyjivaError):
 class Heard:
     """When a member last gave a sign of life."""
 
-    stream: BatchedStream
+    stream: Stream
     received_bytes: int
     at_s: float
     ping_at_s: float
@@ -99,6 +104,8 @@ class Volume:
 
     options: ControllerOptions
     batch: EndOfBatch
+    connect: Connect | None = None
+    """How to reach a replica; None: over TCP.  Simulations give their own network."""
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when host I/O is carried out for the first time."""
@@ -208,7 +215,7 @@ class Volume:
         while True:
             reason = "it closed the connection"
             try:
-                async with open_stream(address.host, address.port, self.batch, CONNECT_S) as stream:
+                async with self._open_link(address) as stream:
                     decoder = FrameDecoder(stream.buffer)
                     with trio.fail_after(CONNECT_S):
                         report = await shake_hands(
@@ -232,6 +239,11 @@ class Volume:
             self.batch.end()
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_S_MAX)
+
+    def _open_link(self, address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
+        if self.connect is not None:
+            return self.connect(address)
+        return open_stream(address.host, address.port, self.batch, CONNECT_S)
 
     def _failed(self, member_id: int, reason: str) -> None:
         """The data path, a timer or a resync found a member failing."""

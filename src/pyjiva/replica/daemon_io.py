@@ -35,8 +35,8 @@ from pyjiva.replication import (
     encode_header,
 )
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
-from pyjiva.transport import EndOfBatch
-from pyjiva.transport.stream_io import BatchedStream, own_stream
+from pyjiva.transport import EndOfBatch, Stream
+from pyjiva.transport.stream_io import own_stream
 
 __all__ = ["ReplicaDaemon", "ReplicaStatistics"]
 
@@ -46,6 +46,10 @@ KEEPER_QUEUE_MAX: Final = 64  # a controller waits for its promise before it goe
 QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read its answers is not read from
 
 _log = structlog.get_logger(__name__)
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    await trio.to_thread.run_sync(call)
 
 
 @attrs.frozen
@@ -68,6 +72,8 @@ class ReplicaDaemon:
     device: ChainDevice
     key: bytes = attrs.field(repr=False)
     batch: EndOfBatch
+    in_thread: Callable[[Callable[[], None]], Awaitable[None]] = _in_thread
+    """How to run a blocking call; simulations have no threads."""
     _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
     _data: DataPath = attrs.field(init=False)
     _attached: Session | None = attrs.field(default=None, init=False)
@@ -83,24 +89,28 @@ class ReplicaDaemon:
     async def serve(
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: the port
-        is taken.
-        """
+        """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: it is taken."""
         listeners = await trio.open_tcp_listeners(port, host=host)
         bound = int(listeners[0].socket.getsockname()[1])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.run)
+            task_status.started(bound)
+            await trio.serve_listeners(self._serve_socket, listeners)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The tasks that all connections share: the disk's and the keeper's.  Until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.device.run)
             nursery.start_soon(self._keep)
-            task_status.started(bound)
-            await trio.serve_listeners(self._serve_connection, listeners)
+            task_status.started()
 
     async def stop(self) -> None:
         """Bring everything to stable storage and note that it is; nobody is served any more."""
         if self._attached is not None:
             self._replace(self._attached)
         await self.device.wait_idle()
-        await trio.to_thread.run_sync(self._flush_and_mark_clean)
+        await self.in_thread(self._flush_and_mark_clean)
 
     def _flush_and_mark_clean(self) -> None:
         self.store.flush()
@@ -120,21 +130,23 @@ class ReplicaDaemon:
     # --- one connection
     # ---------------------------------------------------------------------------------------
 
-    async def _serve_connection(self, socket_stream: trio.SocketStream) -> None:
+    async def _serve_socket(self, socket_stream: trio.SocketStream) -> None:
+        async with own_stream(socket_stream, self.batch) as stream:
+            await self.serve_connection(stream)
+
+    async def serve_connection(self, stream: Stream) -> None:
+        """Serve one controller until its connection ends.  Needs `run` beside it."""
         if self._strangers >= STRANGERS_MAX:
             _log.warning("connection refused: too many that have not proved the key", reason="strangers")
-            await socket_stream.aclose()
             return
         self._strangers += 1
-        session: Session | None = None
+        session = Session(stream, secrets.token_hex(NONCE_BYTES))
         try:
-            async with own_stream(socket_stream, self.batch) as stream:
-                session = Session(stream, secrets.token_hex(NONCE_BYTES))
-                await self._pump(stream, session)
+            await self._pump(stream, session)
         finally:
             self._left(session)
 
-    async def _pump(self, stream: BatchedStream, session: Session) -> None:
+    async def _pump(self, stream: Stream, session: Session) -> None:
         decoder = FrameDecoder(stream.buffer)
         with trio.CancelScope() as scope:
             scope.deadline = trio.current_time() + HANDSHAKE_S
@@ -156,11 +168,9 @@ class ReplicaDaemon:
         if scope.cancelled_caught:
             _log.warning("connection closed", reason=f"no proof of the key within {HANDSHAKE_S:g} s")
 
-    def _left(self, session: Session | None) -> None:
-        if session is None or session.phase in (Phase.GREETING, Phase.CHALLENGED):
+    def _left(self, session: Session) -> None:
+        if session.phase in (Phase.GREETING, Phase.CHALLENGED):
             self._strangers -= 1
-        if session is None:
-            return
         session.phase = Phase.REPLACED
         if session is self._attached:
             self._attached = None
@@ -252,7 +262,7 @@ class ReplicaDaemon:
         await self.device.wait_idle()
         epoch = promised.promised_epoch
         try:
-            await trio.to_thread.run_sync(self.store.save_state, promised)
+            await self.in_thread(partial(self.store.save_state, promised))
         except StorageError as error:
             refuse_storage(session.peer, frame, error)
             return
@@ -280,7 +290,7 @@ class ReplicaDaemon:
                 self._unstable.accepted(record.epoch, in_sync=True)
             if record.clean:
                 await self.device.wait_idle()
-            await trio.to_thread.run_sync(partial(self._save, accepted, in_sync=in_sync, clean=record.clean))
+            await self.in_thread(partial(self._save, accepted, in_sync=in_sync, clean=record.clean))
         except Fenced as fenced:
             refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
             return

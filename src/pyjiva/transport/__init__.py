@@ -2,5 +2,6 @@
 
 from pyjiva.transport.batch import EndOfBatch
 from pyjiva.transport.receive_buffer import ReceiveBuffer
+from pyjiva.transport.stream import Stream
 
-__all__ = ["EndOfBatch", "ReceiveBuffer"]
+__all__ = ["EndOfBatch", "ReceiveBuffer", "Stream"]

@@ -1,0 +1,156 @@
+"""What the two daemons share: types of options, logs, signals, and how they end.
+
+Exit codes: 0 after a clean stop, 2 when the configuration is impossible (one line on standard error), 3
+when another controller has taken the volume over, 1 for anything unexpected.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import click
+import structlog
+import trio
+
+from pyjiva.errors import ConfigError, StorageError
+from pyjiva.units import parse_size
+
+__all__ = ["ADDRESS", "SIZE", "Address", "read_key", "run_daemon", "wait_for_stop"]
+
+KEY_BYTES_MIN: Final = 16
+
+
+@attrs.frozen
+class Address:
+    """HOST:PORT, with IPv6 hosts in brackets; port 0 asks for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Raises ConfigError: not HOST:PORT."""
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        if bracketed:
+            host = host[1:-1]
+        if not colon or not host or (":" in host) != bracketed or not port.isascii() or not port.isdigit():
+            raise ConfigError(f"address {text!r}: write HOST:PORT, an IPv6 host as in [::1]:3260")
+        if int(port) > 65535:
+            raise ConfigError(f"address {text!r}: ports end at 65535")
+        return cls(host, int(port))
+
+
+class _AddressType(click.ParamType[Address]):
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        if isinstance(value, Address):
+            return value
+        try:
+            return Address.parse(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _SizeType(click.ParamType[int]):
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+ADDRESS: Final = _AddressType()
+SIZE: Final = _SizeType()
+
+
+def read_key(path: Path) -> bytes:
+    """The volume's key from a file of hexadecimal digits.  Raises ConfigError: no such file, or not a key."""
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise ConfigError(f"key file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"key file {path}: not hexadecimal digits") from error
+    if len(key) < KEY_BYTES_MIN:
+        raise ConfigError(f"key file {path}: at least {2 * KEY_BYTES_MIN} hexadecimal digits are needed")
+    return key
+
+
+def run_daemon(program: str, main: Callable[[], Awaitable[int]]) -> int:
+    """Run `main` under trio with logs on standard error; the exit code."""
+    _set_up_logs(program)
+    try:
+        return trio.run(main)
+    except (ConfigError, StorageError) as error:
+        reason: BaseException = error
+    except KeyboardInterrupt:
+        return 130
+    except BaseExceptionGroup as group:
+        reason = _only(group)
+        if not isinstance(reason, ConfigError | StorageError):
+            raise
+    print(f"{program}: {reason}", file=sys.stderr, flush=True)
+    return 2
+
+
+def _only(group: BaseExceptionGroup[Any]) -> BaseException:
+    """What a nursery wrapped, when it is one thing; else the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _set_up_logs(program: str) -> None:
+    """One event per line on standard error: JSON when PYJIVA_LOG=json, else for people."""
+    renderer: Any
+    if os.environ.get("PYJIVA_LOG") == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(program=program)
+
+
+async def wait_for_stop(*, stop_with_stdin: bool) -> None:
+    """Wait for SIGINT or SIGTERM, or for the end of standard input when that stands for whoever started
+    us.
+    """
+    async with trio.open_nursery() as nursery:
+        if stop_with_stdin:
+            nursery.start_soon(_wait_for_end_of_stdin, nursery.cancel_scope)
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                break
+
+
+async def _wait_for_end_of_stdin(scope: trio.CancelScope) -> None:
+    stdin = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
+    async with stdin:
+        while await stdin.receive_some():
+            pass
+    scope.cancel()

@@ -1,0 +1,93 @@
+"""`pyjiva-replica`: one copy of one volume, in one directory."""
+
+import sys
+from pathlib import Path
+
+import click
+import trio
+
+from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
+from pyjiva.errors import ConfigError
+from pyjiva.replica import ReplicaDaemon, ReplicaOptions
+from pyjiva.replica.health_io import serve_health
+from pyjiva.snapshot import ChainDevice, Store
+from pyjiva.transport import EndOfBatch
+
+__all__ = ["main"]
+
+
+@click.command()
+@click.option("--volume", "volume_name", required=True, help="Name of the volume.")
+@click.option("--volume-id", required=True, help="The volume's id: 32 hexadecimal digits.")
+@click.option("--replica-id", type=int, required=True, help="This replica's number, from 1.")
+@click.option("--directory", type=click.Path(path_type=Path), required=True, help="Where the data is.")
+@click.option("--size", "size_bytes", type=SIZE, required=True, help="Size of the volume, such as 10GiB.")
+@click.option(
+    "--block-size", "block_size_bytes", type=int, default=512, show_default=True, help="512 or 4096."
+)
+@click.option("--data", type=ADDRESS, default="127.0.0.1:9502", show_default=True, help="Data port.")
+@click.option("--health", type=ADDRESS, default="127.0.0.1:9503", show_default=True, help="Metrics port.")
+@click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
+@click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
+def main(
+    volume_name: str,
+    volume_id: str,
+    replica_id: int,
+    directory: Path,
+    size_bytes: int,
+    block_size_bytes: int,
+    data: Address,
+    health: Address,
+    key_file: Path,
+    stop_with_stdin: bool,
+) -> None:
+    """Serve one replica of a pyjiva volume."""
+
+    async def run() -> int:
+        options = ReplicaOptions(
+            volume_name=volume_name,
+            volume_id=volume_id,
+            replica_id=replica_id,
+            directory=directory,
+            size_bytes=size_bytes,
+            block_size_bytes=block_size_bytes,
+            key=read_key(key_file),
+        )
+        return await _run(options, data, health, stop_with_stdin)
+
+    sys.exit(run_daemon("pyjiva-replica", run))
+
+
+async def _run(options: ReplicaOptions, data: Address, health: Address, stop_with_stdin: bool) -> int:
+    store = Store.open_or_create(
+        options.directory,
+        volume_id=options.volume_id,
+        replica_id=options.replica_id,
+        volume_name=options.volume_name,
+        size_bytes=options.size_bytes,
+        block_size_bytes=options.block_size_bytes,
+    )
+    try:
+        batch = EndOfBatch()
+        device = ChainDevice(store, batch)
+        daemon = ReplicaDaemon(store, device, options.key, batch)
+        async with trio.open_nursery() as nursery:
+            await _listen(nursery, daemon, data)
+            nursery.start_soon(serve_health, daemon, device, health.host, health.port)
+            await wait_for_stop(stop_with_stdin=stop_with_stdin)
+            await daemon.stop()
+            nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+    return 0
+
+
+async def _listen(nursery: trio.Nursery, daemon: ReplicaDaemon, data: Address) -> None:
+    try:
+        await nursery.start(daemon.serve, data.host, data.port)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {data}: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    main()

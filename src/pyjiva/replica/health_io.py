@@ -1,0 +1,89 @@
+"""The replica's health and metrics over HTTP (port 9503): read only, no secrets."""
+
+import trio
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from pyjiva.replica.daemon_io import ReplicaDaemon
+from pyjiva.snapshot import ChainDevice
+from pyjiva.transport.http_io import serve_http
+
+__all__ = ["serve_health"]
+
+
+class ReplicaCollector(Collector):
+    """Reads the counters at the moment of the scrape."""
+
+    def __init__(self, daemon: ReplicaDaemon, device: ChainDevice) -> None:
+        self._daemon = daemon
+        self._device = device
+
+    def collect(self) -> list[Metric]:
+        """Every metric of this replica."""
+        done, state = self._device.statistics(), self._daemon.statistics()
+        counters = {
+            "reads": ("READ requests", done.reads),
+            "read_bytes": ("bytes read", done.read_bytes),
+            "reads_missed": ("READ requests that the page cache could not answer", done.reads_missed),
+            "writes": ("WRITE requests", done.writes),
+            "written_bytes": ("bytes written", done.written_bytes),
+            "zeroed_bytes": ("bytes unmapped or zeroed", done.zeroed_bytes),
+            "flushes": ("fdatasync calls", done.flushes),
+            "flush_seconds": ("seconds in fdatasync", done.flush_s),
+        }
+        gauges = {
+            "in_sync": ("1 when the last membership record names this replica", int(state.in_sync)),
+            "attached": ("1 while a controller is connected", int(state.attached)),
+            "promised_epoch": ("highest epoch promised", state.promised_epoch),
+            "disk_requests_waiting": ("requests queued for a disk thread or in one", done.waiting),
+            "oldest_disk_operation_seconds": (
+                "age of the oldest disk operation under way",
+                self._device.oldest_operation_s(),
+            ),
+        }
+        metrics: list[Metric] = [
+            CounterMetricFamily(f"pyjiva_replica_{name}", text, value=value)
+            for name, (text, value) in counters.items()
+        ]
+        metrics += [
+            GaugeMetricFamily(f"pyjiva_replica_{name}", text, value=value)
+            for name, (text, value) in gauges.items()
+        ]
+        return metrics
+
+
+async def serve_health(
+    daemon: ReplicaDaemon,
+    device: ChainDevice,
+    host: str,
+    port: int,
+    *,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `/v1/health` and `/metrics` until cancelled; reports the port.  Raises ConfigError: it is
+    taken.
+    """
+    registry = CollectorRegistry()
+    registry.register(ReplicaCollector(daemon, device))
+
+    async def health(_: Request) -> Response:
+        state = daemon.statistics()
+        return JSONResponse(
+            {
+                "attached": state.attached,
+                "in_sync": state.in_sync,
+                "promised_epoch": state.promised_epoch,
+                "oldest_disk_operation_s": device.oldest_operation_s(),
+            }
+        )
+
+    async def metrics(_: Request) -> Response:
+        return PlainTextResponse(generate_latest(registry).decode())
+
+    app = Starlette(routes=[Route("/v1/health", health), Route("/metrics", metrics)])
+    await serve_http(app, host, port, task_status=task_status)

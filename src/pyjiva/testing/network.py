@@ -1,0 +1,166 @@
+"""A network of memory streams for simulations: delay, loss of connections, partitions, from one `Random`.
+
+A stream keeps its order, as TCP does; streams are not ordered among each other.  While two nodes are cut off from each other
+nothing arrives between them, nobody is told, and what was on its way arrives when the cut ends, unless the connection was
+ended in the meantime.  Not modelled: bandwidth, a full socket.
+"""
+
+import collections
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import attrs
+import trio
+
+from pyjiva.transport import ReceiveBuffer
+
+__all__ = ["MemoryStream", "Network"]
+
+Serve = Callable[["MemoryStream"], Awaitable[None]]
+
+
+@attrs.define(eq=False)
+class MemoryStream:
+    """One end of a connection (`transport.Stream`)."""
+
+    network: "Network"
+    here: str
+    there: str
+    buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer, init=False)
+    queued_bytes: int = attrs.field(default=0, init=False)
+    received_bytes: int = attrs.field(default=0, init=False)
+    peer: "MemoryStream" = attrs.field(init=False)
+    ended: bool = attrs.field(default=False, init=False)
+    _inbox: collections.deque[bytes] = attrs.field(factory=collections.deque, init=False)
+    _arrived: trio.Event = attrs.field(factory=trio.Event, init=False)
+    outgoing: collections.deque[bytes] = attrs.field(factory=collections.deque, init=False)
+    """On its way to the peer."""
+
+    async def fill(self, wanted_bytes: int = 0) -> bool:
+        """As BatchedStream's."""
+        while not self._inbox and not self.ended:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        await trio.lowlevel.checkpoint()
+        if not self._inbox:
+            return False
+        data = b"".join(self._inbox)
+        self._inbox.clear()
+        self.buffer.receive_data(data)
+        self.received_bytes += len(data)
+        return True
+
+    def send(self, *buffers: bytes | bytearray | memoryview) -> None:
+        """As BatchedStream's; it leaves at once, and arrives after the network's delay, in order."""
+        if not self.ended:
+            self.network.deliver(self, b"".join(buffers))
+
+    async def wait_sent(self) -> None:
+        """Everything has left."""
+        await trio.lowlevel.checkpoint()
+
+    def shut_down(self) -> None:
+        """End the connection; the peer hears of it if it can."""
+        if not self.ended:
+            self.end()
+            self.network.deliver(self, b"")
+
+    def end(self) -> None:
+        """This end is gone."""
+        self.ended = True
+        self._arrived.set()
+
+    def arrive(self, data: bytes) -> None:
+        """Bytes from the peer; none: it ended the connection."""
+        if not self.ended:
+            if data:
+                self._inbox.append(data)
+                self._arrived.set()
+            else:
+                self.end()
+
+    @property
+    def peer_address(self) -> tuple[str, int]:
+        """The peer's name."""
+        return self.there, 0
+
+
+@attrs.define(eq=False)
+class Network:
+    """Nodes by name, and the ways between them."""
+
+    random: Random
+    nursery: trio.Nursery
+    delay_s_max: float = 0.01
+    _servers: dict[str, Serve] = attrs.field(factory=dict, init=False)
+    _cuts: dict[tuple[str, str], trio.Event] = attrs.field(factory=dict, init=False)
+    """(from, to): set when it is mended."""
+    _streams: dict[MemoryStream, None] = attrs.field(factory=dict, init=False)
+
+    def listen(self, name: str, serve: Serve | None) -> None:
+        """Hand new connections to `name` to `serve`; None: nobody is there any more."""
+        if serve is None:
+            self._servers.pop(name, None)
+        else:
+            self._servers[name] = serve
+
+    def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
+        """Let nothing pass from `one` to `other`, nor back unless `one_way`."""
+        for way in [(one, other)] if one_way else [(one, other), (other, one)]:
+            self._cuts.setdefault(way, trio.Event())
+
+    def mend(self) -> None:
+        """End all cuts."""
+        cuts, self._cuts = self._cuts, {}
+        for mended in cuts.values():
+            mended.set()
+
+    def break_connections(self, name: str) -> None:
+        """`name`'s process is gone: its connections end, as far as the peers can hear it."""
+        for stream in list(self._streams):
+            if stream.here == name:
+                stream.shut_down()
+
+    def deliver(self, sender: MemoryStream, data: bytes) -> None:
+        """Bring `data` to the other end after a delay, after all that was sent before it."""
+        sender.outgoing.append(data)
+        if len(sender.outgoing) == 1:
+            self.nursery.start_soon(self._carry, sender)
+
+    async def _carry(self, sender: MemoryStream) -> None:
+        while sender.outgoing:
+            await trio.sleep(self.random.random() * self.delay_s_max)
+            while (mended := self._cuts.get((sender.here, sender.there))) is not None:
+                await mended.wait()
+            # Everything that has queued up since arrives together, as one receive would find it.
+            for _ in range(len(sender.outgoing)):
+                sender.peer.arrive(sender.outgoing[0])
+                sender.outgoing.popleft()
+
+    @asynccontextmanager
+    async def connect(self, here: str, there: str) -> AsyncIterator[MemoryStream]:
+        """A connection from `here` to `there`; ends with the block.  Raises OSError, trio.TooSlowError."""
+        await trio.sleep(self.random.random() * self.delay_s_max)
+        if (here, there) in self._cuts or (there, here) in self._cuts:
+            await trio.sleep(3)
+            raise trio.TooSlowError
+        serve = self._servers.get(there)
+        if serve is None:
+            raise OSError("nobody listens")
+        near, far = MemoryStream(self, here, there), MemoryStream(self, there, here)
+        near.peer, far.peer = far, near
+        self._streams[near] = self._streams[far] = None
+        self.nursery.start_soon(self._serve, serve, far)
+        try:
+            yield near
+        finally:
+            near.shut_down()
+            self._streams.pop(near, None)
+
+    async def _serve(self, serve: Serve, stream: MemoryStream) -> None:
+        try:
+            await serve(stream)
+        finally:
+            stream.shut_down()
+            self._streams.pop(stream, None)

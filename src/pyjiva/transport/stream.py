@@ -1,0 +1,31 @@
+"""What a batched stream offers: a socket's (`stream_io`), or one of a simulated network's (`testing`).  Pure."""
+
+from typing import Protocol
+
+from pyjiva.transport.receive_buffer import ReceiveBuffer
+
+__all__ = ["Stream"]
+
+
+class Stream(Protocol):
+    """One connection; see `stream_io.BatchedStream` for what each part promises."""
+
+    buffer: ReceiveBuffer
+    queued_bytes: int
+    received_bytes: int
+
+    async def fill(self, wanted_bytes: int = 0) -> bool:
+        """Wait until something has arrived and take it into `buffer`; False when the connection has ended."""
+
+    def send(self, *buffers: bytes | bytearray | memoryview) -> None:
+        """Queue `buffers`; they leave at the end of the batch."""
+
+    async def wait_sent(self) -> None:
+        """Wait until everything that was queued has left."""
+
+    def shut_down(self) -> None:
+        """End the connection in both directions."""
+
+    @property
+    def peer_address(self) -> tuple[str, int]:
+        """Host and port of the peer."""

@@ -398,6 +398,23 @@ async def test_what_is_queued_when_the_device_stops_is_refused_once() -> None:
     assert len(set(done)) == 7
 
 
+async def test_what_was_about_to_go_to_a_thread_when_the_device_stops_is_refused_once() -> None:
+    batch = EndOfBatch()
+    device = ChainDevice(open_memory(MemoryDisk(Random(0), cached_share=0.0)), batch)
+    done: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        await wait_all_tasks_blocked()
+        requests: list[Request] = [Read(0, 10, done.append), Read(0, 9, done.append), Flush(done.append)]
+        for request in requests:
+            device.submit(request)
+        batch.end()  # wakes the tasks, which find themselves cancelled
+        nursery.cancel_scope.cancel()
+    assert set(done) == set(requests)
+    assert len(done) == 3
+    assert all(request.error.failure is StorageFailure.NOT_READY for request in done)
+
+
 async def test_requests_that_came_before_the_tasks_run_are_answered() -> None:
     batch = EndOfBatch()
     done: list[Any] = []

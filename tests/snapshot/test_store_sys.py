@@ -6,10 +6,10 @@ Not checked: bit rot, and disks that say "synced" when nothing was.
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -441,29 +441,48 @@ def test_lost_writes_are_not_forgotten_by_a_later_write_or_flush() -> None:
 
 
 class SlowFile:
-    """Stands before a file; its writes wait until they are let go."""
+    """Stands before a file; the first call of one of its methods waits until it is let go."""
 
-    def __init__(self, file: object) -> None:
-        self.file = file
+    def __init__(self, store: Store, slow: str) -> None:
+        self.file = store._head
+        self.slow = slow
         self.entered = threading.Event()
         self.go = threading.Event()
+        self.failure: StorageError | None = None
+        store._head = self
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.file, name)
+    def __getattr__(self, name: str) -> Any:
+        if name != self.slow or self.entered.is_set():
+            return getattr(self.file, name)
 
-    def write(self, *arguments: object) -> None:
-        self.entered.set()
-        assert self.go.wait(10)
-        self.file.write(*arguments)  # type: ignore[attr-defined]
+        def call(*arguments: Any) -> Any:
+            self.entered.set()
+            assert self.go.wait(10)
+            if self.failure:
+                raise self.failure
+            return getattr(self.file, name)(*arguments)
+
+        return call
 
 
-def test_write_in_another_thread_keeps_the_store_from_being_clean(tmp_path: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Over real files, with one write done."""
     store = Store.open_or_create(
-        tmp_path, volume_id="v", replica_id=1, volume_name="v", size_bytes=SIZE_BYTES, block_size_bytes=512
+        tmp_path / "r",
+        volume_id="v",
+        replica_id=1,
+        volume_name="v",
+        size_bytes=SIZE_BYTES,
+        block_size_bytes=512,
     )
     store.write(0, 1, [b"a"])
-    slow = SlowFile(store._head)
-    store._head = slow  # type: ignore[assignment]
+    yield store
+    store.close()
+
+
+def test_write_in_another_thread_keeps_the_store_from_being_clean(store: Store) -> None:
+    slow = SlowFile(store, "write")
     thread = threading.Thread(target=store.write, args=(1, 1, [b"b"]))
     thread.start()
     assert slow.entered.wait(10)
@@ -474,13 +493,65 @@ def test_write_in_another_thread_keeps_the_store_from_being_clean(tmp_path: Path
     assert not store.mark_clean()
     store.flush()
     assert store.mark_clean()
-    store.close()
 
 
-def test_first_writes_of_many_threads_are_all_marked(tmp_path: Path) -> None:
-    store = Store.open_or_create(
-        tmp_path, volume_id="v", replica_id=1, volume_name="v", size_bytes=SIZE_BYTES, block_size_bytes=512
-    )
+def test_write_during_a_flush_keeps_the_store_from_being_clean(store: Store) -> None:
+    slow = SlowFile(store, "sync_data")
+    thread = threading.Thread(target=store.flush)
+    thread.start()
+    assert slow.entered.wait(10)
+    store.write(1, 1, [b"b"])
+    slow.go.set()
+    thread.join()
+    assert not store.mark_clean()
+    store.flush()
+    assert store.mark_clean()
+
+
+class NotingLock:
+    """A lock that says when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.contended = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.contended.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def test_flush_beside_one_that_fails_does_not_succeed(store: Store) -> None:
+    """The kernel tells one caller of the failure; the next fdatasync would succeed."""
+    slow = SlowFile(store, "sync_data")
+    slow.failure = StorageError(StorageFailure.WRITE_ERROR, "injected")
+    store._flush_lock = lock = NotingLock()  # type: ignore[assignment]
+    answers: list[str] = []
+
+    def flush() -> None:
+        try:
+            store.flush()
+        except StorageError as error:
+            answers.append(str(error))
+
+    threads = [threading.Thread(target=flush) for _ in range(2)]
+    threads[0].start()
+    assert slow.entered.wait(10)
+    threads[1].start()
+    assert lock.contended.wait(10)
+    slow.go.set()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 2
+    assert all("injected" in answer for answer in answers)
+
+
+def test_first_writes_of_many_threads_are_all_marked(store: Store) -> None:
+    store.flush()
+    assert store.mark_clean()
     threads = [
         threading.Thread(target=store.write, args=(i * 512, 512, [bytes([i]) * 512])) for i in range(16)
     ]
@@ -490,7 +561,6 @@ def test_first_writes_of_many_threads_are_all_marked(tmp_path: Path) -> None:
         thread.join()
     assert store.state.written_boot_id == read_boot_id()
     assert store.read(0, 16 * 512) == b"".join(bytes([i]) * 512 for i in range(16))
-    store.close()
 
 
 def test_hash_of_a_huge_hole_costs_no_reading(tmp_path: Path) -> None:

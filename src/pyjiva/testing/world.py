@@ -35,7 +35,9 @@ __all__ = ["Faults", "World"]
 
 KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
-BLOCK_BYTES: Final = 4 * KIB
+BLOCK_BYTES: Final = 512  # what a disk writes whole: a power cut may tear anything larger
+BLOCKS_PER_PAGE: Final = 4  # blocks of different clients share a page
+PAGE_STRIDE_BYTES: Final = 512 * KIB  # so that a rebuild has several chunks to copy, with holes between
 HEAL_S: Final = 120.0
 
 
@@ -108,6 +110,11 @@ class World:
     def _ids(self) -> range:
         return range(1, self.replicas + 1)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the volume."""
+        return -(-self.blocks // BLOCKS_PER_PAGE) * PAGE_STRIDE_BYTES
+
     def _note(self, kind: str, detail: object = "") -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.trace.append(f"{trio.current_time():.3f} {kind} {detail}")
@@ -137,7 +144,7 @@ class World:
         self._nursery.start_soon(self._run_replica, machine, machine.scope, machine.gone)
 
     async def _run_replica(self, machine: Replica, scope: trio.CancelScope, gone: trio.Event) -> None:
-        identity = ReplicaState(VOLUME_ID, machine.id, "world", self.blocks * BLOCK_BYTES, 512)
+        identity = ReplicaState(VOLUME_ID, machine.id, "world", self.size_bytes, 512)
         store = Store.open_in(machine.disk.open_directory(), identity, boot_id=f"boot-{machine.boot}")
         batch = EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
@@ -192,7 +199,7 @@ class World:
         options = ControllerOptions(
             volume_name="world",
             volume_id=VOLUME_ID,
-            size_bytes=self.blocks * BLOCK_BYTES,
+            size_bytes=self.size_bytes,
             block_size_bytes=512,
             replicas=tuple(ReplicaAddress(i, f"replica-{i}", 0) for i in self._ids),
             key=KEY,
@@ -250,14 +257,14 @@ class World:
 
     async def _write(self, volume: Volume, block: int) -> None:
         self._write_number += 1
-        value = (self._write_number.to_bytes(8, "big") * 512)[:BLOCK_BYTES]
+        value = (self._write_number.to_bytes(8, "big") * 64)[:BLOCK_BYTES]
         await self._change(
-            volume, block, value, lambda done: Write(block * BLOCK_BYTES, BLOCK_BYTES, (value,), done)
+            volume, block, value, lambda done: Write(_offset(block), BLOCK_BYTES, (value,), done)
         )
 
     async def _unmap(self, volume: Volume, block: int) -> None:
         await self._change(
-            volume, block, bytes(BLOCK_BYTES), lambda done: Unmap(block * BLOCK_BYTES, BLOCK_BYTES, done)
+            volume, block, bytes(BLOCK_BYTES), lambda done: Unmap(_offset(block), BLOCK_BYTES, done)
         )
 
     async def _change(
@@ -276,7 +283,7 @@ class World:
         request: list[Read] = []
 
         def make(done: Callable[[object], None]) -> Read:
-            request.append(Read(block * BLOCK_BYTES, BLOCK_BYTES, done))
+            request.append(Read(_offset(block), BLOCK_BYTES, done))
             return request[0]
 
         if await self._ask(volume, make):
@@ -400,6 +407,11 @@ class World:
         heads = [m.disk.content("volume-head-000.img") for m in self._machines.values()]
         for machine, head in zip(self._machines.values(), heads, strict=True):
             assert head == heads[0], f"replica {machine.id} differs from replica 1"
+
+
+def _offset(block: int) -> int:
+    page, place = divmod(block, BLOCKS_PER_PAGE)
+    return page * PAGE_STRIDE_BYTES + place * BLOCK_BYTES
 
 
 def _name(value: bytes) -> str:

@@ -12,13 +12,12 @@ from typing import Final
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, decode_state, encode_state
-from pyjiva.sparse import DataFile, Directory, read_file, replace_file
+from pyjiva.sparse import TEMPORARY_SUFFIX, DataFile, Directory, read_file, replace_file
 from pyjiva.units import format_size
 
 __all__ = ["open_layout"]
 
 MARKER: Final = "pyjiva.creating"
-_TEMPORARY: Final = ".tmp"
 _CREATED: Final = (FIRST_HEAD, FIRST_HEAD + META_SUFFIX, VOLUME_META)
 _NOT_OURS_TO_SEE: Final = frozenset({"lost+found"})  # the directory may be the root of a file system
 
@@ -44,10 +43,10 @@ def open_layout(directory: Directory, identity: ReplicaState) -> tuple[ReplicaSt
 
 def _check_empty(directory: Directory, names: list[str]) -> None:
     """Refuse to create a replica among files that are not the remains of our own cut creation."""
-    remains = {MARKER + _TEMPORARY}
+    remains = {MARKER + TEMPORARY_SUFFIX}
     if MARKER in names:
         finals = (*_CREATED, MARKER, STATE_FILE)
-        remains = {*finals, *(name + _TEMPORARY for name in finals)}
+        remains = {*finals, *(name + TEMPORARY_SUFFIX for name in finals)}
     foreign = [name for name in names if name not in remains]
     if foreign:
         raise ConfigError(
@@ -60,7 +59,7 @@ def _create(directory: Directory, names: list[str], identity: ReplicaState) -> N
     if MARKER not in names:
         replace_file(directory, MARKER, b"This replica is being created.\n")
     for name in names:
-        if name not in (MARKER, MARKER + _TEMPORARY):
+        if name not in (MARKER, MARKER + TEMPORARY_SUFFIX):
             directory.remove(name)
     head = directory.create(FIRST_HEAD)
     try:

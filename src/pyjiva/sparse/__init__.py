@@ -1,9 +1,17 @@
 """Sparse files and the directory they lie in: what a replica's disk can do, and nothing about volumes."""
 
-from pyjiva.sparse.directory_sys import Directory, FileDirectory, open_directory, read_file, replace_file
+from pyjiva.sparse.directory_sys import (
+    TEMPORARY_SUFFIX,
+    Directory,
+    FileDirectory,
+    open_directory,
+    read_file,
+    replace_file,
+)
 from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, storage_error
 
 __all__ = [
+    "TEMPORARY_SUFFIX",
     "Buffer",
     "DataFile",
     "Directory",

@@ -68,7 +68,10 @@ QUEUED_BYTES_MAX: Final = 8 * MIB  # answers that the initiator has not taken: t
 _CMD_SN: Final = struct.Struct(">I")
 _CMD_SN_OFFSET: Final = 24
 _EXTENDED_CDB: Final = 1  # type of additional header segment
+# Plain integers: a member of an enum costs a look-up through its metaclass each time.
 _DATA_IN_OPCODE: Final = int(Opcode.DATA_IN)
+_DATA_OUT_OPCODE: Final = int(Opcode.DATA_OUT)
+_SCSI_COMMAND_OPCODE: Final = int(Opcode.SCSI_COMMAND)
 _DATA_IN_FINAL_STATUS: Final = 0x81
 _BAD_INFORMATION_UNIT: Final = Sense(
     SenseKey.ILLEGAL_REQUEST, AdditionalSense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT
@@ -103,6 +106,8 @@ class Connection:
     """By operation code; `control` adds those that carry no SCSI data."""
     paused: bool = attrs.field(default=False, init=False)
     closed: bool = attrs.field(default=False, init=False)
+    _done: Callable[[Any], None] = attrs.field(init=False)
+    """`answer`, bound once."""
     _end_cmd_sn: int = attrs.field(init=False)
     """MaxCmdSN + 1."""
     _early: dict[int, Pdu] = attrs.field(factory=dict, init=False)
@@ -116,7 +121,8 @@ class Connection:
 
     def __attrs_post_init__(self) -> None:
         self._end_cmd_sn = (self.exp_cmd_sn + COMMAND_WINDOW) & SERIAL_MASK
-        self.handlers[Opcode.SCSI_COMMAND] = self._scsi_command
+        self._done = self.answer
+        self.handlers[_SCSI_COMMAND_OPCODE] = self._scsi_command
         self.parameters_changed()
 
     def parameters_changed(self) -> None:
@@ -145,7 +151,7 @@ class Connection:
         """One PDU, in whatever order it came."""
         first = pdu.header[0]
         opcode = first & OPCODE_MASK
-        if opcode == Opcode.DATA_OUT:
+        if opcode == _DATA_OUT_OPCODE:
             self._data_out(pdu)
             return
         handler = self.handlers.get(opcode)
@@ -161,6 +167,8 @@ class Connection:
                 self._out_of_order(cmd_sn, pdu)
                 return
             self.exp_cmd_sn = (cmd_sn + 1) & SERIAL_MASK
+            if opcode != _SCSI_COMMAND_OPCODE:  # a command keeps its place in the window until its answer
+                self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
             handler(pdu)
             if self._early:
                 self._catch_up()
@@ -174,17 +182,20 @@ class Connection:
     def _catch_up(self) -> None:
         while (pdu := self._early.pop(self.exp_cmd_sn, None)) is not None:
             self.exp_cmd_sn = (self.exp_cmd_sn + 1) & SERIAL_MASK
-            self.handlers[pdu.header[0] & OPCODE_MASK](pdu)
+            opcode = pdu.header[0] & OPCODE_MASK
+            if opcode != _SCSI_COMMAND_OPCODE:
+                self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
+            self.handlers[opcode](pdu)
 
     def _scsi_command(self, pdu: Pdu) -> None:
         opcode, flags, lun, itt, expected_bytes, cmd_sn, _, cdb = SCSI_COMMAND.unpack(pdu.header)
         immediate = opcode & IMMEDIATE
         if itt in self.commands or itt == NO_TAG:
-            self._refuse_command(pdu, RejectReason.INVALID_PDU_FIELD, immediate)
+            self.refuse_command(pdu, RejectReason.INVALID_PDU_FIELD)
             return
         if immediate:
             if self._immediate_count == IMMEDIATE_COMMANDS_MAX:
-                self._refuse_command(pdu, RejectReason.IMMEDIATE_COMMAND_REJECT, immediate)
+                self.refuse_command(pdu, RejectReason.IMMEDIATE_COMMAND_REJECT)
                 return
             self._immediate_count += 1
         if pdu.additional:
@@ -192,7 +203,7 @@ class Connection:
         command = ScsiCommand(
             cdb,
             self.nexus,
-            self.answer,
+            self._done,
             flags & ATTRIBUTE_MASK,
             expected_bytes,
             connection=self,
@@ -207,17 +218,18 @@ class Connection:
         if flags & WRITE_FLAG:
             self._begin_write(command, pdu.data)
             return
+        self._reading_bytes += min(expected_bytes, READING_BYTES_MAX)
+        if self._reading_bytes > READING_BYTES_MAX:
+            self.paused = True
         if len(pdu.data):
             command.running = True
             command.fail(UNEXPECTED_DATA)
             return
-        self._reading_bytes += min(expected_bytes, READING_BYTES_MAX)
-        if self._reading_bytes > READING_BYTES_MAX:
-            self.paused = True
         server.execute(command)
 
-    def _refuse_command(self, pdu: Pdu, reason: RejectReason, immediate: int) -> None:
-        if not immediate:
+    def refuse_command(self, pdu: Pdu, reason: RejectReason) -> None:
+        """Reject a SCSI command, which gives its place in the window back."""
+        if not pdu.header[0] & IMMEDIATE:
             self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
         self.reject(pdu, reason)
 

@@ -77,11 +77,12 @@ class Control:
         handlers[Opcode.LOGOUT_REQUEST] = self._logout
         handlers[Opcode.TASK_MANAGEMENT_REQUEST] = self._task_management
         if self.discovery:  # §4.3: a discovery session serves for discovery only
-            for opcode in (Opcode.SCSI_COMMAND, Opcode.TASK_MANAGEMENT_REQUEST):
-                handlers[opcode] = self._not_in_discovery
-
-    def _not_in_discovery(self, pdu: Pdu) -> None:
-        self.connection.reject(pdu, RejectReason.PROTOCOL_ERROR)
+            handlers[Opcode.SCSI_COMMAND] = lambda pdu: self.connection.refuse_command(
+                pdu, RejectReason.PROTOCOL_ERROR
+            )
+            handlers[Opcode.TASK_MANAGEMENT_REQUEST] = lambda pdu: self.connection.reject(
+                pdu, RejectReason.PROTOCOL_ERROR
+            )
 
     # NOP
 

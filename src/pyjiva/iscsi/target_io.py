@@ -262,8 +262,9 @@ class Target:
                 return
             else:
                 asked = True
-                control.ping()
-                self.batch.end()
+                if not control.discovery:
+                    control.ping()
+                    self.batch.end()
 
     def _notify(self) -> None:
         self._changed.set()

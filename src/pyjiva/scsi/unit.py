@@ -36,6 +36,7 @@ PHYSICAL_BLOCK_BYTES: Final = 4 * KIB  # what a sparse file can allocate
 TRANSFER_BYTES_MAX: Final = 4 * MIB  # one READ or WRITE: with the command window it bounds a session's memory
 TRANSFER_BYTES_OPTIMAL: Final = 1 * MIB
 LOGICAL_BLOCK_BYTES: Final = (512, 4096)
+_ORDERED: Final = int(TaskAttribute.ORDERED)
 ATTENTIONS_MAX: Final = 8  # for one nexus; a longer queue tells the initiator nothing more
 
 POWER_ON: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.POWER_ON_OR_RESET)
@@ -142,7 +143,7 @@ class LogicalUnit:
         """A command for this unit has arrived."""
         task.unit = self
         self.tasks[task] = None
-        if task.attribute == TaskAttribute.ORDERED:
+        if task.attribute == _ORDERED:
             self.strict = True
 
     def hold(self, task: Task, resume: Callable[[Task], None]) -> bool:

@@ -12,9 +12,9 @@ requests of which one writes only one is in flight, and all replicas apply overl
 - To a rebuilding member goes the part of a write that lies below `synced_until`: the copy brings the rest.
   It holds a shared lock on the chunk under way, so no write ever lands in a chunk that is being copied.
 - A flush goes to all that must acknowledge.
-- What cannot be done now is *parked*, without a lock (a rebuild must get past it), and goes on when it can (DESIGN G5); after
-  `park_limit_s` the host is told NOT READY.  A write that was sent is never taken back: its lock is kept
-  until the replicas have settled it.
+- What cannot be done now is *parked*, without a lock (a rebuild must get past it), and goes on when it can
+  (DESIGN G5); after `park_limit_s` the host is told NOT READY.  A write that was sent is never taken back:
+  its lock is kept until the replicas have settled it.
 
 `must_ack`, `writable`, `readable` and `rebuilding` are sets of members as bit masks, set by the volume from
 the roster and nowhere else.
@@ -135,9 +135,7 @@ class DataPath:
     _writes: dict[int, None] = attrs.field(factory=dict, init=False)
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
-    _parked: collections.deque[tuple[float, Request]] = attrs.field(
-        factory=collections.deque, init=False
-    )
+    _parked: collections.deque[tuple[float, Request]] = attrs.field(factory=collections.deque, init=False)
     _dispatch_of: Mapping[type[Any], Callable[[Lock], None]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -348,7 +348,7 @@ class Roster:
                 )
             )
             return
-        candidates = {i: promised[i] for i in newest.in_sync if i in promised}
+        candidates = {i: promised[i] for i in newest.in_sync if i in promised and self._took_part(i, newest)}
         missing = [i for i in newest.in_sync if i not in promised]
         if not candidates:
             self.waiting_for = f"a replica that holds every write: {_names(missing)}"
@@ -363,6 +363,17 @@ class Roster:
             )
             return
         self._settle(intact or candidates, clean=newest.clean, memory_counts=bool(intact))
+
+    def _took_part(self, member_id: int, record: MembershipRecord) -> bool:
+        """Whether this replica can be the one that `record` names, by what it says of itself.
+
+        Who was in sync in an epoch had promised it and held some record.  A blank disk in its place, or an
+        old copy of the directory, has the name and not the data.
+        """
+        member = self.members[member_id]
+        assert member.answer is not None
+        assert member.report is not None
+        return member.answer.record is not None and member.report.promised_epoch >= record.epoch
 
     def _choose_blank(self, promised: dict[int, PromiseAnswer]) -> None:
         if len(promised) < len(self.configured):
@@ -519,8 +530,9 @@ class Roster:
         flushed.
         """
         assert member.answer is not None
+        assert self.committed is not None
         alone = self._wanted() == {member.id}
-        return member.answer.record is not None and (member.answer.intact or alone)
+        return self._took_part(member.id, self.committed) and (member.answer.intact or alone)
 
     # --- the end
 

@@ -1,0 +1,391 @@
+"""Who is in: scenarios in sentences, every mode and change, and random lives under the invariants."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyjiva.controller.roster import NEXT_MODE, Change, Member, Mode, Phase, Roster
+from pyjiva.controller.roster_event import (
+    Accepted,
+    AskAccept,
+    AskPromise,
+    CancelReconcile,
+    Copied,
+    Effect,
+    Event,
+    Fence,
+    Fenced,
+    GiveUp,
+    Joined,
+    LinkDown,
+    LinkUp,
+    MembersChanged,
+    Promised,
+    Reconcile,
+    Reconciled,
+    Replay,
+    Serve,
+    StartRebuild,
+    Stopped,
+    StopRequested,
+    Tick,
+)
+from pyjiva.errors import LocalProtocolError
+from pyjiva.extent import Extent
+from pyjiva.membership import MembershipRecord
+from pyjiva.replication import PromiseAnswer, ReplicaReport
+
+IDS = (1, 2, 3)
+
+
+def record(epoch: int, *in_sync: int, version: int = 1, clean: bool = False) -> MembershipRecord:
+    return MembershipRecord(epoch, version, "old", IDS, in_sync, clean)
+
+
+class Replica:
+    """What a replica would answer, without a network."""
+
+    def __init__(self, id_: int, held: MembershipRecord | None = None, **answer: Any) -> None:
+        self.id = id_
+        self.record = held
+        self.promised = (held.epoch, "old") if held else (0, "")
+        self.intact = answer.get("intact", True)
+        self.unstable: tuple[tuple[int, int], ...] | None = answer.get("unstable", ())
+
+    def report(self) -> ReplicaReport:
+        epoch, to = self.promised
+        return ReplicaReport("v", self.id, 4096, 512, "", epoch, to, self.record, self.intact)
+
+    def promise(self, roster: Roster, epoch: int) -> Event:
+        if (epoch, roster.controller_id) != self.promised and epoch <= self.promised[0]:
+            return Fenced(self.id, self.promised[0])
+        self.promised = (epoch, roster.controller_id)
+        return Promised(self.id, epoch, PromiseAnswer(self.record, self.intact, self.unstable))
+
+
+class Bench:
+    """A roster and replicas that answer at once, unless told to keep quiet."""
+
+    def __init__(self, *replicas: Replica, new_volume: bool = False) -> None:
+        self.replicas = {r.id: r for r in replicas}
+        self.roster = Roster("me", IDS, new_volume)
+        self.quiet: set[int] = set()
+        self.effects: list[Effect] = []
+
+    def apply(self, event: Event) -> list[Effect]:
+        """Apply `event` and all answers to what it asks; returns every effect."""
+        queue, seen = [event], []
+        while queue:
+            effects = self.roster.apply(queue.pop(0))
+            self.roster.self_check()
+            seen += effects
+            for effect in effects:
+                if isinstance(effect, AskPromise):
+                    queue.append(self.replicas[effect.member].promise(self.roster, effect.epoch))
+                if isinstance(effect, AskAccept) and effect.member not in self.quiet:
+                    self.replicas[effect.member].record = effect.record
+                    queue.append(Accepted(effect.member, effect.record.version))
+        self.effects += seen
+        return seen
+
+    def up(self, *ids: int) -> list[Effect]:
+        return [e for i in ids for e in self.apply(LinkUp(i, self.replicas[i].report()))]
+
+    def down(self, *ids: int) -> list[Effect]:
+        return [e for i in ids for e in self.apply(LinkDown(i, "gone"))]
+
+    def active(self) -> "Bench":
+        """With all three in sync."""
+        for replica in self.replicas.values():
+            replica.record, replica.promised = record(1, 1, 2, 3, clean=True), (1, "old")
+        self.up(1, 2, 3)
+        assert self.roster.phase is Phase.ACTIVE
+        return self
+
+
+def three(**answer: Any) -> Bench:
+    return Bench(*(Replica(i, **answer) for i in IDS))
+
+
+def kinds(effects: list[Effect]) -> set[type[Any]]:
+    return {type(e) for e in effects}
+
+
+@pytest.mark.parametrize("change", Change)
+@pytest.mark.parametrize("mode", Mode)
+def test_every_mode_and_change(mode: Mode, change: Change) -> None:
+    """A pair of the table changes the mode; any other is a bug and says so."""
+    roster = Roster("me", IDS)
+    member = Member(1, mode=mode)
+    if (mode, change) in NEXT_MODE:
+        roster._change(member, change)
+        assert member.mode is NEXT_MODE[mode, change]
+    else:
+        with pytest.raises(LocalProtocolError):
+            roster._change(member, change)
+
+
+class TestActivation:
+    def test_a_new_volume_begins_with_all_its_replicas(self) -> None:
+        bench = three()
+        bench.roster.new_volume = True
+        assert Serve not in kinds(bench.up(1, 2))
+        assert Serve in kinds(bench.up(3))
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.in_sync == IDS
+
+    def test_blank_replicas_of_an_old_volume_are_never_served(self) -> None:
+        bench = three()
+        assert GiveUp in kinds(bench.up(1, 2, 3))
+        assert bench.roster.phase is not Phase.ACTIVE
+
+    def test_a_blank_majority_cannot_outvote_a_record(self) -> None:
+        """Two disks were replaced: the third has the data."""
+        bench = Bench(Replica(1), Replica(2), Replica(3, record(4, 1, 2, 3, clean=True)))
+        bench.roster.new_volume = True
+        assert Serve not in kinds(bench.up(1, 2))
+        bench.up(3)
+        bench.apply(Tick(0))
+        bench.apply(Tick(100))
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.in_sync == (3,)
+
+    def test_an_old_copy_of_a_directory_is_not_taken_for_the_member(self) -> None:
+        """It names itself in sync, but never promised the epoch in which the others went on."""
+        new = record(7, 1, 2, 3)
+        bench = Bench(Replica(1, record(3, 1, 2, 3)), Replica(2, new), Replica(3, new))
+        effects = bench.up(1, 2, 3)
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.in_sync == (2, 3)
+        assert StartRebuild(1) in effects
+
+    def test_only_members_of_the_newest_record_count(self) -> None:
+        """D8: replica 1 missed writes and came back first."""
+        old, new = record(1, 1, 2, 3), record(1, 2, 3, version=2)
+        bench = Bench(Replica(1, old), Replica(2, new), Replica(3, new))
+        effects = bench.up(1, 2, 3)
+        assert Reconcile not in kinds(effects)  # nothing unstable: nothing to compare
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.in_sync == (2, 3)
+        assert StartRebuild(1) in effects
+
+    def test_it_waits_when_only_a_stale_replica_and_a_voter_are_there(self) -> None:
+        new = record(1, 3, version=2)
+        bench = Bench(Replica(1, new), Replica(2, record(1, 1, 2, 3)), Replica(3, new))
+        bench.up(1, 2)
+        for second in range(60):
+            assert Serve not in kinds(bench.apply(Tick(float(second))))
+        assert "3" in bench.roster.waiting_for
+
+    def test_the_epoch_is_above_every_promise(self) -> None:
+        bench = three()
+        for replica in bench.replicas.values():
+            replica.record, replica.promised = record(1, 1, 2, 3, clean=True), (1, "old")
+        bench.replicas[3].promised = (41, "somebody")
+        bench.up(1, 2)  # epoch 2 asked of these
+        assert Serve in kinds(bench.up(3)) or Serve in kinds(bench.effects)
+        assert bench.roster.epoch >= 42
+
+    def test_unstable_writes_are_compared_before_serving(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(
+            Replica(1, held, unstable=((0, 512),)), Replica(2, held, unstable=((512, 512),)), Replica(3, held)
+        )
+        effects = bench.up(1, 2, 3)
+        assert Reconcile(1, (2, 3), (Extent(0, 1024),)) in effects
+        assert Serve not in kinds(effects)
+        assert Serve in kinds(bench.apply(Reconciled()))
+
+    def test_a_replica_without_memory_has_everything_compared(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(Replica(1, held), Replica(2, held, unstable=None), Replica(3, held))
+        assert Reconcile(1, (2, 3), None) in bench.up(1, 2, 3)
+
+    def test_a_rebooted_machine_is_behind_when_another_is_intact(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(Replica(1, held, intact=False, unstable=None), Replica(2, held), Replica(3, held))
+        effects = bench.up(1, 2, 3)
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.in_sync == (2, 3)
+        assert StartRebuild(1) in effects
+
+    def test_rebooted_machines_wait_for_one_that_may_be_intact(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(Replica(1, held, intact=False), Replica(2, held, intact=False), Replica(3, held))
+        bench.up(1, 2)
+        assert Serve not in kinds(bench.apply(Tick(0)) + bench.apply(Tick(1000)))
+
+    def test_after_a_power_cut_of_all_everything_is_compared(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(*(Replica(i, held, intact=False) for i in IDS))
+        assert Reconcile(1, (2, 3), None) in bench.up(1, 2, 3)
+
+    def test_losing_a_member_while_comparing_begins_again(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(*(Replica(i, held, unstable=((0, 512),)) for i in IDS))
+        bench.apply(Tick(0))
+        bench.up(1, 2, 3)
+        assert CancelReconcile in kinds(bench.down(1))
+        bench.apply(Tick(10))
+        assert Reconcile(2, (3,), (Extent(0, 512),)) in bench.effects
+        assert Serve in kinds(bench.apply(Reconciled()))
+
+    def test_other_replicas_than_configured_are_refused(self) -> None:
+        other = MembershipRecord(1, 1, "old", (1, 2, 4), (1, 2), clean=True)
+        bench = Bench(Replica(1, other), Replica(2, other), Replica(3))
+        assert GiveUp in kinds(bench.up(1, 2))
+
+
+class TestLosingAndComingBack:
+    def test_a_lost_member_is_needed_until_its_removal_is_committed(self) -> None:
+        """I1: else a write could be acknowledged that a later activation from that member forgets."""
+        bench = three().active()
+        bench.quiet = {1, 2}
+        bench.down(3)
+        assert bench.roster.required() == {1, 2, 3}
+        bench.apply(Accepted(1, 2))
+        assert bench.roster.required() == {1, 2, 3}
+        bench.apply(Accepted(2, 2))
+        assert bench.roster.required() == {1, 2}
+
+    def test_it_is_rebuilt_flushed_and_taken_in(self) -> None:
+        bench = three().active()
+        bench.down(3)
+        assert StartRebuild(3) in bench.up(3)
+        assert 3 not in bench.roster.required()
+        bench.apply(Copied(3))
+        assert 3 in bench.roster.required()  # from now on every write and flush needs it
+        assert 3 not in bench.roster.readable()
+        bench.apply(Joined(3))
+        assert bench.roster.readable() == {1, 2, 3}
+        assert bench.replicas[3].record is not None
+        assert bench.replicas[3].record.in_sync == IDS
+
+    def test_admission_holds_from_the_proposal_on(self) -> None:
+        """I2: the record may survive a crash that the controller does not."""
+        bench = three().active()
+        bench.down(3)
+        bench.up(3)
+        bench.apply(Copied(3))
+        bench.quiet = {1, 2, 3}
+        effects = bench.apply(Joined(3))
+        assert [type(e) for e in effects[:2]] == [MembersChanged, AskAccept]
+        bench.down(3)
+        assert 3 in bench.roster.required()
+        assert bench.roster.proposal is not None
+
+    def test_without_a_majority_nobody_is_given_up(self) -> None:
+        bench = three().active()
+        bench.down(2)  # 1 and 3 agree on that
+        bench.down(3)
+        assert bench.roster.required() == {1, 3}
+        assert bench.roster.members[3].mode is Mode.ABSENT
+
+    def test_an_absent_member_returns_with_what_it_had(self) -> None:
+        bench = three().active()
+        bench.quiet = {1, 2, 3}
+        bench.down(1, 2, 3)
+        assert {m.mode for m in bench.roster.members.values()} == {Mode.ABSENT, Mode.OUT}
+        bench.quiet = set()
+        absent = next(m.id for m in bench.roster.members.values() if m.mode is Mode.ABSENT)
+        assert Replay(absent) in bench.up(absent)
+
+    def test_the_last_copy_is_never_given_up(self) -> None:
+        """I4."""
+        bench = three().active()
+        bench.down(2, 3)
+        bench.up(2)  # its vote gives up 3, but it is not rebuilt
+        bench.down(1)
+        bench.up(3)
+        assert bench.roster.required() == {1}
+        assert bench.roster.readable() == set()
+        assert bench.up(1)[-1:] != []
+        assert bench.roster.readable() == {1}
+
+    def test_the_only_copy_counts_even_after_a_reboot(self) -> None:
+        bench = Bench(Replica(1, MembershipRecord(1, 1, "old", (1,), (1,), clean=True)))
+        bench.roster = Roster("me", (1,))
+        bench.up(1)
+        bench.down(1)
+        bench.replicas[1].intact = False
+        assert Replay(1) in bench.up(1)
+
+
+class TestEnding:
+    def test_a_higher_promise_ends_an_active_controller(self) -> None:
+        bench = three().active()
+        assert Fence in kinds(bench.apply(Fenced(2, 99)))
+        assert bench.roster.apply(Tick(1)) == []
+
+    def test_a_replica_that_promised_another_controller_ends_it(self) -> None:
+        bench = three().active()
+        bench.down(2)
+        bench.replicas[2].promised = (9, "other")
+        assert Fence in kinds(bench.up(2))
+
+    def test_a_clean_stop_commits_a_clean_record(self) -> None:
+        bench = three().active()
+        assert Stopped in kinds(bench.apply(StopRequested()))
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.clean
+
+    def test_a_volume_that_lacks_a_member_of_its_record_does_not_claim_to_be_clean(self) -> None:
+        bench = three().active()
+        bench.quiet = {1, 2, 3}
+        bench.down(3)
+        assert Stopped in kinds(bench.apply(StopRequested()))
+        assert not any(
+            r.record is not None and r.record.clean and r.record.epoch > 1 for r in bench.replicas.values()
+        )
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["up", "down", "accept", "copied", "joined", "tick"]), st.sampled_from(IDS)),
+    max_size=60,
+)
+
+
+@settings(max_examples=300)
+@given(actions=ACTIONS)
+def test_any_life_keeps_the_invariants(actions: list[tuple[str, int]]) -> None:
+    """Links come and go, acceptances come late or never; the records in the world always tell the truth."""
+    bench = three().active()
+    roster = bench.roster
+    bench.quiet = set(IDS)
+    asked: list[tuple[int, MembershipRecord]] = []
+    linked = set(IDS)
+    now = 0.0
+    for action, id_ in actions:
+        effects: list[Effect] = []
+        match action:
+            case "up" if id_ not in linked:
+                linked.add(id_)
+                effects = bench.up(id_)
+            case "down" if id_ in linked:
+                linked.discard(id_)
+                asked = [(i, r) for i, r in asked if i != id_]
+                effects = bench.down(id_)
+            case "accept":
+                mine = [r for i, r in asked if i == id_]
+                if mine:
+                    asked.remove((id_, mine[0]))
+                    bench.replicas[id_].record = mine[0]
+                    effects = bench.apply(Accepted(id_, mine[0].version))
+            case "copied" if roster.members[id_].mode is Mode.REBUILDING:
+                effects = bench.apply(Copied(id_))
+            case "joined" if roster.members[id_].mode is Mode.JOINING and not roster.members[id_].flushed:
+                effects = bench.apply(Joined(id_))
+            case "tick":
+                now += 1
+                effects = bench.apply(Tick(now))
+        asked += [(e.member, e.record) for e in effects if isinstance(e, AskAccept)]
+        assert roster.phase is Phase.ACTIVE
+        # I1: whichever record of ours a later activation finds newest, its members are all required now.
+        committed = roster.committed
+        assert committed is not None
+        for replica in bench.replicas.values():
+            if replica.record is not None and replica.record >= committed:
+                assert set(replica.record.in_sync) <= roster.required()
+        assert roster.readable() <= set(committed.in_sync)

@@ -126,7 +126,9 @@ def running_up(data: Path, *arguments: str, log: Path | None = None) -> Iterator
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready "), f"no ready line: {line!r}\n{log.read_text()[-4000:]}"
-        up.ready.update(field.split("=", 1) for field in line.split()[1:])
+        for field in line.split()[1:]:
+            name, _, value = field.partition("=")
+            up.ready[name] = value
         yield up
     finally:
         left = list(up.children().values()) if process.poll() is None else []

@@ -55,10 +55,10 @@ class Task:
 
     def finish(self) -> None:
         """The answer is complete and nothing of this task is outstanding any more."""
+        self.done(self)  # before others may start: answers go out in the order of the tasks
         unit = self.unit
         if unit is not None:
             unit.left(self)
-        self.done(self)
 
     def give(self, data: bytes, allocation_length_bytes: int) -> None:
         """Finish with parameter data, cut to what the CDB has room for (SPC-4 §4.2.5.6)."""

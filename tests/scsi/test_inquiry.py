@@ -1,0 +1,190 @@
+"""INQUIRY, VPD pages, mode pages, capacity: what initiators decide by."""
+
+import struct
+
+import pytest
+
+from pyjiva.scsi import AdditionalSense as Asc
+from pyjiva.scsi import SenseKey, UnitIdentity
+from pyjiva.scsi.command_table import COMMANDS, Command
+from tests.scsi.conftest import VOLUME_ID, Disk
+
+ILLEGAL_FIELD = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
+
+
+def vpd(disk: Disk, page: int) -> bytes:
+    data = disk.data(struct.pack(">BBBHB", 0x12, 1, page, 512, 0))
+    assert data[:2] == bytes([0, page])
+    assert int.from_bytes(data[2:4], "big") == len(data) - 4
+    return data[4:]
+
+
+def test_standard_inquiry(disk: Disk) -> None:
+    data = disk.data(b"\x12\0\0\0\xff\0")
+    assert len(data) == 96 == data[4] + 5
+    assert data[0] == 0
+    assert data[2] == 6
+    assert data[8:36] == b"OPENEBS PYJIVA          0001"
+
+
+@pytest.mark.parametrize("length", [0, 5, 36, 96, 255])
+def test_inquiry_is_cut_to_the_allocation_length(disk: Disk, length: int) -> None:
+    assert len(disk.data(struct.pack(">BBBHB", 0x12, 0, 0, length, 0))) == min(length, 96)
+
+
+def test_supported_pages_are_the_ones_that_answer(disk: Disk) -> None:
+    supported = vpd(disk, 0)
+    assert list(supported) == [0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2]
+    for page in range(256):
+        if page in supported:
+            vpd(disk, page)
+        else:
+            assert disk.sense(struct.pack(">BBBHB", 0x12, 1, page, 512, 0)) == ILLEGAL_FIELD
+
+
+def test_page_code_without_evpd_is_refused(disk: Disk) -> None:
+    assert disk.sense(b"\x12\0\x80\0\xff\0") == ILLEGAL_FIELD
+
+
+def designators(data: bytes) -> list[tuple[int, int, bytes]]:
+    found = []
+    while data:
+        length = data[3]
+        found.append((data[0], data[1], data[4 : 4 + length]))
+        data = data[4 + length :]
+    return found
+
+
+def test_identifiers_come_from_the_volume_id_alone(disk: Disk, disk_4k: Disk) -> None:
+    assert vpd(disk, 0x80) == VOLUME_ID.encode()
+    assert vpd(disk, 0x83) == vpd(disk_4k, 0x83)
+    naa, vendor, port = designators(vpd(disk, 0x83))
+    assert (naa[:2], len(naa[2]), naa[2][0] >> 4) == ((0x01, 0x03), 8, 3)
+    assert vendor == (0x02, 0x01, b"OPENEBS PYJIVA " + VOLUME_ID.encode())
+    assert port == (0x51, 0x94, b"\0\0\0\1")
+
+
+def test_identifiers_of_two_volumes_differ() -> None:
+    names = {UnitIdentity(f"volume-{number}").network_address_authority for number in range(1000)}
+    assert len(names) == 1000
+
+
+@pytest.mark.parametrize(("size", "per_physical", "exponent"), [(512, 8, 3), (4096, 1, 0)])
+def test_limits_and_capacity(disk: Disk, disk_4k: Disk, size: int, per_physical: int, exponent: int) -> None:
+    chosen = disk if size == 512 else disk_4k
+    limits = vpd(chosen, 0xB0)
+    assert len(limits) == 60
+    (_, caw, granularity, maximum, optimal, _, unmap, descriptors, unmap_granularity, alignment, same) = (
+        struct.unpack_from(">BBHIIIIIIIQ", limits)
+    )
+    assert (caw, granularity, unmap_granularity, alignment) == (0, per_physical, per_physical, 1 << 31)
+    assert (maximum * size, optimal * size) == (4 << 20, 1 << 20)
+    assert (unmap * size, descriptors, same * size) == (512 << 20, 256, 16 << 20)
+    capacity = chosen.data(struct.pack(">BBQIBB", 0x9E, 0x10, 0, 32, 0, 0))
+    assert struct.unpack_from(">QIBBB", capacity) == ((4 << 20) // size - 1, size, 0, exponent, 0xC0)
+    assert len(capacity) == 32
+    assert chosen.data(b"\x25" + bytes(9)) == struct.pack(">II", (4 << 20) // size - 1, size)
+
+
+def test_unit_is_thin_does_not_rotate_and_reads_zeros(disk: Disk) -> None:
+    assert vpd(disk, 0xB1)[:2] == b"\0\1"
+    assert vpd(disk, 0xB2) == bytes([0, 0xE4, 2, 0])
+
+
+def test_capacity_of_a_large_unit_does_not_fit_into_ten_bytes(disk: Disk) -> None:
+    disk.memory.size_bytes = 3 << 40
+    disk.unit.capacity_changed()
+    disk.unit.attentions.clear()
+    assert disk.data(b"\x25" + bytes(9))[:4] == b"\xff\xff\xff\xff"
+    assert disk.sense(b"\x25\0\0\0\0\1\0\0\0\0") == ILLEGAL_FIELD
+
+
+CACHING = bytes([0x08, 18, 0x04]) + bytes(17)
+CONTROL = bytes([0x0A, 10, 0, 0x10]) + bytes(8)
+INFORMATIONAL = bytes([0x1C, 10]) + bytes(10)
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (0x08, CACHING),
+        (0x0A, CONTROL),
+        (0x1C, INFORMATIONAL),
+        (0x3F, CACHING + CONTROL + INFORMATIONAL),
+        (0x48, bytes([0x08, 18]) + bytes(18)),
+        (0x88, CACHING),
+    ],
+)
+@pytest.mark.parametrize("subpage", [0, 0xFF])
+def test_mode_pages(disk: Disk, page: int, subpage: int, expected: bytes) -> None:
+    descriptor = struct.pack(">II", 8192, 512)
+    six = disk.data(bytes([0x1A, 0, page, subpage, 255, 0]))
+    assert six == bytes([3 + 8 + len(expected), 0, 0x10, 8]) + descriptor + expected
+    assert disk.data(bytes([0x1A, 8, page, subpage, 255, 0]))[4:] == expected
+    ten = disk.data(struct.pack(">BBBB3xHB", 0x5A, 0, page, subpage, 512, 0))
+    assert ten == struct.pack(">HBBBBH", 6 + 8 + len(expected), 0, 0x10, 0, 0, 8) + descriptor + expected
+    long = disk.data(struct.pack(">BBBB3xHB", 0x5A, 0x10, page, subpage, 512, 0))
+    assert long[4:8] == b"\1\0\0\x10"
+    assert long[8:24] == struct.pack(">Q4xI", 8192, 512)
+
+
+@pytest.mark.parametrize(("page", "subpage"), [(0x01, 0), (0x00, 0), (0x08, 1), (0x3F, 1)])
+def test_mode_pages_that_are_not_there(disk: Disk, page: int, subpage: int) -> None:
+    assert disk.sense(bytes([0x1A, 0, page, subpage, 255, 0])) == ILLEGAL_FIELD
+
+
+def test_nothing_is_saved(disk: Disk) -> None:
+    expected = (SenseKey.ILLEGAL_REQUEST, Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
+    assert disk.sense(bytes([0x1A, 0, 0xC8, 0, 255, 0])) == expected
+
+
+def report(disk: Disk, options: int, code: int = 0, action: int = 0, length: int = 4096) -> bytes:
+    return disk.data(struct.pack(">BBBBHIBB", 0xA3, 0x0C, options, code, action, length, 0, 0))
+
+
+@pytest.mark.parametrize("timeouts", [0, 0x80])
+def test_all_commands_are_reported(disk: Disk, timeouts: int) -> None:
+    data = report(disk, timeouts)
+    size = 20 if timeouts else 8
+    assert int.from_bytes(data[:4], "big") == len(data) - 4 == size * len(COMMANDS)
+    reported = set()
+    for start in range(4, len(data), size):
+        code, action, flags, length = struct.unpack_from(">BxHxBH", data, start)
+        assert bool(flags & 2) == bool(timeouts)
+        reported.add((code, action if flags & 1 else None, length))
+    assert reported == {(c.operation_code, c.service_action, len(c.usage)) for c in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_one_command_is_reported_with_its_usage(disk: Disk, command: Command) -> None:
+    code, action, usage = command.operation_code, command.service_action, command.usage
+    for options in (3, 1 if action is None else 2):
+        data = report(disk, options, code, action or 0)
+        assert data == struct.pack(">BBH", 0, 3, len(usage)) + usage
+    wrong = 2 if action is None else 1
+    cdb = struct.pack(">BBBBHIBB", 0xA3, 0x0C, wrong, code, action or 0, 4096, 0, 0)
+    assert disk.sense(cdb) == ILLEGAL_FIELD
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "action"), [(1, 0x5E, 0), (3, 0xA3, 0x0A), (2, 0x9E, 0x11), (3, 0x28, 1)]
+)
+def test_command_that_is_not_there_is_reported_as_such(
+    disk: Disk, options: int, code: int, action: int
+) -> None:
+    assert report(disk, options, code, action) == struct.pack(">BBH", 0, 1, 0)
+
+
+def test_report_luns(disk: Disk) -> None:
+    assert disk.data(b"\xa0\0\0\0\0\0\0\0\1\0\0\0") == struct.pack(">I4x", 8) + bytes(8)
+    assert disk.data(b"\xa0\0\1\0\0\0\0\0\1\0\0\0") == bytes(8)
+    assert disk.sense(b"\xa0\0\0\0\0\0\0\0\0\x0f\0\0") == ILLEGAL_FIELD
+    assert disk.sense(b"\xa0\0\x09\0\0\0\0\0\1\0\0\0") == ILLEGAL_FIELD
+
+
+@pytest.mark.parametrize(
+    ("action", "works"), [(0x01, True), (0x00, False), (0x02, False), (0x03, False), (0x11, False)]
+)
+def test_start_stop_unit(disk: Disk, action: int, works: bool) -> None:
+    cdb = bytes([0x1B, 0, 0, 0, action, 0])
+    assert disk.run(cdb).status == (0 if works else 2)

@@ -57,6 +57,9 @@ class MemoryDevice:
 
     def content(self, offset_bytes: int, length_bytes: int) -> bytes:
         """The bytes of a range."""
+        number, start = divmod(offset_bytes, PAGE_BYTES)
+        if start + length_bytes <= PAGE_BYTES:  # most reads: it is also measured with
+            return bytes(self._pages.get(number, _ZERO_PAGE)[start : start + length_bytes])
         pieces = []
         for piece in Extent(offset_bytes, length_bytes).split(PAGE_BYTES):
             number, start = divmod(piece.offset_bytes, PAGE_BYTES)

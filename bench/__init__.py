@@ -1,0 +1,1 @@
+"""How fast pyjiva is, against tgtd on the same machine: `python -m bench` (see bench/README.md)."""

@@ -1,0 +1,677 @@
+/*
+ * iscsi_load: put a steady load on one iSCSI LUN and say what it did, as JSON on standard output.
+ *
+ * One session, one thread, one event loop over libiscsi's asynchronous API.  The data cannot be compressed and
+ * is a function of the seed and the block alone: 512 byte sector number N of the LUN begins with eight bytes
+ * made from (seed, N) and goes on with the bytes of a pool of 1 MiB of random numbers at N modulo the pool.
+ * So every write writes what is there already, every read can be compared, and a sector that is stale, torn,
+ * misplaced or of another seed is found.
+ *
+ * What libiscsi 1.19 settles by itself: it sets TCP_NODELAY; it offers MaxBurstLength, FirstBurstLength and
+ * MaxRecvDataSegmentLength of 262144, ImmediateData=Yes, InitialR2T=No and MaxOutstandingR2T=1, and none of
+ * that can be set from outside; it sends each PDU with a call of its own (a write's header and data with two)
+ * and receives each with two.
+ *
+ * Exit codes: 0 done; 1 the target, the connection or the system failed; 2 usage; 3 data that was read is wrong.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
+
+enum {
+        SECTOR_BYTES = 512,
+        STAMP_BYTES = 8,
+        POOL_BYTES = 1 << 20,
+        POOL_SECTORS = POOL_BYTES / SECTOR_BYTES,
+        BLOCK_BYTES_MAX = 4 << 20, /* what pyjiva takes in one command */
+        DEPTH_MAX = 256,
+        WATCHED_MAX = 32,
+        PREPARE_BLOCK_BYTES = 256 << 10, /* one burst and one data segment: no R2T */
+        PREPARE_DEPTH = 8,
+        STALL_S = 60, /* without any answer we give up: longer than a failover, shorter than a CI job */
+        EXIT_FAILED = 1,
+        EXIT_USAGE = 2,
+        EXIT_MISMATCH = 3,
+};
+
+/* Latencies: buckets of 1/64 of a power of two, so a percentile is at most 1.6 % too high. */
+enum { SUB_BITS = 6, SUB_BUCKETS = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS + 1) << SUB_BITS };
+
+enum verb { READ, WRITE };
+
+struct slot {
+        unsigned char *buffer;
+        struct scsi_iovec iov;
+        uint64_t first_sector;
+        uint64_t began_ns;
+        int64_t pool_phase; /* of what `buffer` holds behind the stamps; -1: something else */
+        struct slot *next_idle;
+};
+
+struct cpu {
+        double user_s;
+        double system_s;
+};
+
+struct watched {
+        long pid;
+        struct cpu began;
+        struct cpu ended;
+        uint64_t rss_bytes;
+};
+
+/* One phase of the run: the same commands until the time or the count is reached. */
+struct phase {
+        enum verb verb;
+        bool random;
+        uint32_t block_bytes;
+        int depth;
+        uint64_t count;     /* commands to measure; 0: by time */
+        uint64_t warmup_ns; /* what completes before is not counted */
+        uint64_t measure_ns;
+};
+
+static struct {
+        const char *url;
+        const char *pattern;
+        const char *verb;
+        uint32_t block_bytes;
+        int depth;
+        double seconds;
+        double warmup_s;
+        uint64_t count;
+        uint64_t seed;
+        uint64_t range_bytes;
+        bool fill;
+        bool read_through;
+        bool cork;
+} options = {.pattern = "random", .verb = "read", .block_bytes = 4096, .depth = 1, .seed = 1};
+
+static struct iscsi_context *iscsi;
+static int lun;
+static uint32_t lun_block_bytes;
+static unsigned char pool[POOL_BYTES];
+static struct slot slots[DEPTH_MAX];
+static struct slot *idle_slots;
+static struct watched watched[WATCHED_MAX];
+static int watched_count;
+
+/* State of the running phase. */
+static struct phase phase;
+static uint64_t random_state;
+static uint64_t next_block;
+static uint64_t phase_blocks;
+static uint64_t issued;
+static int in_flight;
+static uint64_t phase_began_ns;
+static uint64_t last_answer_ns;
+static bool measuring;
+static bool ended;
+
+/* What was measured. */
+static uint64_t measure_began_ns;
+static uint64_t measure_ended_ns;
+static uint64_t ops;
+static uint64_t latency_max_ns;
+static uint64_t histogram[BUCKETS];
+static struct cpu own_began;
+static struct cpu own_ended;
+static uint64_t mismatches;
+static uint64_t verified_sectors;
+
+__attribute__((noreturn, format(printf, 2, 3))) static void fail(int code, const char *format, ...)
+{
+        va_list arguments;
+
+        fputs("iscsi_load: ", stderr);
+        va_start(arguments, format);
+        vfprintf(stderr, format, arguments);
+        va_end(arguments);
+        fputc('\n', stderr);
+        exit(code);
+}
+
+static uint64_t now_ns(void)
+{
+        struct timespec now;
+
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* splitmix64 (Steele, Lea, Flood 2014): one step, and its mixing function alone. */
+static uint64_t mix(uint64_t z)
+{
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        return z ^ (z >> 31);
+}
+
+static uint64_t random_next(void)
+{
+        return mix(random_state += 0x9e3779b97f4a7c15u);
+}
+
+/* Content */
+
+static void make_pool(uint64_t seed)
+{
+        uint64_t state = seed;
+
+        for (size_t at = 0; at < POOL_BYTES; at += sizeof state) {
+                uint64_t word = mix(state += 0x9e3779b97f4a7c15u);
+                memcpy(pool + at, &word, sizeof word);
+        }
+}
+
+static uint64_t stamp_of(uint64_t sector)
+{
+        return mix(sector ^ mix(options.seed + 1));
+}
+
+/* Make `slot`'s buffer hold what belongs at its sectors.  What lies behind the stamps repeats with the pool, so
+   a buffer that held the same phase before needs its stamps only. */
+static void make_content(struct slot *slot)
+{
+        uint32_t sectors = phase.block_bytes / SECTOR_BYTES;
+        int64_t pool_phase = (int64_t)(slot->first_sector % POOL_SECTORS);
+
+        if (slot->pool_phase != pool_phase) {
+                uint32_t done = 0;
+                uint32_t at = (uint32_t)pool_phase * SECTOR_BYTES;
+                while (done < phase.block_bytes) {
+                        uint32_t length = POOL_BYTES - at;
+                        if (length > phase.block_bytes - done)
+                                length = phase.block_bytes - done;
+                        memcpy(slot->buffer + done, pool + at, length);
+                        done += length;
+                        at = 0;
+                }
+                slot->pool_phase = pool_phase;
+        }
+        for (uint32_t i = 0; i < sectors; i++) {
+                uint64_t stamp = stamp_of(slot->first_sector + i);
+                memcpy(slot->buffer + (size_t)i * SECTOR_BYTES, &stamp, STAMP_BYTES);
+        }
+}
+
+static void verify_content(const struct slot *slot)
+{
+        uint32_t sectors = phase.block_bytes / SECTOR_BYTES;
+
+        for (uint32_t i = 0; i < sectors; i++) {
+                uint64_t sector = slot->first_sector + i;
+                const unsigned char *got = slot->buffer + (size_t)i * SECTOR_BYTES;
+                const unsigned char *body = pool + (sector % POOL_SECTORS) * SECTOR_BYTES;
+                uint64_t stamp = stamp_of(sector);
+                bool stamp_wrong = memcmp(got, &stamp, STAMP_BYTES) != 0;
+
+                if (!stamp_wrong && memcmp(got + STAMP_BYTES, body + STAMP_BYTES, SECTOR_BYTES - STAMP_BYTES) == 0)
+                        continue;
+                if (mismatches++ == 0)
+                        fprintf(stderr, "iscsi_load: sector %" PRIu64 " does not hold what was written: wrong %s\n",
+                                sector, stamp_wrong ? "stamp" : "content");
+        }
+        verified_sectors += sectors;
+}
+
+/* What the processes cost */
+
+static struct cpu own_cpu(void)
+{
+        struct rusage usage;
+
+        getrusage(RUSAGE_SELF, &usage);
+        return (struct cpu){
+                (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6,
+                (double)usage.ru_stime.tv_sec + (double)usage.ru_stime.tv_usec / 1e6,
+        };
+}
+
+/* proc_pid_stat(5): utime, stime and rss are fields 14, 15 and 24; the second, a name, may hold anything. */
+static struct cpu cpu_of(struct watched *process)
+{
+        char path[64], text[2048];
+        unsigned long long user = 0, system = 0;
+        long rss_pages = 0;
+        double ticks = (double)sysconf(_SC_CLK_TCK);
+
+        snprintf(path, sizeof path, "/proc/%ld/stat", process->pid);
+        FILE *file = fopen(path, "r");
+        if (file == NULL)
+                fail(EXIT_FAILED, "process %ld, which was to be watched: %s", process->pid, strerror(errno));
+        size_t length = fread(text, 1, sizeof text - 1, file);
+        fclose(file);
+        text[length] = '\0';
+        char *rest = strrchr(text, ')');
+        if (rest == NULL || sscanf(rest + 2,
+                                   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d "
+                                   "%*u %*u %ld",
+                                   &user, &system, &rss_pages) != 3)
+                fail(EXIT_FAILED, "%s: not as expected", path);
+        process->rss_bytes = (uint64_t)rss_pages * (uint64_t)sysconf(_SC_PAGESIZE);
+        return (struct cpu){(double)user / ticks, (double)system / ticks};
+}
+
+/* Measuring */
+
+static unsigned bucket_of(uint64_t ns)
+{
+        if (ns < SUB_BUCKETS)
+                return (unsigned)ns;
+        unsigned shift = 63u - (unsigned)__builtin_clzll(ns) - SUB_BITS;
+        return ((shift + 1) << SUB_BITS) + (unsigned)((ns >> shift) - SUB_BUCKETS);
+}
+
+/* The largest latency that falls into `bucket`. */
+static uint64_t bucket_top_ns(unsigned bucket)
+{
+        if (bucket < SUB_BUCKETS)
+                return bucket;
+        unsigned shift = (bucket >> SUB_BITS) - 1;
+        return (((uint64_t)(bucket & (SUB_BUCKETS - 1)) + SUB_BUCKETS + 1) << shift) - 1;
+}
+
+static double percentile_us(double share)
+{
+        uint64_t wanted = (uint64_t)(share * (double)ops), seen = 0;
+
+        for (unsigned bucket = 0; bucket < BUCKETS; bucket++) {
+                seen += histogram[bucket];
+                if (seen > wanted || seen == ops) {
+                        uint64_t top = bucket_top_ns(bucket);
+                        return (double)(top < latency_max_ns ? top : latency_max_ns) / 1e3;
+                }
+        }
+        return 0;
+}
+
+static void begin_measuring(uint64_t now)
+{
+        measuring = true;
+        measure_began_ns = now;
+        ops = latency_max_ns = 0;
+        memset(histogram, 0, sizeof histogram);
+        for (int i = 0; i < watched_count; i++)
+                watched[i].began = cpu_of(&watched[i]);
+        own_began = own_cpu();
+}
+
+static void end_measuring(uint64_t now)
+{
+        ended = true;
+        measure_ended_ns = now;
+        own_ended = own_cpu();
+        for (int i = 0; i < watched_count; i++)
+                watched[i].ended = cpu_of(&watched[i]);
+}
+
+/* The load */
+
+static void submit_all(void);
+
+static void answered(struct iscsi_context *context, int status, void *command_data, void *private_data)
+{
+        struct scsi_task *task = command_data;
+        struct slot *slot = private_data;
+        uint64_t now = now_ns();
+
+        in_flight--;
+        last_answer_ns = now;
+        if (status != SCSI_STATUS_GOOD)
+                fail(EXIT_FAILED, "%s at sector %" PRIu64 ": status 0x%x: %s", phase.verb == READ ? "read" : "write",
+                     slot->first_sector, (unsigned)status, iscsi_get_error(context));
+        if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
+                fail(EXIT_FAILED, "sector %" PRIu64 ": %zu bytes were not transferred", slot->first_sector,
+                     task->residual);
+        scsi_free_scsi_task(task);
+        if (measuring && !ended) {
+                uint64_t latency = now - slot->began_ns;
+                ops++;
+                histogram[bucket_of(latency)]++;
+                if (latency > latency_max_ns)
+                        latency_max_ns = latency;
+        }
+        if (phase.verb == READ) {
+                verify_content(slot);
+                slot->pool_phase = -1;
+        }
+        slot->next_idle = idle_slots;
+        idle_slots = slot;
+        if (!measuring && now - phase_began_ns >= phase.warmup_ns)
+                begin_measuring(now);
+        else if (measuring && !ended &&
+                 (phase.count ? ops == phase.count : now - measure_began_ns >= phase.measure_ns))
+                end_measuring(now);
+        submit_all();
+}
+
+static void submit_one(struct slot *slot)
+{
+        uint64_t block = phase.random ? random_next() % phase_blocks : next_block++ % phase_blocks;
+        uint64_t offset = block * phase.block_bytes;
+        uint64_t lba = offset / lun_block_bytes;
+        struct scsi_task *task;
+
+        slot->first_sector = offset / SECTOR_BYTES;
+        slot->iov = (struct scsi_iovec){slot->buffer, phase.block_bytes};
+        if (phase.verb == WRITE)
+                make_content(slot);
+        slot->began_ns = now_ns();
+        if (phase.verb == READ)
+                task = iscsi_read16_iov_task(iscsi, lun, lba, phase.block_bytes, (int)lun_block_bytes, 0, 0, 0, 0, 0,
+                                             answered, slot, &slot->iov, 1);
+        else
+                task = iscsi_write16_iov_task(iscsi, lun, lba, NULL, phase.block_bytes, (int)lun_block_bytes, 0, 0, 0,
+                                              0, 0, answered, slot, &slot->iov, 1);
+        if (task == NULL)
+                fail(EXIT_FAILED, "cannot queue a command: %s", iscsi_get_error(iscsi));
+        issued++;
+        in_flight++;
+}
+
+static void submit_all(void)
+{
+        while (!ended && idle_slots != NULL) {
+                /* A count is of measured commands: those of the warm-up come on top. */
+                if (phase.count && measuring && ops + (uint64_t)in_flight >= phase.count)
+                        return;
+                struct slot *slot = idle_slots;
+                idle_slots = slot->next_idle;
+                submit_one(slot);
+        }
+}
+
+static void set_cork(int on)
+{
+        if (setsockopt(iscsi_get_fd(iscsi), IPPROTO_TCP, TCP_CORK, &on, sizeof on) != 0)
+                fail(EXIT_FAILED, "TCP_CORK: %s", strerror(errno));
+}
+
+static void service(int events)
+{
+        if (iscsi_service(iscsi, events) != 0 || iscsi_get_fd(iscsi) < 0)
+                fail(EXIT_FAILED, "the connection failed: %s", iscsi_get_error(iscsi));
+}
+
+/* Run `wanted` until it has ended and every command is answered. */
+static void run_phase(struct phase wanted)
+{
+        phase = wanted;
+        phase_blocks = options.range_bytes / phase.block_bytes;
+        random_state = mix(options.seed ^ 0x6c6f6164); /* not the sequence that made the pool */
+        next_block = issued = 0;
+        in_flight = 0;
+        measuring = ended = false;
+        idle_slots = NULL;
+        for (int i = phase.depth - 1; i >= 0; i--) {
+                slots[i].pool_phase = -1;
+                slots[i].next_idle = idle_slots;
+                idle_slots = &slots[i];
+        }
+        phase_began_ns = last_answer_ns = now_ns();
+        if (phase.warmup_ns == 0)
+                begin_measuring(phase_began_ns);
+        submit_all();
+        while (in_flight > 0) {
+                /* Send at once, without asking poll whether it would work: it nearly always does. */
+                if (iscsi_which_events(iscsi) & POLLOUT) {
+                        if (options.cork)
+                                set_cork(1);
+                        service(POLLOUT);
+                        if (options.cork)
+                                set_cork(0);
+                }
+                struct pollfd poll_fd = {iscsi_get_fd(iscsi), (short)iscsi_which_events(iscsi), 0};
+                if (poll_fd.events == 0)
+                        fail(EXIT_FAILED, "the connection was lost: %s", iscsi_get_error(iscsi));
+                int ready = poll(&poll_fd, 1, 1000);
+                if (ready < 0 && errno != EINTR)
+                        fail(EXIT_FAILED, "poll: %s", strerror(errno));
+                if (ready > 0)
+                        service(poll_fd.revents);
+                else if (now_ns() - last_answer_ns > STALL_S * 1000000000ull)
+                        fail(EXIT_FAILED, "no answer for %d s with %d commands outstanding", STALL_S, in_flight);
+        }
+}
+
+static struct phase prepare_phase(enum verb verb)
+{
+        uint32_t block_bytes = PREPARE_BLOCK_BYTES;
+
+        while (options.range_bytes % block_bytes)
+                block_bytes /= 2; /* the range is a whole number of logical blocks */
+        return (struct phase){
+                .verb = verb,
+                .block_bytes = block_bytes,
+                .depth = PREPARE_DEPTH,
+                .count = options.range_bytes / block_bytes,
+        };
+}
+
+static void flush_target(void)
+{
+        struct scsi_task *task = iscsi_synchronizecache10_sync(iscsi, lun, 0, 0, 0, 0);
+
+        if (task == NULL || task->status != SCSI_STATUS_GOOD)
+                fail(EXIT_FAILED, "SYNCHRONIZE CACHE: %s", iscsi_get_error(iscsi));
+        scsi_free_scsi_task(task);
+}
+
+/* Connection */
+
+static void connect_lun(void)
+{
+        char name[64];
+
+        snprintf(name, sizeof name, "iqn.2016-09.com.openebs.jiva:bench-%ld", (long)getpid());
+        iscsi = iscsi_create_context(name);
+        if (iscsi == NULL)
+                fail(EXIT_FAILED, "cannot make a libiscsi context");
+        struct iscsi_url *url = iscsi_parse_full_url(iscsi, options.url);
+        if (url == NULL)
+                fail(EXIT_USAGE, "%s", iscsi_get_error(iscsi));
+        lun = url->lun;
+        iscsi_set_targetname(iscsi, url->target);
+        iscsi_set_session_type(iscsi, ISCSI_SESSION_NORMAL);
+        iscsi_set_header_digest(iscsi, ISCSI_HEADER_DIGEST_NONE);
+        iscsi_set_noautoreconnect(iscsi, 1); /* a lost connection is a failed run, not a slow one */
+        iscsi_set_timeout(iscsi, STALL_S);
+        if (iscsi_full_connect_sync(iscsi, url->portal, lun) != 0)
+                fail(EXIT_FAILED, "%s: %s", options.url, iscsi_get_error(iscsi));
+        iscsi_destroy_url(url);
+}
+
+static void check_capacity(void)
+{
+        struct scsi_task *task = iscsi_readcapacity16_sync(iscsi, lun);
+        struct scsi_readcapacity16 *capacity;
+
+        if (task == NULL || task->status != SCSI_STATUS_GOOD)
+                fail(EXIT_FAILED, "READ CAPACITY(16): %s", iscsi_get_error(iscsi));
+        capacity = scsi_datain_unmarshall(task);
+        if (capacity == NULL || capacity->block_length < SECTOR_BYTES)
+                fail(EXIT_FAILED, "READ CAPACITY(16): no usable answer");
+        lun_block_bytes = capacity->block_length;
+        uint64_t size_bytes = (capacity->returned_lba + 1) * lun_block_bytes;
+        if (options.range_bytes == 0)
+                options.range_bytes = size_bytes - size_bytes % options.block_bytes;
+        if (options.range_bytes > size_bytes)
+                fail(EXIT_USAGE, "--range: the LUN has %" PRIu64 " bytes only", size_bytes);
+        if (options.block_bytes % lun_block_bytes || options.range_bytes % lun_block_bytes)
+                fail(EXIT_USAGE, "--block and --range: the LUN's blocks have %u bytes", lun_block_bytes);
+        if (options.range_bytes < options.block_bytes)
+                fail(EXIT_USAGE, "--range: smaller than --block");
+        scsi_free_scsi_task(task);
+}
+
+/* Command line and report */
+
+static void usage(void)
+{
+        fputs("usage: iscsi_load URL [--pattern random|sequential] [--verb read|write] [--block BYTES] [--depth N]\n"
+              "                  (--seconds S | --count N) [--warmup S] [--seed N] [--range BYTES]\n"
+              "                  [--fill] [--read-through] [--cork] [--watch PID]...\n"
+              "\n"
+              "  --fill          first write the whole range and flush it (a read needs this once per seed)\n"
+              "  --read-through  first read the whole range, so that the target has it in its cache\n"
+              "  --cork          send what is queued in one packet: less work for this program, larger batches\n"
+              "  --watch PID     also report the processor time of this process while it was measured\n"
+              "  --seconds 0     only fill or read through\n",
+              stderr);
+        exit(EXIT_USAGE);
+}
+
+static uint64_t number(const char *name, const char *text, uint64_t least, uint64_t most)
+{
+        char *end;
+
+        errno = 0;
+        unsigned long long value = strtoull(text, &end, 10);
+        if (errno || *end || end == text || *text == '-' || value < least || value > most)
+                fail(EXIT_USAGE, "--%s %s: a number from %" PRIu64 " to %" PRIu64 " is needed", name, text, least, most);
+        return value;
+}
+
+static double seconds(const char *name, const char *text)
+{
+        char *end;
+        double value = strtod(text, &end);
+
+        if (*end || end == text || !(value >= 0 && value <= 1e6))
+                fail(EXIT_USAGE, "--%s %s: seconds are needed", name, text);
+        return value;
+}
+
+static const char *one_of(const char *name, const char *text, const char *first, const char *second)
+{
+        if (strcmp(text, first) && strcmp(text, second))
+                fail(EXIT_USAGE, "--%s %s: %s or %s is needed", name, text, first, second);
+        return text;
+}
+
+static void parse_options(int argc, char **argv)
+{
+        static const struct option known[] = {
+                {"pattern", required_argument, NULL, 'p'},  {"verb", required_argument, NULL, 'v'},
+                {"block", required_argument, NULL, 'b'},    {"depth", required_argument, NULL, 'd'},
+                {"seconds", required_argument, NULL, 's'},  {"count", required_argument, NULL, 'n'},
+                {"warmup", required_argument, NULL, 'w'},   {"seed", required_argument, NULL, 'S'},
+                {"range", required_argument, NULL, 'r'},    {"fill", no_argument, NULL, 'f'},
+                {"read-through", no_argument, NULL, 't'},   {"cork", no_argument, NULL, 'c'},
+                {"watch", required_argument, NULL, 'W'},    {NULL, 0, NULL, 0},
+        };
+        bool timed = false;
+        int option, index = 0;
+
+        while ((option = getopt_long(argc, argv, "", known, &index)) != -1) {
+                const char *name = option == '?' ? "" : known[index].name;
+                switch (option) {
+                case 'p': options.pattern = one_of(name, optarg, "random", "sequential"); break;
+                case 'v': options.verb = one_of(name, optarg, "read", "write"); break;
+                case 'b': options.block_bytes = (uint32_t)number(name, optarg, SECTOR_BYTES, BLOCK_BYTES_MAX); break;
+                case 'd': options.depth = (int)number(name, optarg, 1, DEPTH_MAX); break;
+                case 's': options.seconds = seconds(name, optarg); timed = true; break;
+                case 'n': options.count = number(name, optarg, 1, UINT64_MAX - 1); break;
+                case 'w': options.warmup_s = seconds(name, optarg); break;
+                case 'S': options.seed = number(name, optarg, 0, UINT64_MAX - 1); break;
+                case 'r': options.range_bytes = number(name, optarg, SECTOR_BYTES, INT64_MAX); break;
+                case 'f': options.fill = true; break;
+                case 't': options.read_through = true; break;
+                case 'c': options.cork = true; break;
+                case 'W':
+                        if (watched_count == WATCHED_MAX)
+                                fail(EXIT_USAGE, "--watch: at most %d", WATCHED_MAX);
+                        watched[watched_count++].pid = (long)number(name, optarg, 1, INT32_MAX);
+                        break;
+                default: usage();
+                }
+        }
+        if (argc - optind != 1 || timed == (options.count > 0))
+                usage();
+        if (options.block_bytes % SECTOR_BYTES)
+                fail(EXIT_USAGE, "--block: not a multiple of %d", SECTOR_BYTES);
+        options.url = argv[optind];
+}
+
+static void report(void)
+{
+        double elapsed_s = (double)(measure_ended_ns - measure_began_ns) / 1e9;
+        double bytes = (double)ops * options.block_bytes;
+        bool any = ops > 0 && elapsed_s > 0;
+
+        printf("{\"ops\": %" PRIu64 ", \"bytes\": %.0f, \"seconds\": %.6f, \"iops\": %.2f, \"mb_s\": %.3f,\n", ops, bytes,
+               elapsed_s, any ? (double)ops / elapsed_s : 0, any ? bytes / elapsed_s / 1e6 : 0);
+        printf(" \"latency_us\": {\"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"p99.9\": %.1f, \"max\": %.1f},\n",
+               percentile_us(0.5), percentile_us(0.9), percentile_us(0.99), percentile_us(0.999),
+               (double)latency_max_ns / 1e3);
+        printf(" \"driver\": {\"user_s\": %.6f, \"system_s\": %.6f},\n", own_ended.user_s - own_began.user_s,
+               own_ended.system_s - own_began.system_s);
+        printf(" \"watched\": {");
+        for (int i = 0; i < watched_count; i++)
+                printf("%s\"%ld\": {\"user_s\": %.6f, \"system_s\": %.6f, \"rss_bytes\": %" PRIu64 "}", i ? ", " : "",
+                       watched[i].pid, watched[i].ended.user_s - watched[i].began.user_s,
+                       watched[i].ended.system_s - watched[i].began.system_s, watched[i].rss_bytes);
+        printf("},\n \"mismatches\": %" PRIu64 ", \"verified_bytes\": %" PRIu64 ",\n", mismatches,
+               verified_sectors * SECTOR_BYTES);
+        printf(" \"config\": {\"pattern\": \"%s\", \"verb\": \"%s\", \"block_bytes\": %u, \"depth\": %d, "
+               "\"seed\": %" PRIu64 ", \"range_bytes\": %" PRIu64 ", \"lun_block_bytes\": %u, \"cork\": %s}}\n",
+               options.pattern, options.verb, options.block_bytes, options.depth, options.seed, options.range_bytes,
+               lun_block_bytes, options.cork ? "true" : "false");
+        if (fflush(stdout) != 0)
+                fail(EXIT_FAILED, "standard output: %s", strerror(errno));
+}
+
+int main(int argc, char **argv)
+{
+        parse_options(argc, argv);
+        make_pool(options.seed);
+        connect_lun();
+        check_capacity();
+        int depth = options.depth > PREPARE_DEPTH ? options.depth : PREPARE_DEPTH;
+        size_t buffer_bytes = options.block_bytes > PREPARE_BLOCK_BYTES ? options.block_bytes : PREPARE_BLOCK_BYTES;
+        for (int i = 0; i < depth; i++)
+                if (posix_memalign((void **)&slots[i].buffer, 4096, buffer_bytes) != 0)
+                        fail(EXIT_FAILED, "no memory for %d buffers", depth);
+        if (options.fill) {
+                run_phase(prepare_phase(WRITE));
+                flush_target();
+        }
+        if (options.read_through)
+                run_phase(prepare_phase(READ));
+        ops = latency_max_ns = measure_began_ns = measure_ended_ns = 0;
+        own_began = own_ended = own_cpu();
+        for (int i = 0; i < watched_count; i++)
+                watched[i].began = watched[i].ended = cpu_of(&watched[i]);
+        if (options.count || options.seconds > 0)
+                run_phase((struct phase){
+                        .verb = strcmp(options.verb, "read") ? WRITE : READ,
+                        .random = strcmp(options.pattern, "random") == 0,
+                        .block_bytes = options.block_bytes,
+                        .depth = options.depth,
+                        .count = options.count,
+                        .warmup_ns = (uint64_t)(options.warmup_s * 1e9),
+                        .measure_ns = (uint64_t)(options.seconds * 1e9),
+                });
+        iscsi_logout_sync(iscsi);
+        iscsi_destroy_context(iscsi);
+        report();
+        return mismatches ? EXIT_MISMATCH : 0;
+}

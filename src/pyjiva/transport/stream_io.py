@@ -59,6 +59,7 @@ class BatchedStream:
         `wanted_bytes`: how many unparsed bytes the buffer must be able to hold (a whole message).
         """
         tail = self.buffer.tail(wanted_bytes)
+        waited = False
         while True:
             try:
                 count = self._sock.recv_into(tail)
@@ -67,13 +68,14 @@ class BatchedStream:
                     await trio.lowlevel.wait_readable(self._sock)
                 except trio.ClosedResourceError:
                     return False
+                waited = True
                 continue
             except OSError:
                 count = 0
-            else:
-                # A stream that always has something must not keep the other tasks from running.
-                await trio.lowlevel.checkpoint()
             break
+        if not waited:
+            # A stream that always has something must not keep the other tasks from running.
+            await trio.lowlevel.checkpoint()
         self.buffer.received(count)
         self.received_bytes += count
         return count > 0

@@ -108,7 +108,7 @@ def test_foreign_tools_work(up: Path) -> None:
         for page in ("0x00", "0x80", "0x83", "0xb0", "0xb1", "0xb2"):
             run("iscsi-inq", "-e", "1", "-c", page, volume.url)
         assert volume.ready["iqn"] in run("iscsi-ls", "-s", volume.portal_url)
-        assert str(256 * 1024 * 1024 // 512) in run("iscsi-readcapacity16", volume.url)
+        assert str(256 * 1024 * 1024) in run("iscsi-readcapacity16", volume.url)
         run("qemu-io", "-f", "raw", "-c", "write -P 0x5a 4096 1M", "-c", "flush", volume.url)
         assert "Pattern verification failed" not in run(
             "qemu-io", "-f", "raw", "-c", "read -P 0x5a 4096 1M", "-c", "read -P 0 2M 64k", volume.url

@@ -65,10 +65,10 @@ class UpProcess:
 
     def children(self) -> dict[str, int]:
         """Process ids by role: `controller`, `replica-1`, …"""
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        # A child belongs to the thread that started it.
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         roles = {}
-        for child in map(int, text.split()):
+        for child in [int(word) for task in tasks for word in task.read_text().split()]:
             try:
                 arguments = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
             except FileNotFoundError:

@@ -99,7 +99,7 @@ def main(
         )
         return await _run(options, Endpoints(portals, api, stop_with_stdin))
 
-    sys.exit(run_daemon("pyjiva-controller", run))
+    sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 
 
 async def _run(options: ControllerOptions, endpoints: Endpoints) -> int:

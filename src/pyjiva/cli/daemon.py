@@ -90,9 +90,9 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def run_daemon(program: str, main: Callable[[], Awaitable[int]]) -> int:
-    """Run `main` under trio with logs on standard error; the exit code."""
-    _set_up_logs(program)
+def run_daemon(program: str, main: Callable[[], Awaitable[int]], **context: Any) -> int:
+    """Run `main` under trio with logs on standard error, each with `context`; the exit code."""
+    _set_up_logs(program, context)
     try:
         return trio.run(main)
     except (ConfigError, StorageError) as error:
@@ -115,7 +115,7 @@ def _only(group: BaseExceptionGroup[Any]) -> BaseException:
     return error
 
 
-def _set_up_logs(program: str) -> None:
+def _set_up_logs(program: str, context: dict[str, Any]) -> None:
     """One event per line on standard error: JSON when PYJIVA_LOG=json, else for people."""
     renderer: Any
     if os.environ.get("PYJIVA_LOG") == "json":
@@ -132,7 +132,7 @@ def _set_up_logs(program: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
-    structlog.contextvars.bind_contextvars(program=program)
+    structlog.contextvars.bind_contextvars(program=program, **context)
 
 
 async def wait_for_stop(*, stop_with_stdin: bool) -> None:

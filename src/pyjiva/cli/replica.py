@@ -55,7 +55,7 @@ def main(
         )
         return await _run(options, data, health, stop_with_stdin)
 
-    sys.exit(run_daemon("pyjiva-replica", run))
+    sys.exit(run_daemon("pyjiva-replica", run, volume=volume_name, id=replica_id))
 
 
 async def _run(options: ReplicaOptions, data: Address, health: Address, stop_with_stdin: bool) -> int:

@@ -155,7 +155,7 @@ def check_books(here: World) -> None:
     connection = here.connection
     assert connection.commands == {}
     assert connection._reading_bytes == 0
-    assert connection._solicited_bytes == 0
+    assert connection.writes.solicited_bytes == 0
     assert connection._immediate_count == 0
     assert not connection.server.units[0].tasks
     assert (connection.max_cmd_sn - connection.exp_cmd_sn + 1) & 0xFFFF_FFFF == COMMAND_WINDOW

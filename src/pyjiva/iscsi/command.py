@@ -1,18 +1,17 @@
 """One SCSI command on a connection, and the PDUs that answer it (RFC 7143 §11.4, §11.7).  Pure."""  # hot
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pyjiva.block import Buffer
 from pyjiva.iscsi.transfer import DataTransfer
 from pyjiva.scsi import Task
 
 if TYPE_CHECKING:
     from pyjiva.iscsi.connection import Connection
 
-__all__ = ["OVERFLOW", "READ_FLAG", "UNDERFLOW", "WRITE_FLAG", "Quiescing", "ScsiCommand", "slices"]
+__all__ = ["OVERFLOW", "READ_FLAG", "UNDERFLOW", "WRITE_FLAG", "Quiescing", "ScsiCommand"]
 
 READ_FLAG: Final = 0x40
 WRITE_FLAG: Final = 0x20
@@ -45,21 +44,9 @@ class ScsiCommand(Task):
     immediate: int = attrs.field(kw_only=True)
     cmd_sn: int = attrs.field(kw_only=True)
     transfer: DataTransfer | None = None
+    needed_bytes: int = 0
+    """How much data-out the CDB asks for, however much was offered."""
     solicited_bytes: int = 0
     """What this command has taken of the connection's budget for solicited data."""
     quiescings: tuple[Quiescing, ...] = ()
     """Who waits for the end of this aborted command."""
-
-
-def slices(buffers: Sequence[Buffer], sizes: Iterator[int]) -> Iterator[list[Buffer]]:
-    """`buffers` cut anew into pieces of `sizes` bytes, without a copy."""
-    sources = iter(buffers)
-    view = memoryview(b"")
-    for size in sizes:
-        piece: list[Buffer] = []
-        while size:
-            while not view:
-                view = memoryview(next(sources))
-            piece.append(view[:size])
-            view, size = view[size:], size - len(piece[-1])
-        yield piece

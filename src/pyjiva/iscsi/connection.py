@@ -14,45 +14,34 @@ Memory is bounded by: the window, the budget for solicited write data (R2Ts wait
 outstanding read data and on bytes queued for sending (beyond either, no further PDU is looked at).
 """  # hot
 
-import collections
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import attrs
 
 from pyjiva.block import Buffer
 from pyjiva.errors import RemoteProtocolError
-from pyjiva.iscsi.command import (
-    ATTRIBUTE_MASK,
-    OVERFLOW,
-    READ_FLAG,
-    UNDERFLOW,
-    WRITE_FLAG,
-    Quiescing,
-    ScsiCommand,
-    slices,
-)
+from pyjiva.iscsi.answers import DATA_IN_FINAL_STATUS, answer_at_length
+from pyjiva.iscsi.command import ATTRIBUTE_MASK, READ_FLAG, WRITE_FLAG, Quiescing, ScsiCommand
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.parameters import Parameters
 from pyjiva.iscsi.pdu import (
     DATA_IN,
-    DATA_OUT,
     FINAL,
     IMMEDIATE,
     NO_TAG,
     OPCODE_MASK,
-    READY_TO_TRANSFER,
     REJECT,
     SCSI_COMMAND,
-    SCSI_RESPONSE,
     SERIAL_MASK,
     Opcode,
     Pdu,
     RejectReason,
 )
-from pyjiva.iscsi.transfer import UNEXPECTED_DATA, DataTransfer
-from pyjiva.scsi import AdditionalSense, DeviceServer, Nexus, Sense, SenseKey, Status
+from pyjiva.iscsi.transfer import UNEXPECTED_DATA
+from pyjiva.iscsi.writes import WriteIntake
+from pyjiva.scsi import DeviceServer, Nexus
 from pyjiva.units import MIB
 
 __all__ = ["COMMAND_WINDOW", "Connection", "Outgoing"]
@@ -61,7 +50,6 @@ COMMAND_WINDOW: Final = (
     128  # commands in the target at a time, for each session: as Linux' default queue depth
 )
 IMMEDIATE_COMMANDS_MAX: Final = 16  # they are outside the window, so they need a bound of their own
-SOLICITED_BYTES_MAX: Final = 16 * MIB  # write data asked for and not yet written
 READING_BYTES_MAX: Final = 32 * MIB  # read data that devices were asked for
 QUEUED_BYTES_MAX: Final = 8 * MIB  # answers that the initiator has not taken: then nothing more is read
 
@@ -72,10 +60,6 @@ _EXTENDED_CDB: Final = 1  # type of additional header segment
 _DATA_IN_OPCODE: Final = int(Opcode.DATA_IN)
 _DATA_OUT_OPCODE: Final = int(Opcode.DATA_OUT)
 _SCSI_COMMAND_OPCODE: Final = int(Opcode.SCSI_COMMAND)
-_DATA_IN_FINAL_STATUS: Final = 0x81
-_BAD_INFORMATION_UNIT: Final = Sense(
-    SenseKey.ILLEGAL_REQUEST, AdditionalSense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT
-)
 
 
 class Outgoing(Protocol):
@@ -104,6 +88,7 @@ class Connection:
     """Commands in the target, by initiator task tag."""
     handlers: dict[int, Callable[[Pdu], None]] = attrs.field(factory=dict, init=False)
     """By operation code; `control` adds those that carry no SCSI data."""
+    writes: WriteIntake = attrs.field(init=False)
     paused: bool = attrs.field(default=False, init=False)
     closed: bool = attrs.field(default=False, init=False)
     _done: Callable[[Any], None] = attrs.field(init=False)
@@ -113,8 +98,6 @@ class Connection:
     _early: dict[int, Pdu] = attrs.field(factory=dict, init=False)
     _immediate_count: int = attrs.field(default=0, init=False)
     _next_tag: int = attrs.field(default=0, init=False)
-    _solicited_bytes: int = attrs.field(default=0, init=False)
-    _waiting_for_budget: collections.deque[ScsiCommand] = attrs.field(factory=collections.deque, init=False)
     _reading_bytes: int = attrs.field(default=0, init=False)
     _whole_data_in_bytes: int = attrs.field(init=False)
     """Read data up to this size goes out as one PDU without further ado; 0 with digests."""
@@ -122,6 +105,7 @@ class Connection:
     def __attrs_post_init__(self) -> None:
         self._end_cmd_sn = (self.exp_cmd_sn + COMMAND_WINDOW) & SERIAL_MASK
         self._done = self.answer
+        self.writes = WriteIntake(self)
         self.handlers[_SCSI_COMMAND_OPCODE] = self._scsi_command
         self.parameters_changed()
 
@@ -152,7 +136,7 @@ class Connection:
         first = pdu.header[0]
         opcode = first & OPCODE_MASK
         if opcode == _DATA_OUT_OPCODE:
-            self._data_out(pdu)
+            self.writes.data_out(pdu)
             return
         handler = self.handlers.get(opcode)
         if handler is None:
@@ -216,7 +200,7 @@ class Connection:
         server = self.server
         server.enter(command, lun)
         if flags & WRITE_FLAG:
-            self._begin_write(command, pdu.data)
+            self.writes.begin(command, pdu.data)
             return
         self._reading_bytes += min(expected_bytes, READING_BYTES_MAX)
         if self._reading_bytes > READING_BYTES_MAX:
@@ -232,101 +216,6 @@ class Connection:
         if not pdu.header[0] & IMMEDIATE:
             self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
         self.reject(pdu, reason)
-
-    # Data of writes
-
-    def _begin_write(self, command: ScsiCommand, data: Buffer) -> None:
-        parameters = self.parameters
-        final = command.flags & FINAL
-        if command.flags & READ_FLAG:  # no command of ours goes both ways
-            command.transfer = DataTransfer(0, 0, unsolicited_open=not final, failed=_BAD_INFORMATION_UNIT)
-            self._go_on(command)
-            return
-        wanted = min(command.expected_bytes, self.server.data_out_bytes(command))
-        if final and wanted <= len(data) <= parameters.first_burst_length and parameters.immediate_data:
-            if wanted:
-                command.data_out = (data if wanted == len(data) else data[:wanted],)
-                command.data_out_bytes = wanted
-            self.server.execute(command)
-            return
-        transfer = DataTransfer(
-            wanted,
-            min(parameters.first_burst_length, command.expected_bytes),
-            unsolicited_open=not final,
-        )
-        command.transfer = transfer
-        if (data and not parameters.immediate_data) or (not final and parameters.initial_r2t):
-            transfer.failed = UNEXPECTED_DATA
-        elif data:
-            transfer.immediate(data)
-        self._go_on(command)
-
-    def _data_out(self, pdu: Pdu) -> None:
-        _, flags, _, itt, tag, _, data_sn, offset_bytes = DATA_OUT.unpack(pdu.header)
-        command = self.commands.get(itt)
-        if not pdu.data_intact:
-            self.reject(pdu, RejectReason.DATA_DIGEST_ERROR)
-        if command is None or command.transfer is None:
-            return  # of a command that was aborted, or answered before its data came
-        command.transfer.receive(
-            tag=tag,
-            data_sn=data_sn,
-            offset_bytes=offset_bytes,
-            data=pdu.data,
-            final=bool(flags & FINAL),
-            intact=pdu.data_intact,
-        )
-        self._go_on(command)
-
-    def _go_on(self, command: ScsiCommand) -> None:
-        """Ask for more data, or carry the command out when it is all there."""
-        transfer = command.transfer
-        assert transfer is not None
-        if transfer.complete:
-            command.transfer = None
-            if transfer.failed is not None:
-                command.running = True
-                command.fail(transfer.failed)
-                return
-            command.data_out = transfer.buffers
-            command.data_out_bytes = transfer.received_bytes
-            self.server.execute(command)
-        elif transfer.remaining_bytes and not transfer.unsolicited_open:
-            if not command.solicited_bytes:
-                if (
-                    self._solicited_bytes
-                    and self._solicited_bytes + transfer.remaining_bytes > SOLICITED_BYTES_MAX
-                ):
-                    if command not in self._waiting_for_budget:
-                        self._waiting_for_budget.append(command)
-                    return
-                command.solicited_bytes = transfer.remaining_bytes
-                self._solicited_bytes += command.solicited_bytes
-            self._ask(command, transfer)
-
-    def _ask(self, command: ScsiCommand, transfer: DataTransfer) -> None:
-        parameters = self.parameters
-        while True:
-            sequence = transfer.ask(
-                self._next_tag, parameters.max_burst_length, parameters.max_outstanding_r2t
-            )
-            if sequence is None:
-                return
-            header = READY_TO_TRANSFER.pack(
-                Opcode.READY_TO_TRANSFER,
-                FINAL,
-                bytes(8),
-                command.itt,
-                sequence.target_transfer_tag,
-                self.stat_sn,
-                self.exp_cmd_sn,
-                (self._end_cmd_sn - 1) & SERIAL_MASK,
-                sequence.r2t_sn,
-                sequence.offset_bytes,
-                sequence.length_bytes,
-            )
-            self.next_tag()
-            self.send(header)
 
     def next_tag(self) -> int:
         """A target transfer tag that is not in use."""
@@ -356,7 +245,7 @@ class Connection:
             self.out.send(
                 DATA_IN.pack(
                     _DATA_IN_OPCODE,
-                    _DATA_IN_FINAL_STATUS,
+                    DATA_IN_FINAL_STATUS,
                     0,
                     command.status,
                     data_bytes,
@@ -373,7 +262,7 @@ class Connection:
                 *command.data_in,
             )
             return
-        self._answer_at_length(command)
+        answer_at_length(self, command)
 
     def _forget(self, command: ScsiCommand) -> None:
         del self.commands[command.itt]
@@ -387,83 +276,7 @@ class Connection:
                 self.paused = False
                 self.relieved()
         elif command.solicited_bytes:
-            self._solicited_bytes -= command.solicited_bytes
-            self._spend_budget()
-
-    def _spend_budget(self) -> None:
-        waiting, self._waiting_for_budget = self._waiting_for_budget, collections.deque()
-        for command in waiting:
-            if command.transfer is not None and self.commands.get(command.itt) is command:
-                self._go_on(command)
-
-    def _answer_at_length(self, command: ScsiCommand) -> None:
-        """Any residual, several PDUs, digests, sense data."""
-        expected = command.expected_bytes
-        if command.flags & WRITE_FLAG:
-            moved, sent = command.data_out_bytes, 0
-            full = self._full_data_out_bytes(command)
-        else:
-            full = command.data_in_bytes
-            moved = sent = min(full, expected) if command.flags & READ_FLAG else 0
-        if command.status == Status.CHECK_CONDITION:
-            full = max(full, moved) if command.flags & WRITE_FLAG else 0
-        residual_flag, residual = _residual(full, expected)
-        if sent and command.status == Status.GOOD:
-            self._send_data_in(command, sent, residual_flag, residual)
-            return
-        sense = command.sense
-        data = len(sense).to_bytes(2, "big") + sense if sense else b""
-        header = SCSI_RESPONSE.pack(
-            Opcode.SCSI_RESPONSE,
-            FINAL | residual_flag,
-            0,  # command completed at target
-            command.status,
-            len(data),
-            command.itt,
-            self.take_stat_sn(),
-            self.exp_cmd_sn,
-            (self._end_cmd_sn - 1) & SERIAL_MASK,
-            0,
-            residual,
-        )
-        self.send(header, data)
-
-    def _full_data_out_bytes(self, command: ScsiCommand) -> int:
-        """What the command would have taken if the initiator had offered enough."""
-        return self.server.data_out_bytes(command)
-
-    def _send_data_in(self, command: ScsiCommand, data_bytes: int, residual_flag: int, residual: int) -> None:
-        """Data-In PDUs, the last with the status (§11.7.3)."""
-        parameters = self.parameters
-        sizes = list(
-            _data_in_sizes(data_bytes, parameters.max_recv_data_segment_length, parameters.max_burst_length)
-        )
-        last = len(sizes) - 1
-        offset = 0
-        pieces = slices(command.data_in, (size for size, _ in sizes))
-        for number, ((size, ends_burst), piece) in enumerate(zip(sizes, pieces, strict=True)):
-            has_status = number == last
-            flags = FINAL if ends_burst else 0
-            if has_status:
-                flags = _DATA_IN_FINAL_STATUS | residual_flag
-            header = DATA_IN.pack(
-                _DATA_IN_OPCODE,
-                flags,
-                0,
-                command.status if has_status else 0,
-                size,
-                b"",
-                command.itt,
-                NO_TAG,
-                self.take_stat_sn() if has_status else 0,
-                self.exp_cmd_sn,
-                (self._end_cmd_sn - 1) & SERIAL_MASK,
-                number,
-                offset,
-                residual if has_status else 0,
-            )
-            self.out.send(*self.framing.encode(header, piece, size))
-            offset += size
+            self.writes.give_back(command)
 
     def take_stat_sn(self) -> int:
         """The number of the next status, used up."""
@@ -524,25 +337,3 @@ def _long_cdb(cdb: bytes, additional: bytes) -> bytes:
             return cdb + additional[start + 4 : start + 3 + length]
         start += (3 + length + 3) & ~3
     return cdb
-
-
-def _residual(full_bytes: int, expected_bytes: int) -> tuple[int, int]:
-    """Flag and count (§11.4.5.1)."""
-    if full_bytes > expected_bytes:
-        return OVERFLOW, full_bytes - expected_bytes
-    if full_bytes < expected_bytes:
-        return UNDERFLOW, expected_bytes - full_bytes
-    return 0, 0
-
-
-def _data_in_sizes(data_bytes: int, segment_max: int, burst_max: int) -> Iterator[tuple[int, bool]]:
-    """(bytes, ends its burst) of each PDU: no sequence is longer than MaxBurstLength."""
-    burst = 0
-    while data_bytes:
-        size = min(data_bytes, segment_max, burst_max - burst)
-        burst += size
-        data_bytes -= size
-        ends = burst == burst_max or not data_bytes
-        yield size, ends
-        if ends:
-            burst = 0

@@ -1,0 +1,103 @@
+"""Building and running the load driver, bench/driver/iscsi_load.c."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from bench.errors import BenchError
+from bench.workload import Parameters, Workload
+
+__all__ = ["BUILD_DIRECTORY", "Driver", "build_driver", "missing_packages"]
+
+SOURCE: Final = Path(__file__).parent / "driver" / "iscsi_load.c"
+BUILD_DIRECTORY: Final = Path(__file__).parent / "build"
+COMPILER: Final = ("gcc", "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion")
+HEADER: Final = "iscsi/iscsi.h"
+RUN_TIME_S: Final = 600.0  # beyond any run; a target that hangs is noticed by the driver itself
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages that building needs and this machine does not have."""
+    missing = []
+    if shutil.which(COMPILER[0]) is None:
+        missing.append("gcc")
+    elif _preprocess(f"#include <{HEADER}>\n") != 0:
+        missing.append("libiscsi-dev")
+    return missing
+
+
+def _preprocess(text: str) -> int:
+    command = [COMPILER[0], "-E", "-x", "c", "-", "-o", os.devnull]
+    return subprocess.run(command, input=text, text=True, stderr=subprocess.DEVNULL, check=False).returncode
+
+
+def build_driver(directory: Path = BUILD_DIRECTORY) -> "Driver":
+    """The driver, compiled again if its source is newer.  Raises BenchError."""
+    program = directory / "iscsi_load"
+    if program.exists() and program.stat().st_mtime >= SOURCE.stat().st_mtime:
+        return Driver(program)
+    if missing := missing_packages():
+        raise BenchError(f"the load driver cannot be built: install {' and '.join(missing)}")
+    directory.mkdir(parents=True, exist_ok=True)
+    fresh = directory / f"iscsi_load.{os.getpid()}"
+    built = subprocess.run(
+        [*COMPILER, "-o", str(fresh), str(SOURCE), "-liscsi"], capture_output=True, text=True, check=False
+    )
+    if built.returncode != 0:
+        raise BenchError(f"the load driver cannot be built:\n{built.stderr}")
+    fresh.replace(program)  # whole or not at all, also when two benches build at once
+    return Driver(program)
+
+
+@attrs.frozen
+class Driver:
+    """The built program."""
+
+    program: Path
+
+    def run(self, url: str, *arguments: str, watch: Sequence[int] = ()) -> dict[str, Any]:
+        """What the driver says.  Raises BenchError: it failed, or data that was read is wrong."""
+        command = [str(self.program), url, *arguments]
+        for pid in watch:
+            command += ["--watch", str(pid)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            output, errors = process.communicate(timeout=RUN_TIME_S)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        if process.returncode != 0:
+            raise BenchError(f"{' '.join(command)}: exit code {process.returncode}: {errors.strip()}")
+        answer: dict[str, Any] = json.loads(output)
+        return answer
+
+    def fill(self, url: str, parameters: Parameters) -> None:
+        """Write the whole range and flush it, then read all of it and compare."""
+        self.run(url, *_place(parameters), "--fill", "--read-through", "--seconds", "0")
+
+    def load(
+        self, url: str, workload: Workload, parameters: Parameters, watch: Sequence[int]
+    ) -> dict[str, Any]:
+        """Run `workload` on a range that was filled with the same seed."""
+        return self.run(
+            url,
+            *_place(parameters),
+            "--pattern", workload.pattern,
+            "--verb", workload.verb,
+            "--block", str(workload.block_bytes),
+            "--depth", str(workload.depth),
+            "--seconds", str(parameters.seconds),
+            "--warmup", str(parameters.warmup_s),
+            watch=watch,
+        )  # fmt: skip
+
+
+def _place(parameters: Parameters) -> list[str]:
+    return ["--range", str(parameters.range_bytes), "--seed", str(parameters.seed)]

@@ -1,0 +1,81 @@
+"""Where a run takes place: the machine, the commit, the page cache."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from bench.errors import BenchError
+from pyjiva.units import GIB, MIB, format_size
+
+__all__ = ["commit", "describe_machine", "require_space", "warm_page_cache"]
+
+ROOT: Final = Path(__file__).parent.parent
+SPARE_BYTES: Final = 1 * GIB
+
+
+def describe_machine(directory: Path) -> dict[str, str]:
+    """What may explain a number to somebody with another machine."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": f"{os.cpu_count()} × {_processor()}",
+        "memory": format_size(memory_bytes),
+        "kernel": platform.release(),
+        "file system": _file_system(directory),
+        "Python": platform.python_version(),
+        "tgtd": _output("dpkg-query", "--show", "--showformat=${Version}", "tgt") or "absent",
+        "libiscsi": _output("dpkg-query", "--show", "--showformat=${Version}", "libiscsi-dev") or "unknown",
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def _file_system(directory: Path) -> str:
+    return _output("findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(directory)) or "unknown"
+
+
+def commit() -> str:
+    """The commit of the checkout, with `+` when something in it differs."""
+    known = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    if not known:
+        return "unknown"
+    changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    return known + ("+" if changed else "")
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def require_space(directory: Path, needed_bytes: int) -> None:
+    """Raises BenchError: `directory` has no room for `needed_bytes`."""
+    free_bytes = shutil.disk_usage(directory).free
+    if free_bytes < needed_bytes + SPARE_BYTES:
+        raise BenchError(
+            f"{directory}: {format_size(needed_bytes)} are needed, {format_size(free_bytes)} are free"
+        )
+
+
+def warm_page_cache(directory: Path) -> None:
+    """Read every file below `directory`, so that what follows is answered from memory.
+
+    Reading through the target would not do: of three replicas it would warm one for each block.
+    """
+    buffer = bytearray(1 * MIB)
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass

@@ -1,0 +1,165 @@
+"""The tables for people.  Pure."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from bench.errors import BenchError
+from bench.summary import Cell, Spread
+from bench.workload import WORKLOADS, Parameters
+from pyjiva.units import MIB, format_size
+
+__all__ = ["BLOCK_BEGIN", "BLOCK_END", "Heading", "markdown", "replace_block"]
+
+BLOCK_BEGIN: Final = "<!-- made by `make bench`: begin -->"
+SPREAD: Final = "median (least–most) of the rounds"
+BLOCK_END: Final = "<!-- made by `make bench`: end -->"
+
+
+@attrs.frozen
+class Heading:
+    """What stands above the tables: where the numbers come from."""
+
+    machine: Mapping[str, str]
+    commit: str
+    finished_at: str
+    parameters: Parameters
+    result_hash: str
+
+
+def markdown(cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading) -> str:
+    """All tables; `titles` are of the targets, in the order of their columns, the baseline first."""
+    by_place = {(cell.workload, cell.target): cell for cell in cells}
+    workloads = [name for name in WORKLOADS if any(cell.workload == name for cell in cells)]
+    baseline, *others = titles
+    driver = _share(cell.driver_cpu_share.most for cell in cells)
+    idle = _share(cell.idle_cpu_share.most for cell in cells)
+
+    def table(targets: Iterable[str], value: Callable[[Cell], str]) -> list[str]:
+        columns = list(targets)
+        rows = [["", *(titles[target] for target in columns)]]
+        for workload in workloads:
+            row = [WORKLOADS[workload].title]
+            for target in columns:
+                cell = by_place.get((workload, target))
+                row.append("" if cell is None else value(cell))
+            rows.append(row)
+        return _table(rows)
+
+    parts = [
+        *_heading(heading),
+        "",
+        f"**Throughput**: thousands of commands a second for random, MB/s for sequential loads; {SPREAD}.",
+        "",
+        *table(titles, _throughput),
+    ]
+    if others and any(cell.ratio is not None and cell.target != baseline for cell in cells):
+        parts += [
+            "",
+            f"**Ratio to {titles[baseline]}** in the same round; {SPREAD}.",
+            "",
+            *table(others, lambda cell: "" if cell.ratio is None else _format(cell.ratio, _two_digits)),
+        ]
+    parts += [
+        "",
+        "**Latency** in µs, p50 / p99; medians of the rounds.",
+        "",
+        *table(titles, lambda cell: " / ".join(_whole(cell.latency_us[p].median) for p in ("p50", "p99"))),
+        "",
+        "**Processor time for one command** in µs, user and system, processes of a role together; medians.",
+        "",
+        *table(titles, _cpu),
+        "",
+        "**Memory**: largest median of resident MiB over the workloads, all processes of a role together.",
+        "",
+        *_memory(cells, titles),
+        "",
+        f"The driver was busy for at most {driver} of one core; targets that were not under load for {idle}.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def replace_block(text: str, block: str) -> str:
+    """`text` with `block` between the markers.  Raises BenchError: they are not there once, in order."""
+    before, begin, rest = text.partition(BLOCK_BEGIN)
+    _, end, after = rest.partition(BLOCK_END)
+    if not begin or not end or BLOCK_BEGIN in rest or BLOCK_END in after:
+        raise BenchError(f"the two lines {BLOCK_BEGIN} and {BLOCK_END} are needed, each once")
+    return f"{before}{BLOCK_BEGIN}\n\n{block}\n{BLOCK_END}{after}"
+
+
+def _heading(heading: Heading) -> list[str]:
+    parameters = heading.parameters
+    measured = (
+        f"Measured {heading.finished_at} at commit `{heading.commit}`: {parameters.rounds} rounds of"
+        f" {parameters.seconds:g} s after {parameters.warmup_s:g} s of warm-up, over"
+        f" {format_size(parameters.range_bytes)}, seed {parameters.seed}. Hash of the samples:"
+        f" `{heading.result_hash}`."
+    )
+    return [
+        measured,
+        "",
+        "Machine: " + "; ".join(f"{name} {value}" for name, value in heading.machine.items()) + ".",
+    ]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(values: Iterable[str]) -> str:
+        return "| " + " | ".join(values) + " |"
+
+    first, *rest = rows
+    return [line(first), line(["---", *["---:"] * (len(first) - 1)]), *map(line, rest)]
+
+
+def _format(value: Spread, number: Callable[[float], str]) -> str:
+    return f"{number(value.median)} ({number(value.least)}–{number(value.most)})"
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _thousands(value: float) -> str:
+    return f"{value / 1000:.1f}k"
+
+
+def _throughput(cell: Cell) -> str:
+    if WORKLOADS[cell.workload].in_bytes:
+        return _format(cell.mb_s, _whole)
+    return _format(cell.iops, _thousands)
+
+
+def _role(name: str, cell: Cell) -> str:
+    count = cell.process_count.get(name, 1)
+    return name if count == 1 else f"{name} ×{count}"
+
+
+def _cpu(cell: Cell) -> str:
+    return ", ".join(
+        f"{_role(name, cell)} {_whole(value.median)}"
+        for name, value in sorted(cell.cpu_us_per_io.items(), key=lambda item: item[0] == "driver")
+        if value.most > 0
+    )
+
+
+def _memory(cells: Sequence[Cell], titles: Mapping[str, str]) -> list[str]:
+    rows = [["target", "resident MiB"]]
+    for target, title in titles.items():
+        of_target = [cell for cell in cells if cell.target == target]
+        roles = {role: None for cell in of_target for role in cell.rss_bytes}
+        values = []
+        for role in roles:
+            most = max(cell.rss_bytes[role].median for cell in of_target if role in cell.rss_bytes)
+            values.append(f"{_role(role, of_target[-1])} {_whole(most / MIB)}")
+        if values:
+            rows.append([title, ", ".join(values)])
+    return _table(rows)
+
+
+def _share(values: Iterable[float]) -> str:
+    return f"{100 * max(values):.0f} %"

@@ -240,9 +240,19 @@ def test_the_children_end_with_the_supervisor(tmp_path: Path) -> None:
             wait_until(partial(is_gone, pid), f"child {pid} to end", timeout_s=20)
 
 
+@ISCSI
 @QEMU_ISCSI
-def test_4k_blocks(tmp_path: Path) -> None:
-    """A 4Kn volume says so and works."""
-    with running_up(tmp_path / "data", "--size", "64MiB", "--block-size", "4096") as up:
-        run("qemu-io", "-f", "raw", "-c", "write -P 0x44 4096 64k", up.url)
-        assert "failed" not in run("qemu-io", "-f", "raw", "-c", "read -P 0x44 4096 64k", up.url)
+def test_a_volume_with_4096_byte_blocks(tmp_path: Path) -> None:
+    """A 4Kn volume says so and takes writes.
+
+    It is read back from the replicas' files: QEMU 7.2 asks a 4Kn target for the block status of a length
+    that is no multiple of 4096, and then stops at its own assertion (block/iscsi.c, iscsi_co_block_status).
+    """
+    data = tmp_path / "data"
+    with running_up(data, "--size", "64MiB", "--block-size", "4096") as up:
+        assert "LOGICAL BLOCK LENGTH IN BYTES:4096" in run("iscsi-readcapacity16", up.url)
+        run("qemu-io", "-f", "raw", "-c", "write -P 0x44 4096 64k", "-c", "flush", up.url)
+        assert up.stop() == 0
+    for head in heads(data):
+        with head.open("rb") as file:
+            assert file.read(4096 + 65536 + 4096) == bytes(4096) + b"\x44" * 65536 + bytes(4096)

@@ -20,7 +20,7 @@ import trio
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.units import parse_size
 
-__all__ = ["ADDRESS", "SIZE", "Address", "read_key", "run_daemon", "wait_for_stop"]
+__all__ = ["ADDRESS", "SIZE", "Address", "StopCause", "read_key", "run_daemon", "wait_for_stop"]
 
 KEY_BYTES_MIN: Final = 16
 
@@ -135,17 +135,25 @@ def _set_up_logs(program: str, context: dict[str, Any]) -> None:
     structlog.contextvars.bind_contextvars(program=program, **context)
 
 
-async def wait_for_stop(*, stop_with_stdin: bool) -> None:
-    """Wait for SIGINT or SIGTERM, or for the end of standard input when that stands for whoever started
-    us.
-    """
+class StopCause(enum.Enum):
+    """Why a daemon is to stop."""
+
+    SIGNAL = "signal"
+    ORPHANED = "orphaned"  # standard input ended: whoever started us is gone
+
+
+async def wait_for_stop(*, stop_with_stdin: bool) -> StopCause:
+    """Wait for SIGINT or SIGTERM, or for the end of standard input if whoever started us holds it."""
+    cause = StopCause.ORPHANED
     async with trio.open_nursery() as nursery:
         if stop_with_stdin:
             nursery.start_soon(_wait_for_end_of_stdin, nursery.cancel_scope)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
+                cause = StopCause.SIGNAL
                 nursery.cancel_scope.cancel()
                 break
+    return cause
 
 
 async def _wait_for_end_of_stdin(scope: trio.CancelScope) -> None:

@@ -2,11 +2,12 @@
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 import trio
 
-from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
 from pyjiva.errors import ConfigError
 from pyjiva.replica import ReplicaDaemon, ReplicaOptions
 from pyjiva.replica.health_io import serve_health
@@ -14,6 +15,8 @@ from pyjiva.snapshot import ChainDevice, Store
 from pyjiva.transport import EndOfBatch
 
 __all__ = ["main"]
+
+LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 
 
 @click.command()
@@ -74,12 +77,21 @@ async def _run(options: ReplicaOptions, data: Address, health: Address, stop_wit
         async with trio.open_nursery() as nursery:
             await _listen(nursery, daemon, data)
             nursery.start_soon(serve_health, daemon, device, health.host, health.port)
-            await wait_for_stop(stop_with_stdin=stop_with_stdin)
+            cause = await wait_for_stop(stop_with_stdin=stop_with_stdin)
+            if cause is StopCause.ORPHANED:
+                await _wait_for_controller_to_leave(daemon)
             await daemon.stop()
             nursery.cancel_scope.cancel()
     finally:
         store.close()
     return 0
+
+
+async def _wait_for_controller_to_leave(daemon: ReplicaDaemon) -> None:
+    """Let a controller that stops at the same moment commit its clean record first."""
+    with trio.move_on_after(LEAVE_S):
+        while daemon.statistics().attached:
+            await trio.sleep(LEAVE_S / 100)
 
 
 async def _listen(nursery: trio.Nursery, daemon: ReplicaDaemon, data: Address) -> None:

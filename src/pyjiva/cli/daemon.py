@@ -4,6 +4,7 @@ Exit codes: 0 after a clean stop, 2 when the configuration is impossible (one li
 when another controller has taken the volume over, 1 for anything unexpected.
 """
 
+import enum
 import logging
 import os
 import signal

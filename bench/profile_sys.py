@@ -22,6 +22,8 @@ __all__ = ["Profile", "markdown", "profile_target", "self_times"]
 
 SAMPLES_PER_S: Final = 200
 FUNCTIONS_SHOWN: Final = 15
+IDLE_THREAD: Final = "WorkerThread._work "
+BUSY_THREAD: Final = "WorkerThread._handle_job "
 NOT_PROFILED: Final = frozenset({"tgtd", "supervisor"})
 
 
@@ -88,11 +90,14 @@ def _py_spy() -> str:
 
 
 def self_times(role: str, lines: Iterable[str]) -> Profile:
-    """Functions by how many samples ended in them, from folded stacks (`outer;inner 42`)."""
+    """Functions by how many samples ended in them, from folded stacks (`outer;inner 42`).
+
+    py-spy takes a thread of trio's pool that waits for work for a busy one: such stacks are left out.
+    """
     counts: collections.Counter[str] = collections.Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
-        if stack:
+        if stack and not (IDLE_THREAD in stack and BUSY_THREAD not in stack):
             counts[stack.rpartition(";")[2]] += int(count)
     total = counts.total()
     return Profile(

@@ -14,6 +14,7 @@ __all__ = ["BLOCK_BEGIN", "BLOCK_END", "Heading", "markdown", "replace_block"]
 
 BLOCK_BEGIN: Final = "<!-- made by `make bench`: begin -->"
 SPREAD: Final = "median (least–most) of the rounds"
+ROLES: Final = ("tgtd", "target", "controller", "replica", "supervisor", "driver")  # as tables list them
 BLOCK_END: Final = "<!-- made by `make bench`: end -->"
 
 
@@ -142,7 +143,7 @@ def _role(name: str, cell: Cell) -> str:
 def _cpu(cell: Cell) -> str:
     return ", ".join(
         f"{_role(name, cell)} {_whole(value.median)}"
-        for name, value in sorted(cell.cpu_us_per_io.items(), key=lambda item: item[0] == "driver")
+        for name, value in sorted(cell.cpu_us_per_io.items(), key=lambda item: ROLES.index(item[0]))
         if value.most > 0
     )
 
@@ -153,7 +154,7 @@ def _memory(cells: Sequence[Cell], titles: Mapping[str, str]) -> list[str]:
         of_target = [cell for cell in cells if cell.target == target]
         roles = {role: None for cell in of_target for role in cell.rss_bytes}
         values = []
-        for role in roles:
+        for role in sorted(roles, key=ROLES.index):
             most = max(cell.rss_bytes[role].median for cell in of_target if role in cell.rss_bytes)
             values.append(f"{_role(role, of_target[-1])} {_whole(most / MIB)}")
         if values:

@@ -29,7 +29,7 @@ NOT_PROFILED: Final = frozenset({"tgtd", "supervisor"})
 
 @attrs.frozen
 class Profile:
-    """The samples of one process."""
+    """The samples of all processes of one role."""
 
     role: str
     samples: int
@@ -52,12 +52,12 @@ def profile_target(
             loading = pool.submit(driver.load, target.url, workload, parameters, [])
             said = _sample(outputs, max(1, int(parameters.seconds)), native=native)
             loading.result()
-        profiles = []
+        lines: dict[str, list[str]] = {}
         for pid, output in outputs.items():
             if not output.exists():
                 raise BenchError(f"py-spy could not sample {roles[pid]}: {said[pid].strip()}")
-            profiles.append(self_times(roles[pid], output.read_text().splitlines()))
-    return sorted(profiles, key=lambda profile: profile.role)
+            lines.setdefault(roles[pid], []).extend(output.read_text().splitlines())
+    return [self_times(role, lines[role]) for role in sorted(lines)]
 
 
 def _sample(outputs: Mapping[int, Path], seconds: int, *, native: bool) -> dict[int, str]:
@@ -106,7 +106,7 @@ def self_times(role: str, lines: Iterable[str]) -> Profile:
 
 
 def markdown(profiles: Iterable[Profile]) -> str:
-    """A table for each process."""
+    """A table for each role."""
     lines = []
     for profile in profiles:
         lines += [

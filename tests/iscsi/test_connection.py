@@ -13,7 +13,7 @@ from pyjiva.iscsi.connection import COMMAND_WINDOW, Connection
 from pyjiva.iscsi.control import Control
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.parameters import Parameters
-from pyjiva.iscsi.pdu import DATA_OUT, SCSI_COMMAND, TEXT_REQUEST, Opcode, serial_add
+from pyjiva.iscsi.pdu import DATA_OUT, NOP_OUT, SCSI_COMMAND, TEXT_REQUEST, Opcode, serial_add
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, UnitIdentity
 from pyjiva.testing.bhs_format import HEADERS
 from pyjiva.testing.target import HeldDevice
@@ -56,11 +56,11 @@ class World:
     def responses(self) -> list[tuple[int, bytes]]:
         """(operation code, header) of every PDU sent so far."""
         wire = Framing(ReceiveBuffer(), 1 << 24)
+        found = []
         for buffer in self.out.sent:
             wire.receive_data(buffer)
-        found = []
-        while (pdu := wire.next_pdu()) is not None:
-            found.append((pdu.header[0], pdu.header))
+            while (pdu := wire.next_pdu()) is not None:
+                found.append((pdu.header[0], pdu.header))
         assert len(wire.buffer) == 0, "every PDU is whole"
         return found
 
@@ -75,7 +75,6 @@ def world(**parameters: object) -> World:
     out = Out()
     connection = Connection(
         out, Framing(ReceiveBuffer(), 65536), server, nexus, Parameters(**parameters), 1, FIRST_CMD_SN,  # type: ignore[arg-type]
-        lambda: None,
     )  # fmt: skip
     Control(connection, Host(), False, "iqn.t", "127.0.0.1:3260", 1, lambda: None)
     return World(out, connection, device)
@@ -145,7 +144,8 @@ def test_any_pdus_give_answers_or_a_protocol_error(
     except RemoteProtocolError:
         pass
     here.connection.close()
-    here.device.release()
+    while here.device.held:
+        here.device.release()
     here.responses()
     check_books(here)
 
@@ -199,21 +199,40 @@ def test_nothing_is_taken_in_while_the_initiator_does_not_read() -> None:
 
 
 def test_outstanding_reads_are_bounded() -> None:
-    """A late device is not asked for more than the limit; the connection goes on when it has answered."""
+    """A late device is not asked for more than the limit; small commands and pings go on meanwhile."""
     here = world()
     here.device.holding = True
     cdb = struct.pack(">BBIBHB", 0x28, 0, 0, 0, 8192, 0).ljust(16, b"\0")
     for number in range(12):
-        here.connection.framing.receive_data(
-            SCSI_COMMAND.pack(1, 0xC1, b"", number, 4 * MIB, serial_add(FIRST_CMD_SN, number), 0, cdb)
-        )
-    assert here.connection.receive_all()
-    assert len(here.device.held) == 9, "32 MiB and the one that went over"
-    here.device.release()
+        cmd_sn = serial_add(FIRST_CMD_SN, number)
+        feed(here, SCSI_COMMAND.pack(1, 0xC1, b"", number, 4 * MIB, cmd_sn, 0, cdb))
+    assert len(here.device.held) == 8, "32 MiB"
+    feed(here, NOP_OUT.pack(Opcode.NOP_OUT | 0x40, 0x80, b"", 99, 0xFFFFFFFF, 0, 0))
+    assert [opcode for opcode, _ in here.responses()] == [Opcode.NOP_IN]
+    here.device.release(3)
+    assert len(here.device.held) == 8, "the next have taken their place"
+    waiting = here.connection.commands[11]
+    here.connection.abort(waiting, None)
     here.device.holding = False
-    here.out.queued_bytes = 0
-    assert not here.connection.receive_all()
+    here.device.release()
     assert not here.connection.commands
+    answered = [header for opcode, header in here.responses() if opcode == Opcode.DATA_IN and header[1] & 1]
+    assert len(answered) == 11
+    check_books(here)
+
+
+def test_a_whole_window_of_waiting_reads_starts_without_deep_recursion() -> None:
+    here = world()
+    here.device.holding = True
+    cdb = struct.pack(">BBIBHB", 0x28, 0, 0, 0, 256, 0).ljust(16, b"\0")
+    for number in range(COMMAND_WINDOW):
+        cmd_sn = serial_add(FIRST_CMD_SN, number)
+        feed(here, SCSI_COMMAND.pack(1, 0xC1, b"", number, 4 * MIB, cmd_sn, 0, cdb))
+    assert len(here.device.held) == 8
+    here.device.holding = False
+    here.device.release(1)
+    here.device.release()
+    check_books(here)
 
 
 def test_extended_cdb_is_put_together() -> None:

@@ -46,6 +46,8 @@ class ScsiCommand(Task):
     transfer: DataTransfer | None = None
     needed_bytes: int = 0
     """How much data-out the CDB asks for, however much was offered."""
+    reading_bytes: int = 0
+    """What this command has taken of the connection's budget for read data."""
     solicited_bytes: int = 0
     """What this command has taken of the connection's budget for solicited data."""
     quiescings: tuple[Quiescing, ...] = ()

@@ -10,10 +10,12 @@ Numbering (§4.2.2).  With one connection a session, commands come in CmdSN orde
 a PDU with a wrong data digest was rejected) waits in `_early`.  The window is real: MaxCmdSN grows by one
 with every command that is answered, so at most COMMAND_WINDOW are in the target at a time.
 
-Memory is bounded by: the window, the budget for solicited write data (R2Ts wait for it), the limit on
-outstanding read data and on bytes queued for sending (beyond either, no further PDU is looked at).
+Memory is bounded by: the window, the budgets for solicited write data (R2Ts wait for it) and for read data
+(large reads wait for it), and the limit on bytes queued for sending: beyond it no further PDU is looked at.
+While a device is late, only what needs a budget waits: pings are answered, so that initiators stay.
 """  # hot
 
+import collections
 import struct
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -41,8 +43,8 @@ from pyjiva.iscsi.pdu import (
 )
 from pyjiva.iscsi.transfer import UNEXPECTED_DATA
 from pyjiva.iscsi.writes import WriteIntake
-from pyjiva.scsi import DeviceServer, Nexus
-from pyjiva.units import MIB
+from pyjiva.scsi import TRANSFER_BYTES_MAX, DeviceServer, Nexus
+from pyjiva.units import KIB, MIB
 
 __all__ = ["COMMAND_WINDOW", "Connection", "Outgoing"]
 
@@ -50,7 +52,8 @@ COMMAND_WINDOW: Final = (
     128  # commands in the target at a time, for each session: as Linux' default queue depth
 )
 IMMEDIATE_COMMANDS_MAX: Final = 16  # they are outside the window, so they need a bound of their own
-READING_BYTES_MAX: Final = 32 * MIB  # read data that devices were asked for
+READING_BYTES_MAX: Final = 32 * MIB  # read data that devices were asked for, in reads that are not small
+SMALL_READ_BYTES: Final = 64 * KIB  # a whole window of small reads is 8 MiB: they need no budget
 QUEUED_BYTES_MAX: Final = 8 * MIB  # answers that the initiator has not taken: then nothing more is read
 
 _CMD_SN: Final = struct.Struct(">I")
@@ -82,14 +85,11 @@ class Connection:
     parameters: Parameters
     stat_sn: int
     exp_cmd_sn: int
-    relieved: Callable[[], None]
-    """Called when `receive_all` may go on."""
     commands: dict[int, ScsiCommand] = attrs.field(factory=dict, init=False)
     """Commands in the target, by initiator task tag."""
     handlers: dict[int, Callable[[Pdu], None]] = attrs.field(factory=dict, init=False)
     """By operation code; `control` adds those that carry no SCSI data."""
     writes: WriteIntake = attrs.field(init=False)
-    paused: bool = attrs.field(default=False, init=False)
     closed: bool = attrs.field(default=False, init=False)
     _done: Callable[[Any], None] = attrs.field(init=False)
     """`answer`, bound once."""
@@ -99,6 +99,8 @@ class Connection:
     _immediate_count: int = attrs.field(default=0, init=False)
     _next_tag: int = attrs.field(default=0, init=False)
     _reading_bytes: int = attrs.field(default=0, init=False)
+    _starting_reads: bool = attrs.field(default=False, init=False)
+    _waiting_reads: collections.deque[ScsiCommand] = attrs.field(factory=collections.deque, init=False)
     _whole_data_in_bytes: int = attrs.field(init=False)
     """Read data up to this size goes out as one PDU without further ado; 0 with digests."""
 
@@ -118,13 +120,13 @@ class Connection:
     # Receiving
 
     def receive_all(self) -> bool:
-        """Handle every complete PDU; True if it stopped early, until `relieved` or the queue is shorter.
+        """Handle every complete PDU; True if it stopped early, because too much waits to be sent.
 
         Raises RemoteProtocolError: the connection must be closed.
         """
         framing, out = self.framing, self.out
         while True:
-            if self.paused or out.queued_bytes > QUEUED_BYTES_MAX:
+            if out.queued_bytes > QUEUED_BYTES_MAX:
                 return True
             pdu = framing.next_pdu()
             if pdu is None:
@@ -202,14 +204,32 @@ class Connection:
         if flags & WRITE_FLAG:
             self.writes.begin(command, pdu.data)
             return
-        self._reading_bytes += min(expected_bytes, READING_BYTES_MAX)
-        if self._reading_bytes > READING_BYTES_MAX:
-            self.paused = True
         if len(pdu.data):
             command.running = True
             command.fail(UNEXPECTED_DATA)
+        elif expected_bytes > SMALL_READ_BYTES:
+            self._waiting_reads.append(command)
+            self._start_reads()
+        else:
+            server.execute(command)
+
+    def _start_reads(self) -> None:
+        """Start large reads in their order, as far as the budget goes; one may always run."""
+        if self._starting_reads:  # one that was just started is answered already: the loop below goes on
             return
-        server.execute(command)
+        self._starting_reads = True
+        waiting = self._waiting_reads
+        while waiting:
+            command = waiting[0]
+            size = min(command.expected_bytes, TRANSFER_BYTES_MAX)
+            if self._reading_bytes and self._reading_bytes + size > READING_BYTES_MAX:
+                break
+            waiting.popleft()
+            if self.commands.get(command.itt) is command:  # not aborted while it waited
+                command.reading_bytes = size
+                self._reading_bytes += size
+                self.server.execute(command)
+        self._starting_reads = False
 
     def refuse_command(self, pdu: Pdu, reason: RejectReason) -> None:
         """Reject a SCSI command, which gives its place in the window back."""
@@ -270,11 +290,9 @@ class Connection:
             self._immediate_count -= 1
         else:
             self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
-        if not command.flags & WRITE_FLAG:
-            self._reading_bytes -= min(command.expected_bytes, READING_BYTES_MAX)
-            if self.paused and self._reading_bytes <= READING_BYTES_MAX // 2:
-                self.paused = False
-                self.relieved()
+        if command.reading_bytes:
+            self._reading_bytes -= command.reading_bytes
+            self._start_reads()
         elif command.solicited_bytes:
             self.writes.give_back(command)
 

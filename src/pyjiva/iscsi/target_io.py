@@ -184,14 +184,13 @@ class Target:
         self, stream: BatchedStream, framing: Framing, login: tuple[LoginMachine, Session], peer: str
     ) -> None:
         machine, session = login
-        relief, finished = _Signal(), trio.Event()
+        finished = trio.Event()
         framing.data_segment_length_max = DATA_SEGMENT_LENGTH_MAX
         framing.header_digest = machine.parameters.header_digest
         framing.data_digest = machine.parameters.data_digest
         nexus = Nexus(f"{session.initiator_name},i,0x{session.isid.hex()}")
         connection = Connection(
             stream, framing, self._server, nexus, machine.parameters, machine.stat_sn, machine.cmd_sn,
-            relief.set,
         )  # fmt: skip
         control = Control(
             connection,
@@ -216,7 +215,7 @@ class Target:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, control, finished)
                 try:
-                    await self._serve(stream, framing, connection, relief)
+                    await self._serve(stream, framing, connection)
                 except RemoteProtocolError as raised:
                     error = raised  # goes on below, without the nursery's exception group
                 nursery.cancel_scope.cancel()
@@ -230,15 +229,13 @@ class Target:
         if error is not None:
             raise error
 
-    async def _serve(
-        self, stream: BatchedStream, framing: Framing, connection: Connection, relief: "_Signal"
-    ) -> None:
+    async def _serve(self, stream: BatchedStream, framing: Framing, connection: Connection) -> None:
         """Wait once, handle all that came, send once."""
         while True:
-            while connection.receive_all():  # it stopped early: too much is outstanding or queued
+            while connection.receive_all():  # it stopped early: the initiator does not take its answers
                 await stream.wait_queued_below(QUEUED_BYTES_MAX // 2)
-                while connection.paused and not connection.closed:
-                    await relief.wait()
+                if connection.closed:
+                    return
             self.batch.end()
             if connection.closed or not await stream.fill(framing.wanted_bytes):
                 return
@@ -247,14 +244,14 @@ class Target:
         """Ask a silent initiator whether it is there; close when it is not, or when the session is over."""
         asked = False
         while True:
-            received = stream.received_bytes
+            before = (stream.received_bytes, stream.queued_bytes)
             with trio.move_on_after(self.options.nop_interval_s):
                 await finished.wait()
                 with trio.move_on_after(LOGOUT_TIME_S):
                     await stream.wait_sent()
                 stream.shut_down()
                 return
-            if stream.received_bytes != received:
+            if (stream.received_bytes, stream.queued_bytes) != before:  # it sends, or takes what we send
                 asked = False
             elif asked:
                 log.warning("iscsi-initiator-silent", peer=format_portal(*stream.peer_address))
@@ -289,20 +286,6 @@ class Target:
             if session.control is not None and not session.discovery:
                 session.control.announce(event)
         self.batch.end()
-
-
-@attrs.define(eq=False)
-class _Signal:
-    """An event that can be waited for again and again."""
-
-    _event: trio.Event = attrs.field(factory=trio.Event)
-
-    def set(self) -> None:
-        self._event.set()
-        self._event = trio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
 
 
 async def serve_portal(

@@ -4,9 +4,10 @@ from pyjiva.scsi.codes import AdditionalSense, OperationCode, SenseKey, Status, 
 from pyjiva.scsi.device_server import DeviceServer, lun_field
 from pyjiva.scsi.sense import Sense
 from pyjiva.scsi.task import Nexus, Task
-from pyjiva.scsi.unit import LogicalUnit, UnitIdentity
+from pyjiva.scsi.unit import TRANSFER_BYTES_MAX, LogicalUnit, UnitIdentity
 
 __all__ = [
+    "TRANSFER_BYTES_MAX",
     "AdditionalSense",
     "DeviceServer",
     "LogicalUnit",

@@ -1,55 +1,50 @@
-# Every command of the project; docs/contributing.md explains them.
+# What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
+.DEFAULT_GOAL := help
+.PHONY: help up test tests check format bench sim clean
 
-SHELL := /bin/bash
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-# What `make test` and `make bench` run beside our own code, as Debian packages.
-TEST_PACKAGES := libiscsi-bin qemu-utils qemu-block-extra e2fsprogs tgt gcc libc6-dev libiscsi-dev
+# `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`, `make bench BENCH=--help`
+UP ?= demo --size 10GiB --replicas 3
+BENCH ?= --markdown docs/explanation/performance.md
 
-.PHONY: up test check tests bench sim format clean packages
-.DEFAULT_GOAL := up
+help:
+	@echo 'make up      run a volume with three replicas on this machine; Ctrl-C stops it'
+	@echo 'make test    install what the tests need, then run every check and every test'
+	@echo 'make tests   the tests alone: make tests PYTEST="tests/iscsi -k login"'
+	@echo 'make check   format, lint, types and the rules of docs/ARCHITECTURE.md'
+	@echo 'make format  format the sources, and mend what the linter can mend'
+	@echo 'make bench   measure, and write docs/explanation/performance.md'
+	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
+	@echo 'make clean   remove what these made, but no data of volumes'
 
-up: $(VENV)/.installed
-	exec $(BIN)/pyjiva up demo --size 10GiB --replicas 3
+up:
+	@scripts/venv
+	@exec .venv/bin/pyjiva up $(UP)
 
-test: packages $(VENV)/.installed-test
-	$(MAKE) --no-print-directory check
-	$(MAKE) --no-print-directory tests
+test:
+	@scripts/debian-packages tests bench
+	@scripts/test
 
-tests: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+tests:
+	@scripts/venv test
+	@exec .venv/bin/python -m pytest $(PYTEST)
 
-check: $(VENV)/.installed-test
-	$(BIN)/ruff format --check --quiet .
-	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/tidy
+check:
+	@scripts/check
 
-format: $(VENV)/.installed-test
-	$(BIN)/ruff format --quiet .
-	$(BIN)/ruff check --fix --quiet .
+format:
+	@scripts/venv test
+	@.venv/bin/ruff format --quiet
+	@.venv/bin/ruff check --fix --quiet
 
-# A long run of the simulation: make sim SIM_WORLDS=1000
-sim: $(VENV)/.installed-test
-	SIM_WORLDS=$${SIM_WORLDS:-500} $(BIN)/python -m pytest tests/sim
+bench:
+	@scripts/debian-packages bench
+	@scripts/venv test,bench
+	@exec .venv/bin/python -m bench $(BENCH)
 
-bench: packages $(VENV)/.installed-bench
-	$(BIN)/python -m bench --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
-
-packages:
-	@scripts/install-packages $(TEST_PACKAGES)
-
-# The environment is made again when it was made elsewhere or by another python.
-$(VENV)/.installed: pyproject.toml scripts/make-venv
-	scripts/make-venv $(PYTHON) $(VENV) "" $@
-
-$(VENV)/.installed-test: pyproject.toml scripts/make-venv
-	scripts/make-venv $(PYTHON) $(VENV) "[test]" $@
-
-$(VENV)/.installed-bench: pyproject.toml scripts/make-venv
-	scripts/make-venv $(PYTHON) $(VENV) "[test,bench]" $@
+sim:
+	@scripts/sim
 
 clean:
-	rm -rf $(VENV) bench/build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache bench/build
+	find src tests bench -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,36 @@
+"""What holds for the whole run: nothing is left running at its end."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+MARK: Final = "PYJIVA_TEST_RUN"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    """Fail if a process that a test started, directly or not, is alive after the last test.
+
+    Every such process inherits a mark in its environment.  Not seen: one that was given another
+    environment.
+    """
+    mark = f"{MARK}={uuid.uuid4()}"
+    os.environ[MARK] = mark.partition("=")[2]
+    yield
+    del os.environ[MARK]
+    left = [f"{pid} {command}" for pid, command in processes_with(mark) if pid != os.getpid()]
+    assert not left, f"left running: {left}"
+
+
+def processes_with(mark: str) -> Iterator[tuple[int, str]]:
+    """(process id, command line) of every process that was started with `mark` in its environment."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (directory / "environ").read_bytes().split(b"\0"):
+                yield int(directory.name), (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it has ended, or is another user's
+            continue

@@ -15,7 +15,7 @@ import attrs
 
 from bench.errors import BenchError
 
-__all__ = ["Process", "cpu_s", "family", "free_port", "running"]
+__all__ = ["Process", "command_line", "cpu_s", "family", "free_port", "running"]
 
 STOP_TIME_S: Final = 20.0  # a controller that flushes a dirty gigabyte per replica
 PR_SET_PDEATHSIG: Final = 1

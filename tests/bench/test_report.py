@@ -1,0 +1,97 @@
+"""The tables for people."""
+
+import pytest
+
+from bench.errors import BenchError
+from bench.report import BLOCK_BEGIN, BLOCK_END, Heading, markdown, replace_block
+from bench.summary import Sample, summarize
+from bench.workload import SMOKE
+
+TITLES = {"tgtd": "tgtd", "pyjiva-3": "pyjiva, 3 replicas"}
+HEADING = Heading({"kernel": "6.1"}, "abc123+", "2026-01-02 03:04 UTC", SMOKE, "0123456789abcdef")
+
+
+def samples() -> list[Sample]:
+    """Two targets, a load in commands and one in bytes, two rounds."""
+    made = []
+    for workload, iops, mb_s in (("rand-read-4k-qd32", 20000.0, 81.9), ("seq-read-1m-qd8", 900.0, 943.7)):
+        for round_number in (0, 1):
+            for target, factor in (("tgtd", 1.0), ("pyjiva-3", 0.5)):
+                speed = factor * (1 + round_number / 10)
+                made.append(
+                    Sample(
+                        target=target,
+                        workload=workload,
+                        round=round_number,
+                        ops=100,
+                        seconds=1.0,
+                        iops=iops * speed,
+                        mb_s=mb_s * speed,
+                        latency_us={"p50": 100.0, "p90": 150.0, "p99": 300.0, "p99.9": 400.0, "max": 500.0},
+                        cpu_us_per_io={"tgtd": 40.0, "driver": 12.0}
+                        if target == "tgtd"
+                        else {"driver": 13.0, "replica": 90.0, "controller": 50.0},
+                        rss_bytes={"tgtd": 5 << 20} if target == "tgtd" else {"replica": 120 << 20},
+                        process_count={"tgtd": 1} if target == "tgtd" else {"controller": 1, "replica": 3},
+                        driver_cpu_share=0.25,
+                        idle_cpu_share=0.01,
+                    )
+                )
+    return made
+
+
+def cells_of(text: str, start: str) -> list[str]:
+    """The cells of the first row after the first line with `start`, that begins with the random load."""
+    section = text[text.index(start) :]
+    line = next(line for line in section.splitlines() if line.startswith("| 4 KiB random read, QD 32 |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+@pytest.mark.parametrize(
+    ("section", "cells"),
+    [
+        ("**Throughput**", ["21.0k (20.0k–22.0k)", "10.5k (10.0k–11.0k)"]),
+        ("**Ratio to tgtd**", ["0.50 (0.50–0.50)"]),
+        ("**Latency**", ["100 / 300", "100 / 300"]),
+        ("**Processor time", ["tgtd 40, driver 12", "controller 50, replica ×3 90, driver 13"]),
+    ],
+)
+def test_each_table_shows_each_target(section: str, cells: list[str]) -> None:
+    text = markdown(summarize(samples(), "tgtd"), TITLES, HEADING)
+    assert cells_of(text, section) == cells
+
+
+def test_sequential_loads_are_shown_in_bytes() -> None:
+    text = markdown(summarize(samples(), "tgtd"), TITLES, HEADING)
+    assert "| 1 MiB sequential read, QD 8 | 991 (944–1038) | 495 (472–519) |" in text
+
+
+def test_where_the_numbers_come_from_is_said() -> None:
+    text = markdown(summarize(samples(), "tgtd"), TITLES, HEADING)
+    for part in ("abc123+", "kernel 6.1", "2 rounds", "seed 20160901", "0123456789abcdef", "8MiB"):
+        assert part in text
+    assert "busy for at most 25 % of one core; targets that were not under load for 1 %" in text
+    assert "| pyjiva, 3 replicas | replica ×3 120 |" in text
+
+
+def test_without_the_baseline_there_are_no_ratios() -> None:
+    alone = [sample for sample in samples() if sample.target == "pyjiva-3"]
+    text = markdown(summarize(alone, "tgtd"), {"pyjiva-3": "pyjiva, 3 replicas"}, HEADING)
+    assert "Ratio" not in text
+    assert "10.5k (10.0k–11.0k)" in text
+
+
+def test_the_block_is_replaced_and_the_rest_is_kept() -> None:
+    text = f"before\n{BLOCK_BEGIN}\nold\n{BLOCK_END}\nafter\n"
+    once = replace_block(text, "new\n")
+    assert once == f"before\n{BLOCK_BEGIN}\n\nnew\n\n{BLOCK_END}\nafter\n"
+    assert replace_block(once, "new\n") == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", BLOCK_BEGIN, BLOCK_END, f"{BLOCK_END} {BLOCK_BEGIN}", f"{BLOCK_BEGIN}{BLOCK_END}" * 2],
+)
+def test_a_text_without_exactly_one_block_is_refused(text: str) -> None:
+    with pytest.raises(BenchError, match="each once"):
+        replace_block(text, "new")

@@ -15,6 +15,7 @@ __all__ = ["command", "render"]
 
 TIMEOUT_S: Final = 5.0
 EXIT_UNREACHABLE: Final = 1
+PIPE_COLUMNS: Final = 1000
 #: State of the volume → exit code.
 EXIT_CODES: Final[dict[str, int]] = {"healthy": 0, "degraded": 3, "parked": 4}
 
@@ -47,7 +48,8 @@ def command(api: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(status, indent=2))
     else:
-        render(status, Console(highlight=False))
+        # A pipe has no width: every cell gets the room that it needs.
+        render(status, Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS))
     sys.exit(code)
 
 
@@ -69,10 +71,8 @@ def render(status: dict[str, Any], console: Console) -> None:
     sessions = Table("initiator", "from", "for", box=None, pad_edge=False)
     for session in status["sessions"]:
         sessions.add_row(session["initiator"], session["address"], f"{session['connected_s']:.0f} s")
-    # A pipe has no width: give every cell the room that it needs.
-    width = None if console.is_terminal else 1000
-    console.print(replicas, width=width, soft_wrap=not console.is_terminal)
+    console.print(replicas)
     if status["sessions"]:
-        console.print(sessions, width=width, soft_wrap=not console.is_terminal)
+        console.print(sessions)
     else:
         console.print("no initiator is logged in")

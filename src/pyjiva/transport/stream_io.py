@@ -172,10 +172,11 @@ class BatchedStream:
             self._made_progress()
 
     def close(self) -> None:
-        """Give the socket back; nobody may wait on the stream any more."""
+        """Give the socket back; whoever waits on the stream is told that it has ended."""
         self._broken = True
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
+        self._made_progress()
 
     @property
     def local_address(self) -> tuple[str, int]:

@@ -18,18 +18,15 @@ __all__ = ["BUILD_DIRECTORY", "Driver", "build_driver", "missing_packages"]
 SOURCE: Final = Path(__file__).parent / "driver" / "iscsi_load.c"
 BUILD_DIRECTORY: Final = Path(__file__).parent / "build"
 COMPILER: Final = ("gcc", "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion")
-HEADER: Final = "iscsi/iscsi.h"
+HEADERS: Final = {"stdio.h": "libc6-dev", "iscsi/iscsi.h": "libiscsi-dev"}
 RUN_TIME_S: Final = 600.0  # beyond any run; a target that hangs is noticed by the driver itself
 
 
 def missing_packages() -> list[str]:
     """The Debian packages that building needs and this machine does not have."""
-    missing = []
     if shutil.which(COMPILER[0]) is None:
-        missing.append("gcc")
-    elif _preprocess(f"#include <{HEADER}>\n") != 0:
-        missing.append("libiscsi-dev")
-    return missing
+        return ["gcc"]
+    return [package for header, package in HEADERS.items() if _preprocess(f"#include <{header}>\n") != 0]
 
 
 def _preprocess(text: str) -> int:

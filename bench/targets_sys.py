@@ -18,7 +18,7 @@ from bench.errors import BenchError
 from bench.process_sys import Process, command_line, family, free_port, running
 from pyjiva.units import KIB, MIB
 
-__all__ = ["BASELINE", "TARGETS", "RunningTarget", "TargetKind"]
+__all__ = ["BASELINE", "TARGETS", "RunningTarget", "TargetKind", "pyjiva_role"]
 
 BASELINE: Final = "tgtd"
 READY_TIME_S: Final = 60.0
@@ -182,10 +182,11 @@ def start_pyjiva(directory: Path, size_bytes: int, replicas: int) -> Iterator[Ru
     with running(command, directory / "up.log") as process:
         ready = _fields(process.read_line("ready ", READY_TIME_S))
         url = f"iscsi://{ready['portal']}/{ready['iqn']}/{ready['lun']}"
-        yield RunningTarget(url, data, process, _pyjiva_role)
+        yield RunningTarget(url, data, process, pyjiva_role)
 
 
-def _pyjiva_role(arguments: list[str]) -> str:
+def pyjiva_role(arguments: list[str]) -> str:
+    """What a process of `pyjiva up` is for."""
     for role in ("controller", "replica"):
         if any(
             argument == f"pyjiva.cli.{role}" or argument.endswith((f"pyjiva-{role}", f"cli/{role}.py"))

@@ -1,5 +1,7 @@
 """The tables for people."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.errors import BenchError
@@ -7,6 +9,8 @@ from bench.report import BLOCK_BEGIN, BLOCK_END, Heading, markdown, replace_bloc
 from bench.summary import Sample, summarize
 from bench.workload import SMOKE
 
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
 TITLES = {"tgtd": "tgtd", "pyjiva-3": "pyjiva, 3 replicas"}
 HEADING = Heading({"kernel": "6.1"}, "abc123+", "2026-01-02 03:04 UTC", SMOKE, "0123456789abcdef")
 
@@ -95,3 +99,15 @@ def test_the_block_is_replaced_and_the_rest_is_kept() -> None:
 def test_a_text_without_exactly_one_block_is_refused(text: str) -> None:
     with pytest.raises(BenchError, match="each once"):
         replace_block(text, "new")
+
+
+def test_the_page_has_room_for_the_tables() -> None:
+    assert "new" in replace_block(PAGE.read_text(), "new")
+
+
+def test_the_page_lists_the_hot_modules() -> None:
+    source = ROOT / "src" / "pyjiva"
+    hot = [path.relative_to(source) for path in source.rglob("*.py") if "# hot\n" in path.read_text()]
+    listed = PAGE.read_text()
+    assert [str(path) for path in hot if f"`{path}`" not in listed] == []
+    assert len(hot) > 10

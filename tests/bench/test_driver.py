@@ -54,7 +54,7 @@ def test_writes_keep_the_content_that_reads_expect(
     load = ["--pattern", pattern, "--block", str(block_bytes), "--depth", str(depth), "--count", "100"]
     written = driver.run(target.url, "--fill", "--verb", "write", *load)
     assert (written["ops"], written["bytes"]) == (100, 100 * block_bytes)
-    read = driver.run(target.url, "--read-through", *load)
+    read = driver.run(target.url, "--read-through", "--cork", *load)
     assert read["ops"] == 100
     assert read["verified_bytes"] >= RANGE_BYTES + 100 * block_bytes
 

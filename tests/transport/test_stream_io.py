@@ -55,12 +55,14 @@ async def running(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     batch = EndOfBatch()
     stream = BatchedStream(sock, batch)
-    with trio.fail_after(PATIENCE_S), peer:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.run_sender)
-            yield stream, batch, peer, sock
-            nursery.cancel_scope.cancel()
-    stream.close()
+    try:
+        with trio.fail_after(PATIENCE_S), peer:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.run_sender)
+                yield stream, batch, peer, sock
+                nursery.cancel_scope.cancel()
+    finally:
+        stream.close()
 
 
 async def receive(peer: socket.socket, count: int) -> bytes:

@@ -13,6 +13,7 @@ from pyjiva.controller.roster_event import (
     AskPromise,
     CancelReconcile,
     Copied,
+    Diverged,
     Effect,
     Event,
     Fence,
@@ -303,6 +304,19 @@ class TestLosingAndComingBack:
         assert bench.roster.readable() == set()
         assert bench.up(1)[-1:] != []
         assert bench.roster.readable() == {1}
+
+    def test_a_member_that_diverged_is_out_without_a_majority_and_never_returns(self) -> None:
+        """A write that all refused may have left other bytes on it than on the one that is kept."""
+        bench = three().active()
+        bench.down(2)
+        bench.down(3)
+        bench.apply(Diverged(3, "refused a write"))
+        assert bench.roster.members[3].mode is Mode.OUT
+        assert 3 in bench.roster.required()
+        effects = bench.up(3)
+        assert Replay(3) not in effects
+        assert StartRebuild(3) in effects
+        assert bench.roster.required() == {1}
 
     def test_the_only_copy_counts_even_after_a_reboot(self) -> None:
         bench = Bench(Replica(1, MembershipRecord(1, 1, "old", (1,), (1,), clean=True)))

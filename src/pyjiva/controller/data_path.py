@@ -20,7 +20,8 @@ requests of which one writes only one is in flight, and all replicas apply overl
 the roster and nowhere else.
 
 Failures of a write: if every member refused it, none can be blamed: the host gets the error, and all but
-one are rebuilt, for a failed write may have left different bytes.  If only some refused it, they are lost
+one have *diverged*, for a failed write may have left different bytes: they are taken out and rebuilt, and
+until they are out the range stays locked and counts as not stable.  If only some refused it, they are lost
 and the write goes on.
 """
 
@@ -116,6 +117,8 @@ class DataPath:
     size_bytes: int
     on_failed: Callable[[int, str], None]
     """A member must be lost: (id, reason)."""
+    on_diverged: Callable[[int, str], None]
+    """A member holds other bytes than the rest: it must be lost, and not come back but by a rebuild."""
     on_fenced: Callable[[int, int], None]
     """A member refused our epoch: (id, the epoch it has promised)."""
     park_limit_s: float = PARK_LIMIT_S
@@ -239,6 +242,7 @@ class DataPath:
         if type_ is not FrameType.UNMAP and request.force_unit_access:
             code = Flag.FORCE_UNIT_ACCESS
         self._last_id = id_ = self._last_id + 1
+        self._writes[id_] = None  # before the header, which must not call this write stable
         offset, length = request.offset_bytes, request.length_bytes
         header = encode_header(
             type_,
@@ -254,7 +258,6 @@ class DataPath:
         pending = Pending(type_, self.must_ack, request, lock, buffers, (offset, length), self.now_s)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
-        self._writes[id_] = None
         for member in self._of(self.writable):
             member.in_flight += 1
             assert member.link is not None
@@ -444,26 +447,32 @@ class DataPath:
 
     def _settle(self, id_: int, pending: Pending) -> None:
         """Every answer of a write or a flush is there: carried out, refused by all, or refused by some."""
-        failed = pending.failed & (self.must_ack | self.rebuilding)
-        blamed = failed & self.rebuilding
-        in_sync_failed = failed & self.must_ack
-        if in_sync_failed and in_sync_failed == self.must_ack:
-            # Nobody has it.  One keeps what it has, the others become equal to it.
-            blamed |= in_sync_failed & (in_sync_failed - 1)
+        failed = pending.failed & self.must_ack
+        lost = pending.failed & self.rebuilding
+        error, pending.error, pending.failed = pending.error, None, 0
+        refused, diverged = None, 0
+        kept = failed & self.readable if failed == self.must_ack else 0
+        if kept:
+            # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
+            diverged = awaited = failed & ~(kept & -kept)
+            refused, pending.request = pending.request, None
         else:
-            blamed |= in_sync_failed
-            pending.error = None
-            # Wait for the record without them; if all but they have it, the write is good.
-            pending.waiting |= in_sync_failed
-            pending.lost |= in_sync_failed
-        pending.failed = 0
-        reason = f"its disk could not carry out a {pending.type.name}"
+            lost |= failed
+            awaited = failed
+        # Until a record without them, or for a replay; if all but they have it, the write is good.
+        pending.waiting |= awaited
+        pending.lost |= awaited
         if not pending.waiting:
             del self._pending[id_]
             self._writes.pop(id_, None)
             self._finish(pending)
-        for id_ in self._ids(blamed):
-            self.on_failed(id_, reason)
+        reason = f"its disk could not carry out a {pending.type.name}"
+        for member_id in self._ids(lost):
+            self.on_failed(member_id, reason)
+        for member_id in self._ids(diverged):
+            self.on_diverged(member_id, reason)
+        if refused is not None:
+            _complete(refused, error)
 
     def _finish(self, pending: Pending) -> None:
         if pending.lock is not None:
@@ -534,7 +543,8 @@ class DataPath:
         member = self.members[member_id]
         assert member.link is not None
         for pending in self._pending.values():
-            if pending.buffers and pending.waiting & member.bit:
+            # Not what was sent to it since it is back: a write that came twice could land after a later one.
+            if pending.lost & member.bit:
                 pending.lost &= ~member.bit
                 member.in_flight += 1
                 member.link.send(*pending.buffers)

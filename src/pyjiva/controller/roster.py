@@ -37,6 +37,7 @@ from pyjiva.controller.roster_event import (
     AskPromise,
     CancelReconcile,
     Copied,
+    Diverged,
     Drop,
     Effect,
     Event,
@@ -223,6 +224,8 @@ class Roster:
                 self._link_up(event)
             case LinkDown():
                 self._link_down(event)
+            case Diverged():
+                self._diverged(self.members[event.member], event.reason)
             case Promised():
                 self._promised(event)
             case Fenced():
@@ -499,6 +502,14 @@ class Roster:
             self._change(member, Change.FAILED)
         elif member.mode is Mode.IN_SYNC:
             self._change(member, Change.VANISHED)
+
+    def _diverged(self, member: Member, reason: str) -> None:
+        """Its bytes are not those of the others: nothing but a rebuild brings it back, majority or not."""
+        if member.promised:
+            raise LocalProtocolError(f"replica {member.id} has diverged and is still connected")
+        if member.mode is Mode.ABSENT:
+            self._change(member, Change.FAILED)
+        member.reason = reason
 
     def _give_up_absent(self) -> None:
         """Go on without members that cannot be reached, if a copy is left and a majority can say so (I4)."""

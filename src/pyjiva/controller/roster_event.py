@@ -15,6 +15,7 @@ __all__ = [
     "AskPromise",
     "CancelReconcile",
     "Copied",
+    "Diverged",
     "Drop",
     "Effect",
     "Event",
@@ -50,6 +51,14 @@ class LinkUp:
 @attrs.frozen
 class LinkDown:
     """A connection ended, or the member was found to be failing."""
+
+    member: int
+    reason: str
+
+
+@attrs.frozen
+class Diverged:
+    """A member, connected or not, holds other bytes than the members that are kept."""
 
     member: int
     reason: str
@@ -111,7 +120,19 @@ class StopRequested:
     """All I/O is done and flushed: end cleanly."""
 
 
-Event = LinkUp | LinkDown | Promised | Fenced | Accepted | Reconciled | Copied | Joined | Tick | StopRequested
+Event = (
+    LinkUp
+    | LinkDown
+    | Diverged
+    | Promised
+    | Fenced
+    | Accepted
+    | Reconciled
+    | Copied
+    | Joined
+    | Tick
+    | StopRequested
+)
 
 # --- effects
 

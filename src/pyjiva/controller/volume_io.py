@@ -29,6 +29,7 @@ from pyjiva.controller.roster_event import (
     AskPromise,
     CancelReconcile,
     Copied,
+    Diverged,
     Drop,
     Effect,
     Event,
@@ -125,7 +126,7 @@ class Volume:
     def __attrs_post_init__(self) -> None:
         ids = tuple(r.replica_id for r in self.options.replicas)
         self._roster = Roster(self.controller_id, ids, self.options.new_volume)
-        self._data = DataPath(ids, self.options.size_bytes, self._failed, self._fenced)
+        self._data = DataPath(ids, self.options.size_bytes, self._failed, self._has_diverged, self._fenced)
         self._data.now_s = trio.current_time()
 
     # --- the block device
@@ -249,6 +250,10 @@ class Volume:
         """The data path, a timer or a resync found a member failing."""
         if member_id in self._heard:
             self._lose(member_id, reason)
+
+    def _has_diverged(self, member_id: int, reason: str) -> None:
+        self._failed(member_id, reason)
+        self._apply(Diverged(member_id, reason))
 
     def _lose(self, member_id: int, reason: str) -> None:
         heard = self._heard.pop(member_id, None)

@@ -1,0 +1,55 @@
+"""What a controller is told at its start is checked before anything opens."""
+
+from typing import Any
+
+import pytest
+
+from pyjiva.controller import ControllerOptions, ReplicaAddress
+from pyjiva.controller.quorum import MAJORITY, REPLICAS_MAX
+from pyjiva.errors import ConfigError
+
+
+def replicas(*ids: int) -> tuple[ReplicaAddress, ...]:
+    """Addresses of replicas."""
+    return tuple(ReplicaAddress(id_, "127.0.0.1", 9502) for id_ in ids)
+
+
+def options(**changes: Any) -> ControllerOptions:
+    """Options that can be, but for `changes`."""
+    fields: dict[str, Any] = {
+        "volume_name": "demo",
+        "volume_id": "ab" * 16,
+        "size_bytes": 1024**3,
+        "block_size_bytes": 512,
+        "replicas": replicas(1, 2, 3),
+        "key": b"secret",
+    }
+    return ControllerOptions(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"replicas": ()}, "0 replicas: a volume has 1 to 7"),
+        ({"replicas": replicas(*range(1, REPLICAS_MAX + 2))}, "8 replicas: a volume has 1 to 7"),
+        ({"replicas": replicas(1, 2, 2)}, "must be different"),
+        ({"replicas": replicas(0, 1)}, "at least 1"),
+        ({"block_size_bytes": 1024}, "block size 1024: 512 or 4096"),
+        ({"size_bytes": 0}, "size 0"),
+        ({"size_bytes": -512}, "size -512"),
+        ({"size_bytes": 513}, "multiple of the block size 512"),
+        ({"size_bytes": 512, "block_size_bytes": 4096}, "multiple of the block size 4096"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_reason(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        options(**changes)
+
+
+@pytest.mark.parametrize("count", range(1, REPLICAS_MAX + 1))
+def test_writes_need_a_majority_of_copies(count: int) -> None:
+    assert options(replicas=replicas(*range(1, count + 1))).min_copies == MAJORITY[count]
+
+
+def test_the_key_is_not_shown() -> None:
+    assert "secret" not in repr(options())

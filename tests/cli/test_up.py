@@ -32,7 +32,7 @@ from pyjiva.cli.daemon import Address, run_daemon
 from pyjiva.cli.up import Commands, UpOptions, run_up
 data, controller, replica, portal = sys.argv[1:5]
 options = UpOptions("demo", 1 << 20, 512, 3, Path(data), Address.parse(portal), Address("127.0.0.1", 0))
-commands = Commands((sys.executable, controller), (sys.executable, replica))
+commands = Commands((sys.executable, controller), (sys.executable, replica), stop_s=3)
 sys.exit(run_daemon("pyjiva", partial(run_up, options, commands)))
 """
 

@@ -22,6 +22,7 @@ from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
 from pyjiva.errors import ConfigError
 from pyjiva.supervisor import VolumeDirectory
 from pyjiva.supervisor.machine import (
+    STOP_S,
     ChildExited,
     Effect,
     Event,
@@ -61,6 +62,8 @@ class Commands:
 
     controller: Sequence[str] = (sys.executable, "-m", "pyjiva.cli.controller")
     replica: Sequence[str] = (sys.executable, "-m", "pyjiva.cli.replica")
+    stop_s: float = STOP_S
+    """How long each may take to stop."""
 
 
 @click.command("up")
@@ -126,7 +129,7 @@ class Shell:
 
     def __attrs_post_init__(self) -> None:
         ranks = [(f"replica-{i}", 1) for i in range(1, self.options.replicas + 1)]
-        self._supervisor = Supervisor([*ranks, (CONTROLLER, 0)])
+        self._supervisor = Supervisor([*ranks, (CONTROLLER, 0)], self.commands.stop_s)
 
     async def run(self) -> int:
         """Until everything has ended."""

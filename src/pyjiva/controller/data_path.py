@@ -326,7 +326,7 @@ class DataPath:
         offset_bytes: int = 0,
         length_bytes: int = 0,
         payload: Sequence[Buffer] = (),
-        epoch: int | None = None,
+        code: int = 0,
     ) -> None:
         """Send one frame to one connected member; `on_answer` gets its answer, or None if the member is
         lost first.
@@ -336,8 +336,9 @@ class DataPath:
         self._last_id = id_ = self._last_id + 1
         header = encode_header(
             type_,
+            code=code,
             request_id=id_,
-            epoch=self.epoch if epoch is None else epoch,
+            epoch=self.epoch,
             offset_bytes=offset_bytes,
             length_bytes=length_bytes,
             stable=self.stable(),

@@ -430,7 +430,11 @@ class Roster:
         )
         self.proposal = Proposal(record)
         self._changed = True
-        self._effects += [AskAccept(m.id, record) for m in self.members.values() if m.promised]
+        for m in self.members.values():
+            if m.promised:
+                # Who was in sync before has said so already, and may have lost its memory since.
+                equal = m.mode is Mode.JOINING or self.committed is None
+                self._effects.append(AskAccept(m.id, record, equal=equal and m.id in record.in_sync))
 
     def _accepted(self, event: Accepted) -> None:
         proposal = self.proposal
@@ -525,12 +529,14 @@ class Roster:
         assert member.answer is not None
         record = self.proposal.record if self.proposal is not None else self.committed
         assert record is not None
+        alone = False
         if member.mode is Mode.ABSENT and self._has_everything(member):
+            alone = self.required() == {member.id}
             self._change(member, Change.RETURNED)
             member.reason = ""
             self._effects.append(Replay(member.id))
-        # Also one that is behind may hold the record: its vote counts.
-        self._effects.append(AskAccept(member.id, record))
+        # Also one that is behind may hold the record, even one that names it: its vote counts.
+        self._effects.append(AskAccept(member.id, record, equal=alone))
         self._changed = True
 
     def _has_everything(self, member: Member) -> bool:
@@ -541,9 +547,10 @@ class Roster:
         flushed.
         """
         assert member.answer is not None
-        assert self.committed is not None
-        alone = self._wanted() == {member.id}
-        return self._took_part(member.id, self.committed) and (member.answer.intact or alone)
+        assert member.report is not None
+        if member.report.promised_epoch < self.epoch:  # a blank disk in its place, or an old copy
+            return False
+        return member.answer.intact or self.required() == {member.id}
 
     # --- the end
 

@@ -151,6 +151,8 @@ class AskAccept:
 
     member: int
     record: MembershipRecord
+    equal: bool = False
+    """The member has just been made equal to the others, on this connection."""
 
 
 @attrs.frozen

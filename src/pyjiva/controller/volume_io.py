@@ -55,6 +55,7 @@ from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError
 from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
 from pyjiva.replication import (
+    Flag,
     Frame,
     FrameDecoder,
     FrameType,
@@ -292,8 +293,8 @@ class Volume:
                 self._members_changed()
             case AskPromise(member, epoch):
                 self._ask_promise(member, epoch)
-            case AskAccept(member, record):
-                self._ask_accept(member, record)
+            case AskAccept(member, record, equal):
+                self._ask_accept(member, record, Flag.EQUAL if equal else 0)
             case Drop(member):
                 assert member not in self._heard, "a link is lost before the roster hears of it"
             case Reconcile(source, targets, extents):
@@ -337,9 +338,10 @@ class Volume:
         type_: FrameType,
         on_answer: Callable[[Frame | None], None],
         payload: Sequence[Buffer] = (),
+        code: int = 0,
     ) -> None:
         if member in self._heard:
-            self._data.call(member, type_, on_answer, payload=payload)
+            self._data.call(member, type_, on_answer, payload=payload, code=code)
 
     def _ask_promise(self, member: int, epoch: int) -> None:
         def answered(frame: Frame | None) -> None:
@@ -352,7 +354,7 @@ class Volume:
 
         self._ask(member, FrameType.PROMISE, answered)
 
-    def _ask_accept(self, member: int, record: MembershipRecord) -> None:
+    def _ask_accept(self, member: int, record: MembershipRecord, code: int) -> None:
         def answered(frame: Frame | None) -> None:
             if frame is None:
                 return
@@ -361,7 +363,7 @@ class Volume:
             else:
                 self._apply(Accepted(member, record.version))
 
-        self._ask(member, FrameType.ACCEPT, answered, [encode_message(record)])
+        self._ask(member, FrameType.ACCEPT, answered, [encode_message(record)], code)
 
     def _end(self, error: PyjivaError) -> None:
         _log.error("volume ends", reason=str(error))

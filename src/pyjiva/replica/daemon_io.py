@@ -24,6 +24,7 @@ from pyjiva.replication import (
     ANSWER,
     NONCE_BYTES,
     PAYLOAD_BYTES_MAX,
+    Flag,
     Frame,
     FrameDecoder,
     FrameType,
@@ -284,30 +285,30 @@ class ReplicaDaemon:
 
     async def _accept(self, session: Session, frame: Frame, record: MembershipRecord) -> None:
         in_sync = self.store.state.replica_id in record.in_sync
+        # A record that names this replica may be older than what it has lost since: only the controller knows.
+        equal = in_sync and bool(frame.code & Flag.EQUAL)
         try:
             accepted = accept(self.store.state, record, epoch=frame.epoch)
-            if in_sync:
-                self._unstable.accepted(record.epoch, in_sync=True)
             if record.clean:
                 await self.device.wait_idle()
-            await self.in_thread(partial(self._save, accepted, in_sync=in_sync, clean=record.clean))
+            await self.in_thread(partial(self._save, accepted, equal=equal, clean=record.clean))
         except Fenced as fenced:
             refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
             return
         except StorageError as error:
             refuse_storage(session.peer, frame, error)
             return
-        if not in_sync:
-            self._unstable.accepted(record.epoch, in_sync=False)
+        if equal or not in_sync:
+            self._unstable.accepted(record.epoch, in_sync=in_sync)
         answer(session.peer, frame)
         names = ",".join(map(str, record.in_sync))
         _log.info("membership record accepted", epoch=record.epoch, version=record.version, in_sync=names)
 
-    def _save(self, state: ReplicaState, *, in_sync: bool, clean: bool) -> None:
+    def _save(self, state: ReplicaState, *, equal: bool, clean: bool) -> None:
         if clean:
             self.store.flush()
         self.store.save_state(state)
-        if in_sync and not self.store.intact:
+        if equal and not self.store.intact:
             self.store.mark_intact()  # the rebuild has made up for what a reboot may have lost
         if clean:
             self.store.mark_clean()

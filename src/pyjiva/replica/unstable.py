@@ -8,8 +8,9 @@ with an id up to the mark is on all in-sync replicas.  The next controller compa
 they remember.
 
 The memory is *complete* when it holds every write since a moment at which this replica was known to be
-equal to the others: the acceptance of a record that names it in sync.  A process that has just started
-cannot know, so it answers None, and the whole volume is compared.
+equal to the others: the controller says so with the record that takes it in (`Flag.EQUAL`).  A process that
+has just started cannot know, so it answers None, and the whole volume is compared; that a record names it
+in sync says nothing, for it may have been taken in before the memory was lost.
 
 Writes belong to the epoch in which they came: marks of a later controller say nothing about them, only its
 record does.
@@ -34,12 +35,15 @@ class UnstableWrites:  # hot
     _writes: collections.deque[tuple[int, int, int, int]] = attrs.field(factory=collections.deque, init=False)
     """(epoch, request id, offset, length), in the order of arrival."""
     _complete: bool = attrs.field(default=False, init=False)
+    _gave_up_in: int = attrs.field(default=-1, init=False)
+    """The epoch in which writes were forgotten because they were too many."""
 
     def add(self, epoch: int, request_id: int, offset_bytes: int, length_bytes: int) -> None:
         """A write is about to be applied."""
         if len(self._writes) >= WRITES_MAX:
             self._writes.clear()
             self._complete = False
+            self._gave_up_in = epoch
         self._writes.append((epoch, request_id, offset_bytes, length_bytes))
 
     def settle(self, epoch: int, stable: int) -> None:
@@ -50,12 +54,12 @@ class UnstableWrites:  # hot
             writes.popleft()
 
     def accepted(self, epoch: int, *, in_sync: bool) -> None:
-        """A record of `epoch` was accepted: with `in_sync` this replica equals the others but for writes
-        of `epoch`.
+        """A record of `epoch` took this replica in (it equals the others but for writes of `epoch`), or
+        named it out.
         """
         if in_sync:
             self._writes = collections.deque(w for w in self._writes if w[0] == epoch)
-            self._complete = True
+            self._complete = self._gave_up_in != epoch
         else:
             self._complete = False
 

@@ -78,6 +78,8 @@ class Flag(enum.IntFlag):
     """Bits of `code` in a request."""
 
     FORCE_UNIT_ACCESS = 1
+    EQUAL = 2
+    """ACCEPT: but for writes of this epoch that it has itself, the replica has what the others have."""
 
 
 class Status(enum.IntEnum):

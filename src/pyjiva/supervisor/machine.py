@@ -37,7 +37,9 @@ EXIT_CONFIG: Final = 2
 BACK_OFF_S_MIN: Final = 0.2
 BACK_OFF_S_MAX: Final = 10.0
 HEALTHY_S: Final = 60.0  # a child that ran so long starts with the shortest back-off again
-STOP_S: Final = 10.0  # a child that takes longer to stop is killed
+STOP_S: Final = (
+    20.0  # a child that takes longer to stop is killed; a controller waits for initiators and flushes
+)
 
 
 class ChildState(enum.Enum):
@@ -124,6 +126,7 @@ class Supervisor:
     """The decider: `apply(event)` answers what the shell must do."""
 
     ranks: Sequence[tuple[str, int]]
+    stop_s: float = STOP_S
     children: dict[str, Child] = attrs.field(init=False)
     stopping: bool = attrs.field(default=False, init=False)
     code: int = attrs.field(default=0, init=False)
@@ -186,7 +189,7 @@ class Supervisor:
             if child.state is ChildState.RUNNING:
                 child.state, child.since_s = ChildState.STOPPING, at_s
                 effects.append(Terminate(child.name))
-            elif at_s - child.since_s >= STOP_S:
+            elif at_s - child.since_s >= self.stop_s:
                 child.since_s = at_s
                 effects.append(Kill(child.name))
         return effects

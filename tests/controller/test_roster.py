@@ -318,6 +318,46 @@ class TestLosingAndComingBack:
         assert StartRebuild(3) in effects
         assert bench.roster.required() == {1}
 
+    def test_only_who_has_just_been_made_equal_is_told_so(self) -> None:
+        """Whoever accepts a record that names it may have rebooted or restarted since it was taken in.
+
+        If it took the record for proof, it would forget that it lost writes; found by review.
+        """
+        bench = three().active()
+        first = {e.member: e.equal for e in bench.effects if isinstance(e, AskAccept)}
+        assert first == {1: True, 2: True, 3: True}
+        bench.quiet = {1, 2, 3}
+        bench.down(2, 3)
+        bench.replicas[3].intact = False
+        asked = [e for e in bench.up(3) if isinstance(e, AskAccept) and e.member == 3]
+        assert [3 in e.record.in_sync for e in asked] == [True]
+        assert not any(e.equal for e in asked)
+
+    def test_who_was_rebuilt_is_told_that_it_is_equal(self) -> None:
+        bench = three().active()
+        bench.down(3)
+        bench.up(3)
+        bench.apply(Copied(3))
+        effects = bench.apply(Joined(3))
+        assert {e.member: e.equal for e in effects if isinstance(e, AskAccept)} == {
+            1: False,
+            2: False,
+            3: True,
+        }
+
+    def test_a_member_lost_before_the_first_record_is_committed_comes_back(self) -> None:
+        """Also on a new volume, where it holds no record yet; found by review (it ended the process)."""
+        bench = three()
+        bench.roster.new_volume = True
+        bench.quiet = {1, 2, 3}
+        bench.up(1, 2, 3)
+        assert bench.roster.phase is Phase.COMMITTING
+        bench.down(2)
+        assert bench.roster.members[2].mode is Mode.ABSENT
+        bench.quiet = set()
+        assert Replay(2) in bench.up(2)
+        assert bench.roster.members[2].mode is Mode.IN_SYNC
+
     def test_the_only_copy_counts_even_after_a_reboot(self) -> None:
         bench = Bench(Replica(1, MembershipRecord(1, 1, "old", (1,), (1,), clean=True)))
         bench.roster = Roster("me", (1,))

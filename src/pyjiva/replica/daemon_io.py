@@ -298,8 +298,7 @@ class ReplicaDaemon:
         except StorageError as error:
             refuse_storage(session.peer, frame, error)
             return
-        if equal or not in_sync:
-            self._unstable.accepted(record.epoch, in_sync=in_sync)
+        self._unstable.accepted(record.epoch, in_sync=in_sync, equal=equal)
         answer(session.peer, frame)
         names = ",".join(map(str, record.in_sync))
         _log.info("membership record accepted", epoch=record.epoch, version=record.version, in_sync=names)

@@ -53,15 +53,15 @@ class UnstableWrites:  # hot
         while writes and writes[0][1] <= stable and writes[0][0] == epoch:
             writes.popleft()
 
-    def accepted(self, epoch: int, *, in_sync: bool) -> None:
-        """A record of `epoch` took this replica in (it equals the others but for writes of `epoch`), or
-        named it out.
+    def accepted(self, epoch: int, *, in_sync: bool, equal: bool) -> None:
+        """A record of `epoch` was accepted: with `equal` this replica equals the others but for writes of
+        `epoch`.
         """
-        if in_sync:
+        if not in_sync:
+            self._complete = False
+        elif equal:
             self._writes = collections.deque(w for w in self._writes if w[0] == epoch)
             self._complete = self._gave_up_in != epoch
-        else:
-            self._complete = False
 
     def extents(self) -> list[Extent] | None:
         """The ranges that may differ; None when they are not known."""

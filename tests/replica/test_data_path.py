@@ -1,0 +1,194 @@
+"""Data frames over a device in memory: what is asked is done and answered, or refused and not done."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pyjiva.block import MemoryDevice, Request
+from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.replica.data_path import DataPath
+from pyjiva.replica.session import Phase, Session
+from pyjiva.replica.unstable import UnstableWrites
+from pyjiva.replication import (
+    ANSWER,
+    PAYLOAD_BYTES_MAX,
+    Flag,
+    Frame,
+    FrameType,
+    Refusal,
+    Status,
+    decode_extents,
+    decode_message,
+)
+from tests.replica.peers import FakePeer, request, session_in
+
+SIZE_BYTES = 64 * 4096
+CHANGES = (FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES)
+
+
+class World:
+    """A data path with its device, and one controller."""
+
+    def __init__(self, phase: Phase = Phase.ATTACHED) -> None:
+        self.device = MemoryDevice(SIZE_BYTES)
+        self.unstable = UnstableWrites()
+        self.unstable.accepted(1, in_sync=True, equal=True)
+        self.data = DataPath(self.device, self.unstable, promised_epoch=1)
+        self.peer = FakePeer()
+        self.session: Session = session_in(phase, self.peer)
+
+    def ask(self, type_: FrameType, **fields: Any) -> Frame:
+        """Send a frame; its answer."""
+        self.data.frame_received(self.session, request(type_, **fields))
+        return self.peer.answer()
+
+    def write(self, offset_bytes: int, payload: bytes, **fields: Any) -> Frame:
+        """WRITE."""
+        return self.ask(
+            FrameType.WRITE, offset_bytes=offset_bytes, length_bytes=len(payload), payload=payload, **fields
+        )
+
+
+def reason(frame: Frame) -> str:
+    """Why it was refused."""
+    return decode_message(frame.payload, Refusal).reason
+
+
+def test_what_was_written_is_read() -> None:
+    world = World()
+    answer = world.write(4000, b"x" * 200, request_id=77)
+    assert (answer.type, answer.code, answer.request_id, answer.epoch) == (FrameType.WRITE | ANSWER, 0, 77, 1)
+    answer = world.ask(FrameType.READ, offset_bytes=3999, length_bytes=202, request_id=78)
+    assert (answer.type, answer.code, answer.request_id) == (FrameType.READ | ANSWER, 0, 78)
+    assert bytes(answer.payload) == b"\0" + b"x" * 200 + b"\0"
+
+
+@pytest.mark.parametrize("type_", [FrameType.UNMAP, FrameType.WRITE_ZEROES])
+def test_what_was_zeroed_reads_as_zeros(type_: FrameType) -> None:
+    world = World()
+    world.write(0, b"x" * 8192)
+    answer = world.ask(type_, offset_bytes=100, length_bytes=5000)
+    assert (answer.type, answer.code) == (type_ | ANSWER, 0)
+    assert world.device.content(0, 8192) == b"x" * 100 + bytes(5000) + b"x" * 3092
+
+
+def test_a_flush_reaches_the_device_and_so_does_forced_access() -> None:
+    world = World()
+    world.write(0, b"x")
+    assert world.device.flush_count == 0
+    assert world.ask(FrameType.FLUSH).type == FrameType.FLUSH | ANSWER
+    assert world.device.flush_count == 1
+    world.write(0, b"x", code=Flag.FORCE_UNIT_ACCESS)
+    assert world.device.flush_count == 2
+
+
+def test_block_status_names_what_is_allocated() -> None:
+    world = World()
+    world.write(8192, b"x" * 4096)
+    answer = world.ask(FrameType.BLOCK_STATUS, offset_bytes=0, length_bytes=SIZE_BYTES)
+    assert decode_extents(answer.payload, Extent(0, SIZE_BYTES)) == [Extent(8192, 4096)]
+
+
+def test_it_handles_the_data_frames_but_for_hash_which_takes_long() -> None:
+    world = World()
+    handled = {type_ for type_ in FrameType if world.data.handles(request(type_))}
+    assert handled == {type_ for type_ in FrameType if type_ >= FrameType.READ} - {FrameType.HASH}
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 2**63])
+@pytest.mark.parametrize("type_", [FrameType.READ, FrameType.FLUSH, *CHANGES])
+def test_a_frame_of_another_epoch_does_nothing(type_: FrameType, epoch: int) -> None:
+    world = World()
+    world.write(0, b"before")
+    world.data.promised_epoch = 3
+    payload = b"after!" if type_ is FrameType.WRITE else b""
+    answer = world.ask(type_, offset_bytes=0, length_bytes=6, payload=payload, epoch=epoch, stable=100)
+    assert (answer.code, answer.epoch) == (Status.FENCED, 3)
+    assert "epoch 3 is promised" in reason(answer)
+    assert world.device.content(0, 6) == b"before"
+    assert world.device.flush_count == 0
+    assert world.unstable.extents() == [Extent(0, 6)]
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.ATTACHED])
+@pytest.mark.parametrize("type_", CHANGES)
+def test_a_connection_that_is_not_attached_changes_nothing(type_: FrameType, phase: Phase) -> None:
+    """Above all one that was replaced: its frames may have lain in a socket for long."""
+    world = World()
+    world.write(0, b"before")
+    session = session_in(phase, world.peer)
+    payload = b"after!" if type_ is FrameType.WRITE else b""
+    with pytest.raises(RemoteProtocolError):
+        world.data.frame_received(session, request(type_, length_bytes=6, payload=payload))
+    answer = world.peer.answer()
+    assert answer.code == (Status.FENCED if phase is Phase.REPLACED else Status.FORBIDDEN)
+    assert world.device.content(0, 6) == b"before"
+    assert world.unstable.extents() == [Extent(0, 6)]
+
+
+@pytest.mark.parametrize(("said", "came"), [(6, 5), (5, 6), (0, 1), (2**63, 8)])
+def test_a_write_whose_lengths_disagree_is_refused(said: int, came: int) -> None:
+    world = World()
+    answer = world.ask(FrameType.WRITE, length_bytes=said, payload=b"x" * came)
+    assert answer.code == Status.BAD_REQUEST
+    assert reason(answer) == f"WRITE of {said} bytes came with {came}"
+    assert world.device.content(0, 10) == bytes(10)
+    assert world.unstable.extents() == []
+
+
+def test_a_read_of_more_than_a_frame_holds_is_refused() -> None:
+    answer = World().ask(FrameType.READ, length_bytes=PAYLOAD_BYTES_MAX + 1)
+    assert answer.code == Status.BAD_REQUEST
+
+
+@pytest.mark.parametrize("type_", [FrameType.READ, FrameType.BLOCK_STATUS, *CHANGES])
+@pytest.mark.parametrize("offset_bytes", [SIZE_BYTES - 5, SIZE_BYTES, 2**64 - 1])
+def test_beyond_the_end_is_refused(type_: FrameType, offset_bytes: int) -> None:
+    payload = b"x" * 6 if type_ is FrameType.WRITE else b""
+    answer = World().ask(type_, offset_bytes=offset_bytes, length_bytes=6, payload=payload)
+    assert (answer.type, answer.code) == (type_ | ANSWER, Status.OUT_OF_RANGE)
+    assert f"the device has {SIZE_BYTES}" in reason(answer)
+
+
+@pytest.mark.parametrize("type_", [t for t in FrameType if t >= FrameType.READ and t is not FrameType.HASH])
+def test_what_the_disk_cannot_do_is_answered_by_its_failure(type_: FrameType) -> None:
+    world = World()
+
+    def fail(device: Request) -> None:
+        device.error = StorageError(StorageFailure.NO_SPACE, "the disk is full")
+        device.done(device)  # type: ignore[arg-type]
+
+    world.data.device = FakeDevice(fail)
+    payload = b"x" * 6 if type_ is FrameType.WRITE else b""
+    answer = world.ask(type_, length_bytes=6, payload=payload)
+    assert (answer.type, answer.code, reason(answer)) == (type_ | ANSWER, Status.NO_SPACE, "the disk is full")
+
+
+class FakeDevice:
+    """Does what it is told with each request."""
+
+    size_bytes = SIZE_BYTES
+
+    def __init__(self, submit: Callable[[Request], None]) -> None:
+        self.submit = submit
+
+
+def test_every_change_is_remembered_until_it_is_stable() -> None:
+    world = World()
+    world.write(0, b"x" * 10, request_id=1)
+    world.ask(FrameType.UNMAP, offset_bytes=100, length_bytes=10, request_id=2)
+    world.ask(FrameType.WRITE_ZEROES, offset_bytes=200, length_bytes=10, request_id=3)
+    assert world.unstable.extents() == [Extent(0, 10), Extent(100, 10), Extent(200, 10)]
+    world.ask(FrameType.READ, length_bytes=1, request_id=4, stable=2)
+    assert world.unstable.extents() == [Extent(200, 10)]
+
+
+def test_a_write_is_remembered_before_it_reaches_the_disk() -> None:
+    world = World()
+    seen = list[list[Extent] | None]()
+    world.data.device = FakeDevice(lambda _: seen.append(world.unstable.extents()))
+    world.data.frame_received(world.session, request(FrameType.WRITE, length_bytes=3, payload=b"abc"))
+    assert seen == [[Extent(0, 3)]]
+    assert world.peer.answers() == []  # the disk has not answered

@@ -248,6 +248,8 @@ class Roster:
                 assert_never(event)
         if self.phase is Phase.ACTIVE:
             self._keep_up()
+        if self.phase in (Phase.COMMITTING, Phase.ACTIVE):
+            self._begin_again_if_stuck()
         # Whom to wait for comes first: an admission must hold before any replica hears of it (I2).
         effects: list[Effect] = [MembersChanged()] if self._changed else []
         effects += self._effects
@@ -265,6 +267,13 @@ class Roster:
                     member.reason = "being rebuilt"
                     self._effects.append(StartRebuild(member.id))
 
+    def _begin_again_if_stuck(self) -> None:
+        """End, for an activation to decide, when every member that is waited for came back incomplete."""
+        if any(m.mode is Mode.IN_SYNC for m in self.members.values()):
+            return
+        if all(m.promised for m in self.members.values() if m.mode is Mode.ABSENT):
+            self._fence("no member is whole: their machines went down with writes not yet flushed")
+
     def _change(self, member: Member, change: Change) -> None:
         mode = NEXT_MODE.get((member.mode, change))
         if mode is None:
@@ -280,20 +289,23 @@ class Roster:
         member.report, member.answer = report, None
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
-        if self.epoch and (report.promised_epoch < self.epoch or ours):
+        if self.phase is Phase.GATHERING and (not self.epoch or self._highest_epoch > self.epoch):
+            if self._connected() >= self.majority:
+                self._choose_epoch()
+        elif report.promised_epoch < self.epoch or ours:
             self._effects.append(AskPromise(member.id, self.epoch))
-        elif self.phase is not Phase.GATHERING:
+        elif self.phase is Phase.GATHERING:
+            self._choose_epoch()
+        else:
             self._fence(
                 f"replica {member.id} has promised epoch {report.promised_epoch} to another controller"
             )
-        elif self._connected() >= self.majority:
-            self._choose_epoch()
 
     def _connected(self) -> int:
         return sum(m.report is not None for m in self.members.values())
 
     def _choose_epoch(self) -> None:
-        self.epoch = self._highest_epoch + 1
+        self.epoch = max(self.epoch, self._highest_epoch) + 1
         self._majority_since_s = None
         for member in self.members.values():
             member.answer = None
@@ -495,7 +507,9 @@ class Roster:
                 if member.id in self._settling:
                     self._effects.append(CancelReconcile())
                     self.phase = Phase.GATHERING
-                    self._choose()
+                    # What they said of themselves is not true any more: some have got copies of writes that
+                    # only the lost one remembers.
+                    self._choose_epoch()
             case Phase.COMMITTING | Phase.ACTIVE | Phase.STOPPING:
                 self._lost(member)
             case Phase.STOPPED | Phase.FENCED:

@@ -166,6 +166,15 @@ class TestWrites:
         bench.reply(2, 3)
         assert bench.data.stable() >= second
 
+    def test_nothing_is_stable_before_the_volume_serves(self) -> None:
+        """What a reconciliation copies must not be forgotten while it goes on; found by review."""
+        bench = Bench()
+        bench.now(serving=False)
+        bench.data.call(2, WRITE, lambda _: None, length_bytes=512, payload=(bytes(512),))
+        bench.reply(2)
+        bench.data.call(2, FrameType.PING, lambda _: None)
+        assert [f.stable for f in bench.members[2].frames] == [0, 0]
+
 
 class TestRefusals:
     def test_refused_by_some_they_are_lost_and_the_write_completes_without_them(self) -> None:

@@ -58,3 +58,18 @@ async def test_a_new_controller_finds_every_acknowledged_write(tmp_path: Path, c
             await wait_state(volume, VolumeState.HEALTHY)
         contents = [cluster.content(i) for i in (1, 2, 3)]
     assert contents[0] == contents[1] == contents[2]
+
+
+async def test_a_replica_that_starts_a_little_later_is_waited_for(tmp_path: Path) -> None:
+    """After a restart of everything one is always the last: it must not be rebuilt for that."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True) as (volume, batch):
+            await Driver(volume, batch).write(0, noise(4096))
+        await cluster.stop_replica(3)
+        async with cluster.open_volume() as (volume, _):
+            await trio.sleep(0.8)  # several ticks after the other two have promised
+            await cluster.start_replica(3)
+            await wait_state(volume, VolumeState.HEALTHY)
+            first_record = cluster.nodes[3].daemon.store.state.record
+            assert first_record is not None
+            assert first_record.version == 1, "taken in by the first record, not by a rebuild"

@@ -129,6 +129,7 @@ class DataPath:
     writable: int = attrs.field(default=0, init=False)
     readable: int = attrs.field(default=0, init=False)
     rebuilding: int = attrs.field(default=0, init=False)
+    serving: bool = attrs.field(default=False, init=False)
     writes_open: bool = attrs.field(default=False, init=False)
     reads_open: bool = attrs.field(default=False, init=False)
     members: dict[int, MemberIo] = attrs.field(init=False)
@@ -310,7 +311,13 @@ class DataPath:
         _complete(request, StorageError(StorageFailure.NOT_SUPPORTED, reason))
 
     def stable(self) -> int:
-        """Every host write with an id up to this one is on all members that must have it."""
+        """Every host write with an id up to this one is on all members that must have it.
+
+        0 until the volume serves: what is copied then must be remembered until a record says that all is
+        equal.
+        """
+        if not self.serving:
+            return 0
         for oldest in self._writes:
             return oldest - 1
         return self._last_id
@@ -493,6 +500,7 @@ class DataPath:
             readable,
             rebuilding,
         )
+        self.serving = serving
         self.reads_open = serving and readable != 0
         self.writes_open = serving and (must_ack & writable).bit_count() >= min_copies
         for id_, pending in list(self._pending.items()):
@@ -544,7 +552,8 @@ class DataPath:
         member = self.members[member_id]
         assert member.link is not None
         for pending in self._pending.values():
-            # Not what was sent to it since it is back: a write that came twice could land after a later one.
+            # Not what was sent to it since it is back: a write that came twice could land after a later
+            # one.
             if pending.lost & member.bit:
                 pending.lost &= ~member.bit
                 member.in_flight += 1

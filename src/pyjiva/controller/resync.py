@@ -91,7 +91,8 @@ class Resync:
     _range: Extent = attrs.field(default=Extent(0, 0), init=False)
     """The span or chunk that is locked."""
     _lock: Lock | None = attrs.field(default=None, init=False)
-    _answers: dict[int, Frame] = attrs.field(factory=dict, init=False)
+    _hashes: dict[int, bytes] = attrs.field(factory=dict, init=False)
+    _maps: dict[int, list[Extent]] = attrs.field(factory=dict, init=False)
     _source_hash: bytes = attrs.field(default=b"", init=False)
     _holes: list[Extent] = attrs.field(factory=list, init=False)
     _data: collections.deque[Extent] = attrs.field(factory=collections.deque, init=False)
@@ -144,9 +145,15 @@ class Resync:
 
     def _ask_both(self, step: ResyncStep, type_: FrameType) -> None:
         self.step = step
-        self._answers = {}
+        self._hashes, self._maps = {}, {}
         for member in (self.source, self.target):
-            self.port.ask(member, type_, self._range, (), self)
+            if self.step is step:  # else the first is lost, and it is over
+                self.port.ask(member, type_, self._range, (), self)
+
+    def member_lost(self, member: int) -> None:
+        """`member` is gone, whatever is waited for: when it comes back it may be behind."""
+        if self.step is not ResyncStep.OVER:
+            self._fail(member, f"{self.step.value}: it was lost")
 
     def answered(self, member: int, frame: Frame | None) -> None:
         """An answer, or None because `member` is lost.  Raises RemoteProtocolError: the answer makes no
@@ -159,10 +166,16 @@ class Resync:
             self._fail(member, f"{self.step.value} of {self._range.length_bytes} bytes: {why}")
             return
         match self.step:
-            case ResyncStep.PROBING | ResyncStep.HASHING:
-                self._answers[member] = frame
-                if len(self._answers) == 2:
-                    (self._probed if self.step is ResyncStep.PROBING else self._hashed)()
+            case ResyncStep.PROBING:
+                self._maps[member] = decode_extents(frame.payload, within=self._range)
+                if len(self._maps) == 2:
+                    self._probed()
+            case ResyncStep.HASHING:
+                if not frame.payload:
+                    raise RemoteProtocolError("a hash without bytes")
+                self._hashes[member] = bytes(frame.payload)
+                if len(self._hashes) == 2:
+                    self._hashed()
             case ResyncStep.MAPPING:
                 self._mapped(frame)
             case ResyncStep.UNMAPPING:
@@ -178,11 +191,7 @@ class Resync:
                 raise LocalProtocolError(f"answer while the resync waits for {self.step.value}")
 
     def _probed(self) -> None:
-        data = merge_extents(
-            extent
-            for frame in self._answers.values()
-            for extent in decode_extents(frame.payload, within=self._range)
-        )
+        data = merge_extents(extent for extents in self._maps.values() for extent in extents)
         if data:
             self._data_until = data[0].end_bytes
             border = align_down(data[0].offset_bytes, CHUNK_BYTES)
@@ -191,10 +200,8 @@ class Resync:
             self._advance(self._range.end_bytes)
 
     def _hashed(self) -> None:
-        self._source_hash = bytes(self._answers[self.source].payload)
-        if not self._source_hash:
-            raise RemoteProtocolError("a hash without bytes")
-        if self._source_hash == self._answers[self.target].payload:
+        self._source_hash = self._hashes[self.source]
+        if self._source_hash == self._hashes[self.target]:
             self.compared_bytes += self._range.length_bytes
             self._advance(self._range.end_bytes)
         else:

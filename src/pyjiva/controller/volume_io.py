@@ -152,6 +152,7 @@ class Volume:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._ticked_at_s = trio.current_time()
+                self._apply(Tick(self._ticked_at_s))  # its clock does not begin at 0
                 for address in self.options.replicas:
                     nursery.start_soon(self._keep_link, address)
                 nursery.start_soon(self._keep_time)
@@ -185,7 +186,8 @@ class Volume:
             self._data.tick(now)
             self._apply(Tick(now))
             for member_id, heard in list(self._heard.items()):
-                self._check_life(member_id, heard, now, stalled)
+                if member_id in self._heard:  # else the loss of another one has ended it too
+                    self._check_life(member_id, heard, now, stalled)
             self.batch.end()
 
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
@@ -261,11 +263,22 @@ class Volume:
         if heard is not None:
             _log.warning("replica lost", replica=member_id, reason=reason)
             heard.stream.shut_down()
-            resync = self._resyncs.pop(member_id, None)
-            if resync is not None:
-                resync.cancel()
+            self._end_resyncs_with(member_id)
             self._data.member_down(member_id)
         self._apply(LinkDown(member_id, reason))
+
+    def _end_resyncs_with(self, member_id: int) -> None:
+        """Now, not with the next answer: once it is back, its bytes are those of a replica that is behind."""
+        theirs = [r for r in self._resyncs.values() if member_id in (r.source, r.target)]
+        if theirs and self._roster.phase is Phase.SETTLING:
+            self._cancel_resyncs()  # the roster begins again
+            return
+        for resync in theirs:
+            if resync.target == member_id:
+                self._resyncs.pop(member_id, None)
+                resync.cancel()
+            else:
+                resync.member_lost(member_id)
 
     def _fenced(self, member_id: int, promised_epoch: int) -> None:
         self._apply(Fenced(member_id, promised_epoch))
@@ -307,7 +320,8 @@ class Volume:
             case StartRebuild(member):
                 self._start_rebuild(member)
             case Replay(member):
-                self._data.replay(member)
+                if member in self._heard:  # else it was lost again: LinkDown waits for its turn
+                    self._data.replay(member)
             case Fence(reason):
                 self._end(VolumeFenced(reason))
             case GiveUp(reason):

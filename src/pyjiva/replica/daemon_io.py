@@ -90,7 +90,9 @@ class ReplicaDaemon:
     async def serve(
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: it is taken."""
+        """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: it is
+        taken.
+        """
         listeners = await trio.open_tcp_listeners(port, host=host)
         bound = int(listeners[0].socket.getsockname()[1])
         async with trio.open_nursery() as nursery:
@@ -285,7 +287,8 @@ class ReplicaDaemon:
 
     async def _accept(self, session: Session, frame: Frame, record: MembershipRecord) -> None:
         in_sync = self.store.state.replica_id in record.in_sync
-        # A record that names this replica may be older than what it has lost since: only the controller knows.
+        # A record that names this replica may be older than what it has lost since: only the controller
+        # knows.
         equal = in_sync and bool(frame.code & Flag.EQUAL)
         try:
             accepted = accept(self.store.state, record, epoch=frame.epoch)

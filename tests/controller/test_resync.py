@@ -1,0 +1,307 @@
+"""Copies from one member to another: any contents become equal, and whatever happens leaves no lock."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pyjiva.block import Buffer, IntervalLocks, Lock
+from pyjiva.controller import resync as module
+from pyjiva.controller.resync import Resync, ResyncStep
+from pyjiva.errors import LocalProtocolError, RemoteProtocolError
+from pyjiva.extent import Extent, merge_extents
+from pyjiva.replication import ANSWER, Frame, FrameType, Status, encode_extents
+
+PAGE, CHUNK, SPAN = 4, 16, 64
+SIZE = 256
+SOURCE, TARGET = 1, 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small() -> object:
+    """Chunks of 16 bytes and spans of 64: every path of the walk in little volumes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_BYTES", CHUNK)
+        patch.setattr(module, "SPAN_BYTES", SPAN)
+        yield
+
+
+class Disk:
+    """Pages that hold data; the others are holes."""
+
+    def __init__(self, pages: dict[int, bytes] | None = None) -> None:
+        self.pages = dict(pages or {})
+
+    def read(self, extent: Extent) -> bytes:
+        whole = b"".join(self.pages.get(n, bytes(PAGE)) for n in range(SIZE // PAGE))
+        return whole[extent.offset_bytes : extent.end_bytes]
+
+    def write(self, extent: Extent, data: bytes) -> None:
+        for n in range(extent.offset_bytes // PAGE, -(-extent.end_bytes // PAGE)):
+            page = bytearray(self.pages.get(n, bytes(PAGE)))
+            for at in range(PAGE):
+                where = n * PAGE + at - extent.offset_bytes
+                if 0 <= where < extent.length_bytes:
+                    page[at] = data[where]
+            self.pages[n] = bytes(page)
+
+    def unmap(self, extent: Extent) -> None:
+        for n in range(SIZE // PAGE):
+            if (cut := Extent(n * PAGE, PAGE).clip(extent)) is not None:
+                if cut.length_bytes == PAGE:
+                    self.pages.pop(n, None)
+                elif n in self.pages:
+                    self.write(cut, bytes(cut.length_bytes))
+
+    def allocated(self, extent: Extent) -> list[Extent]:
+        pages = merge_extents(Extent(n * PAGE, PAGE) for n in self.pages)
+        return [part for page in pages if (part := page.clip(extent)) is not None]
+
+
+class Port:
+    """What a resync needs; answers wait until they are given, unless `member` is not connected."""
+
+    def __init__(self, source: Disk, target: Disk, extents: Sequence[Extent] = (Extent(0, SIZE),)) -> None:
+        self.disks = {SOURCE: source, TARGET: target}
+        self.locks = IntervalLocks()
+        self.gone: set[int] = set()
+        self.asked: list[tuple[int, FrameType, Extent, bytes]] = []
+        self.log: list[tuple[int, FrameType, Extent]] = []
+        self.outcomes: list[tuple[int | None, str]] = []
+        self.resync = Resync(SOURCE, TARGET, extents, self)
+        self.at_advance: Callable[[], None] = lambda: None
+        self.breaks_writes = False
+
+    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+        lock = self.locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=False, owner=owner)
+        if lock.held:
+            owner.lock_held(lock)
+
+    def release(self, lock: Lock) -> None:
+        for held in self.locks.release(lock):
+            if isinstance(held.owner, Resync):
+                held.owner.lock_held(held)
+
+    def ask(
+        self, member: int, type_: FrameType, extent: Extent, payload: Sequence[Buffer], resync: Resync
+    ) -> None:
+        if member in self.gone:
+            resync.answered(member, None)
+            return
+        self.asked.append((member, type_, extent, b"".join(payload)))
+        self.log.append((member, type_, extent))
+
+    def advanced(self, resync: Resync) -> None:
+        assert resync._lock is not None, "the border moves before the lock is given back"
+        self.at_advance()
+
+    def finished(self, resync: Resync, failed_member: int | None, reason: str) -> None:
+        self.outcomes.append((failed_member, reason))
+
+    def reply(self, number: int = 0) -> None:
+        """Carry out one question and answer it."""
+        member, type_, extent, payload = self.asked.pop(number)
+        disk, said = self.disks[member], b""
+        match type_:
+            case FrameType.BLOCK_STATUS:
+                said = encode_extents(disk.allocated(extent))
+            case FrameType.HASH:
+                said = b"#" + disk.read(extent)
+            case FrameType.READ:
+                said = disk.read(extent)
+            case FrameType.UNMAP:
+                disk.unmap(extent)
+            case FrameType.WRITE:
+                disk.write(extent, payload if not self.breaks_writes else payload[:-1] + b"!")
+        self.say(member, type_, said)
+
+    def say(self, member: int, type_: FrameType, said: bytes = b"", status: int = Status.OK) -> None:
+        self.resync.answered(member, Frame(type_ | ANSWER, status, 0, 1, 0, 0, 0, memoryview(said)))
+
+    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+        while self.asked and not until():
+            self.reply()
+
+    def reach(self, step: ResyncStep) -> None:
+        """Go on until the resync waits for `step`."""
+        if step is ResyncStep.LOCKING:
+            self.locks.acquire(0, SIZE, exclusive=True)  # a host's write
+        self.resync.start()
+        self.run(lambda: self.resync.step is step)
+        assert self.resync.step is step
+
+
+PAGES = st.dictionaries(
+    st.integers(0, SIZE // PAGE - 1), st.binary(min_size=PAGE, max_size=PAGE), max_size=SIZE // PAGE
+)
+
+
+def different() -> Port:
+    """Data, a hole and data in the source's second chunk; other data at the target."""
+    return Port(Disk({4: b"aaaa", 6: b"bbbb"}), Disk({5: b"cccc", 6: b"dddd"}))
+
+
+@settings(max_examples=200)
+@given(source=PAGES, target=PAGES)
+def test_any_two_contents_become_equal_and_holes_stay_holes(
+    source: dict[int, bytes], target: dict[int, bytes]
+) -> None:
+    port = Port(Disk(source), Disk(target))
+    before = Disk(target)
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    whole = Extent(0, SIZE)
+    assert port.disks[SOURCE].pages == source, "nothing is written to the source"
+    assert port.disks[TARGET].read(whole) == port.disks[SOURCE].read(whole)
+    assert len(port.locks) == 0
+    assert port.resync.fraction_done() == 1.0
+    for chunk in whole.split(CHUNK):
+        touched = [t for m, t, e in port.log if m == TARGET and t != FrameType.HASH and e.overlaps(chunk)]
+        if before.read(chunk) == Disk(source).read(chunk):
+            assert set(touched) <= {FrameType.BLOCK_STATUS}, "an equal chunk is not copied"
+        else:
+            assert port.disks[TARGET].allocated(chunk) == port.disks[SOURCE].allocated(chunk)
+
+
+@settings(max_examples=100)
+@given(
+    source=PAGES, target=PAGES, parts=st.lists(st.tuples(st.integers(0, 250), st.integers(1, 40)), max_size=4)
+)
+@example(source={1: b"aaaa"}, target={}, parts=[])
+def test_only_the_extents_that_were_asked_for_are_touched(
+    source: dict[int, bytes], target: dict[int, bytes], parts: list[tuple[int, int]]
+) -> None:
+    extents = merge_extents(Extent(at, min(length, SIZE - at)) for at, length in parts)
+    port = Port(Disk(source), Disk(target), extents)
+    expected = bytearray(Disk(target).read(Extent(0, SIZE)))
+    for extent in extents:
+        expected[extent.offset_bytes : extent.end_bytes] = Disk(source).read(extent)
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    assert port.disks[TARGET].read(Extent(0, SIZE)) == expected
+
+
+def test_an_empty_volume_costs_one_question_a_span() -> None:
+    port = Port(Disk(), Disk())
+    port.resync.start()
+    port.run()
+    assert len(port.log) == 2 * SIZE // SPAN
+
+
+def test_writes_are_kept_out_of_the_chunk_under_way_only() -> None:
+    port = different()
+    port.reach(ResyncStep.READING)
+    [(extent, exclusive, held)] = port.locks.extents()
+    assert (extent, exclusive, held) == (Extent(CHUNK, CHUNK), False, True)
+    assert port.resync.position == CHUNK
+    waiting = port.locks.acquire(CHUNK, 1, exclusive=True, owner=None)
+    assert not waiting.held
+    assert port.locks.acquire(2 * CHUNK, 1, exclusive=True).held
+    positions: list[int] = []
+    port.at_advance = lambda: positions.append(port.resync.position)
+    port.run(lambda: waiting.held)
+    assert positions == [2 * CHUNK], "the write that goes on now goes to the target too"
+
+
+def test_a_copy_that_did_not_take_is_reported() -> None:
+    port = different()
+    port.breaks_writes = True
+    port.resync.start()
+    port.run()
+    [(failed, reason)] = port.outcomes
+    assert failed == TARGET
+    assert "differs" in reason
+    assert len(port.locks) == 0
+
+
+WAITING = [step for step in ResyncStep if step is not ResyncStep.OVER]
+ASKING = [step for step in WAITING if step is not ResyncStep.LOCKING]
+
+
+@pytest.mark.parametrize("member", [SOURCE, TARGET])
+@pytest.mark.parametrize("step", WAITING)
+def test_losing_either_side_ends_it_at_every_step(step: ResyncStep, member: int) -> None:
+    """Also while it waits for a lock: when the lock comes the member may be back, and behind."""
+    port = different()
+    port.reach(step)
+    port.resync.member_lost(member)
+    assert [failed for failed, _ in port.outcomes] == [member]
+    assert [held for _, exclusive, held in port.locks.extents() if held and not exclusive] == []
+    port.run()
+    for lock in [k for locks in port.locks._granules.values() for k in locks if k.exclusive]:
+        port.release(lock)
+    assert len(port.locks) == 0
+    assert len(port.outcomes) == 1
+    port.resync.member_lost(member)
+    assert len(port.outcomes) == 1
+
+
+@pytest.mark.parametrize("gone", [SOURCE, TARGET])
+@pytest.mark.parametrize("step", WAITING)
+def test_a_member_that_cannot_be_asked_ends_it(step: ResyncStep, gone: int) -> None:
+    port = different()
+    port.reach(step)
+    port.gone = {gone}
+    for lock in [k for locks in port.locks._granules.values() for k in locks if k.exclusive]:
+        port.release(lock)
+    port.run()
+    assert [failed for failed, _ in port.outcomes] == [gone]
+    assert len(port.locks) == 0
+
+
+@pytest.mark.parametrize("step", ASKING)
+def test_a_refusal_or_a_loss_as_answer_is_its_members_fault(step: ResyncStep) -> None:
+    for status in (Status.READ_ERROR, None):
+        port = different()
+        port.reach(step)
+        member, type_, _, _ = port.asked.pop()
+        if status is None:
+            port.resync.answered(member, None)
+        else:
+            port.say(member, type_, status=status)
+        assert [failed for failed, _ in port.outcomes] == [member]
+        assert len(port.locks) == 0
+
+
+@pytest.mark.parametrize("step", WAITING)
+def test_cancelling_at_every_step_leaves_no_lock(step: ResyncStep) -> None:
+    port = different()
+    port.reach(step)
+    port.resync.cancel()
+    port.run()
+    for lock in [k for locks in port.locks._granules.values() for k in locks if k.exclusive]:
+        port.release(lock)
+    assert port.outcomes == []
+    assert len(port.locks) == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (ResyncStep.PROBING, b"no list of extents"),
+        (ResyncStep.PROBING, encode_extents([Extent(0, SIZE + 1)])),
+        (ResyncStep.HASHING, b""),
+        (ResyncStep.MAPPING, encode_extents([Extent(0, 4)])),
+        (ResyncStep.READING, b"short"),
+    ],
+)
+def test_a_senseless_answer_is_raised_while_its_member_speaks(step: ResyncStep, said: bytes) -> None:
+    """Else the connection of the other one would be closed for it."""
+    port = different()
+    port.reach(step)
+    member, type_, _, _ = port.asked.pop(0)
+    with pytest.raises(RemoteProtocolError):
+        port.say(member, type_, said)
+    port.resync.member_lost(member)  # what the volume does then
+    assert [failed for failed, _ in port.outcomes] == [member]
+    assert len(port.locks) == 0
+
+
+def test_an_answer_that_nobody_waits_for_is_a_bug() -> None:
+    port = different()
+    port.reach(ResyncStep.LOCKING)
+    with pytest.raises(LocalProtocolError):
+        port.say(SOURCE, FrameType.HASH, b"#")

@@ -3,9 +3,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help up test tests check format bench sim clean
 
-# `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`, `make bench BENCH=--help`
+# `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
-BENCH ?= --markdown docs/explanation/performance.md
 
 help:
 	@echo 'make up      run a volume with three replicas on this machine; Ctrl-C stops it'
@@ -13,7 +12,7 @@ help:
 	@echo 'make tests   the tests alone: make tests PYTEST="tests/iscsi -k login"'
 	@echo 'make check   format, lint, types and the rules of docs/ARCHITECTURE.md'
 	@echo 'make format  format the sources, and mend what the linter can mend'
-	@echo 'make bench   measure, and write docs/explanation/performance.md'
+	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
 	@echo 'make clean   remove what these made, but no data of volumes'
 
@@ -40,7 +39,7 @@ format:
 bench:
 	@scripts/debian-packages bench
 	@scripts/venv test,bench
-	@exec .venv/bin/python -m bench $(BENCH)
+	@exec .venv/bin/python -m bench --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
 
 sim:
 	@scripts/sim

@@ -65,7 +65,7 @@ FUNCTION_LINES_MAX: Final = 60
 #: path or path::function → why it is longer than the others.
 SIZE_EXCEPTIONS: Final[dict[str, str]] = {
     "src/pyjiva/controller/data_path.py": "one hot machine: its maps of pending requests are one invariant",
-    "src/pyjiva/controller/volume_io.py": "one shell: links, timers and effects of one volume share its state",
+    "src/pyjiva/controller/volume_io.py": "one shell: a volume's links, timers and effects share its state",
     "src/pyjiva/controller/roster.py": "one decider: every transition of membership in one sitting",
 }
 # Written so that this file does not hold them.

@@ -417,6 +417,13 @@ class TestAnswers:
             bench.data.answered(1, said)
         assert bench.answered == []
 
+    def test_an_epoch_that_no_header_can_hold_is_not_believed(self) -> None:
+        bench = Bench()
+        write(bench)
+        with pytest.raises(RemoteProtocolError):
+            bench.data.answered(1, answer(bench.frame(1), Status.FENCED, epoch=2**64 - 1))
+        assert bench.fenced == []
+
     def test_after_a_protocol_error_the_read_goes_to_the_next(self) -> None:
         bench = Bench()
         request = read(bench)

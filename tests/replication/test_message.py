@@ -153,10 +153,21 @@ def test_missing_and_foreign_fields_are_refused(kind: type, data: st.DataObject)
         b'{"reason": "\xff"}',
         b'{"reason": 1' + b"0" * 5000 + b"}",
         b'{"reason": ["a"]}',
+        b'{"reason": "\\ud800"}',
         b"\xff\xfe",
         b"null",
     ],
-    ids=["empty", "deep list", "deep object", "no UTF-8", "huge number", "list", "other encoding", "null"],
+    ids=[
+        "empty",
+        "deep list",
+        "deep object",
+        "no UTF-8",
+        "huge number",
+        "list",
+        "half a pair",
+        "other encoding",
+        "null",
+    ],
 )
 def test_hostile_bytes_are_a_protocol_error(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="not a Refusal"):

@@ -46,6 +46,7 @@ from pyjiva.block import (
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.replication import (
+    EPOCH_MAX,
     FAILURE_OF_STATUS,
     PAYLOAD_BYTES_MAX,
     Flag,
@@ -382,6 +383,10 @@ class DataPath:
             )
         member.in_flight -= 1
         if frame.code == Status.FENCED:
+            if frame.epoch > EPOCH_MAX:
+                raise RemoteProtocolError(
+                    f"replica {member_id} says that it has promised epoch {frame.epoch}"
+                )
             if pending.on_answer is not None:
                 del self._pending[frame.request_id]
             self.on_fenced(member_id, frame.epoch)

@@ -8,6 +8,7 @@ from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.replication import (
     ANSWER,
+    EPOCH_MAX,
     NONCE_BYTES,
     PAYLOAD_BYTES_MAX,
     PROTOCOL_VERSION,
@@ -64,6 +65,8 @@ async def shake_hands(
             f"has {report.size_bytes} bytes in blocks of {report.block_size_bytes}, "
             f"the volume has {options.size_bytes} in blocks of {options.block_size_bytes}"
         )
+    if not 0 <= report.promised_epoch <= EPOCH_MAX:
+        raise RemoteProtocolError(f"says that it has promised epoch {report.promised_epoch}")
     decoder.payload_bytes_max = PAYLOAD_BYTES_MAX
     return report
 

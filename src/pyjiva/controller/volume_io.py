@@ -364,7 +364,11 @@ class Volume:
             if frame.code != Status.OK:
                 self._failed(member, f"could not store its promise (status {frame.code})")
             else:
-                self._apply(Promised(member, epoch, decode_message(frame.payload, PromiseAnswer)))
+                promised = decode_message(frame.payload, PromiseAnswer)
+                for offset, length in promised.unstable or ():
+                    if offset < 0 or length < 0 or offset + length > self.size_bytes:
+                        raise RemoteProtocolError(f"remembers a write of {length} bytes at {offset}")
+                self._apply(Promised(member, epoch, promised))
 
         self._ask(member, FrameType.PROMISE, answered)
 

@@ -3,6 +3,7 @@
 from pyjiva.replication.extents import decode_extents, encode_extents
 from pyjiva.replication.frame import (
     ANSWER,
+    EPOCH_MAX,
     FAILURE_OF_STATUS,
     HEADER_BYTES,
     PAYLOAD_BYTES_MAX,
@@ -32,6 +33,7 @@ from pyjiva.replication.message import (
 
 __all__ = [
     "ANSWER",
+    "EPOCH_MAX",
     "FAILURE_OF_STATUS",
     "HEADER_BYTES",
     "NONCE_BYTES",

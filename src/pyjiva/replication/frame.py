@@ -34,6 +34,7 @@ from pyjiva.units import KIB, MIB
 __all__ = [
     "ANSWER",
     "CONTROL_PAYLOAD_BYTES_MAX",
+    "EPOCH_MAX",
     "FAILURE_OF_STATUS",
     "HEADER_BYTES",
     "PAYLOAD_BYTES_MAX",
@@ -54,6 +55,7 @@ HEADER_BYTES: Final = HEADER.size + _CHECKSUM.size
 PAYLOAD_BYTES_MAX: Final = 32 * MIB  # above every SCSI transfer length that we announce (VPD B0h)
 CONTROL_PAYLOAD_BYTES_MAX: Final = 64 * KIB  # all that a stranger may make us buffer
 ANSWER: Final = 0x80
+EPOCH_MAX: Final = 2**63 - 1  # a peer that claims more is not believed: the next one must fit the header
 _EMPTY_XXH3: Final = xxhash.xxh3_64_intdigest(b"")
 
 

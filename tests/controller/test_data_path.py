@@ -344,6 +344,79 @@ class TestParking:
         assert bench.members[3].content[:512] == b"w" * 512
         assert bench.asked(READ) == {1: 1, 2: 0, 3: 0}
 
+    def test_a_request_that_waits_for_another_is_told_not_ready_too(self) -> None:
+        bench = Bench()
+        bench.data.tick(1000)
+        write(bench)
+        bench.down(3)
+        bench.now(1, 2, required=(1, 2, 3))
+        bench.reply(1, 2)
+        behind = read(bench)
+        bench.data.tick(2000)
+        assert behind in bench.answered
+        assert behind.error is not None
+        assert behind.error.failure is StorageFailure.NOT_READY
+        bench.now(1, 2)  # gives the lock back, and nobody reads for the one that was answered
+        assert sum(bench.asked(READ).values()) == 0
+        read(bench)
+        assert sum(bench.asked(READ).values()) == 1
+
+    def test_any_number_of_them_can_wait_for_the_same_block(self) -> None:
+        """Each parks and lets the next go on: that must not nest."""
+        bench = Bench(min_copies=2)
+        requests = [write(bench) for _ in range(500)]
+        bench.down(2)
+        bench.down(3)
+        bench.now(1)
+        bench.reply(1)
+        assert bench.data.parked == 499
+        bench.up(2)
+        bench.now(1, 2)
+        while len(bench.answered) < 500:
+            bench.reply(1, 2)
+        assert bench.answered == requests
+
+
+class TestMinimumCopies:
+    """Below it writes wait; a write that ends up on too few copies is not answered either."""
+
+    def test_a_write_in_flight_is_answered_when_there_are_enough_copies_again(self) -> None:
+        bench = Bench(2, min_copies=2)
+        request = write(bench)
+        flush = bench.submit(Flush(bench.done))
+        bench.down(2)
+        bench.reply(1, 1)
+        bench.now(1)
+        assert bench.answered == []
+        owner = Owner()
+        bench.data.acquire_shared(Extent(0, 512), owner)
+        assert len(owner.locks) == 1, "a rebuild gets past it"
+        bench.data.release(owner.locks[0])
+        bench.up(2)
+        bench.now(1, joining=(2,))
+        assert bench.answered == []
+        bench.now(1, 2)
+        assert bench.answered == [request, flush]
+        assert request.error is None
+
+    def test_it_is_told_not_ready_after_the_limit(self) -> None:
+        bench = Bench(2, min_copies=2)
+        bench.data.tick(1000)
+        request = write(bench)
+        bench.down(2)
+        bench.reply(1)
+        bench.now(1)
+        bench.data.tick(2000)
+        assert bench.answered == [request]
+        assert request.error is not None
+        assert request.error.failure is StorageFailure.NOT_READY
+
+    def test_a_write_after_a_loss_is_parked_at_once(self) -> None:
+        bench = Bench(2, min_copies=2)
+        bench.down(2)
+        write(bench)
+        assert bench.data.parked == 1
+
 
 class TestBounds:
     @pytest.mark.parametrize("length", [0])

@@ -141,6 +141,13 @@ class DataPath:
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
     _parked: collections.deque[tuple[float, Request]] = attrs.field(factory=collections.deque, init=False)
+    _min_copies: int = attrs.field(default=1, init=False)
+    _withheld: list[tuple[float, Request]] = attrs.field(factory=list, init=False)
+    """Carried out by fewer members than it takes to answer: answered when there are enough again."""
+    _queued: dict[Lock, float] = attrs.field(factory=dict, init=False)
+    """Locks of host requests that wait for others, and since when."""
+    _go_on: collections.deque[Lock] = attrs.field(factory=collections.deque, init=False)
+    _going_on: bool = attrs.field(default=False, init=False)
     _dispatch_of: Mapping[type[Any], Callable[[Lock], None]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -172,21 +179,38 @@ class DataPath:
             lock = self._locks.acquire(offset, length, exclusive=exclusive, owner=request)
             if not lock.blockers:
                 self._dispatch_of[type(request)](lock)
+            else:
+                self._queued[lock] = self.now_s
 
     def _dispatch(self, lock: Lock) -> None:
         dispatch = self._dispatch_of.get(type(lock.owner))
         if dispatch is not None:
             dispatch(lock)
+        elif lock.owner is None:  # its host was told NOT READY meanwhile
+            self._release(lock)
         else:
             lock.owner.lock_held(lock)
 
     def _release(self, lock: Lock) -> None:
-        for held in self._locks.release(lock):
-            self._dispatch(held)
+        held = self._locks.release(lock)
+        if held:
+            self._go_on.extend(held)
+            if not self._going_on:  # else a call further up does it: many that park one another nest too deep
+                self._dispatch_held()
+
+    def _dispatch_held(self) -> None:
+        self._going_on = True
+        try:
+            while self._go_on:
+                lock = self._go_on.popleft()
+                self._dispatch(lock)
+                self._queued.pop(lock, None)
+        finally:
+            self._going_on = False
 
     def _park(self, lock: Lock) -> None:
         """Put a host request that holds its lock aside."""
-        self._parked.append((self.now_s, lock.owner))
+        self._parked.append((self._queued.get(lock, self.now_s), lock.owner))
         self._release(lock)
 
     def _dispatch_read(self, lock: Lock) -> None:
@@ -490,8 +514,13 @@ class DataPath:
     def _finish(self, pending: Pending) -> None:
         if pending.lock is not None:
             self._release(pending.lock)
-        if pending.request is not None:
+        if pending.request is None:
+            return
+        is_read = pending.type in (FrameType.READ, FrameType.BLOCK_STATUS)
+        if is_read or pending.error is not None or self.must_ack.bit_count() >= self._min_copies:
             _complete(pending.request, pending.error)
+        else:
+            self._withheld.append((pending.at_s, pending.request))
 
     # --- members
 
@@ -507,7 +536,9 @@ class DataPath:
         )
         self.serving = serving
         self.reads_open = serving and readable != 0
-        self.writes_open = serving and (must_ack & writable).bit_count() >= min_copies
+        self._min_copies = min_copies
+        # A member that joins has it all, but no record says so yet: it does not count.
+        self.writes_open = serving and readable.bit_count() >= min_copies
         for id_, pending in list(self._pending.items()):
             given_up = pending.lost & ~must_ack
             if given_up and id_ in self._pending:
@@ -515,6 +546,10 @@ class DataPath:
                 pending.waiting &= ~given_up
                 if not pending.waiting:
                     self._settle(id_, pending)
+        if self.writes_open and self._withheld:
+            withheld, self._withheld = self._withheld, []
+            for _, request in withheld:
+                _complete(request, None)
         if self.reads_open or self.writes_open:
             self._unpark()
 
@@ -523,8 +558,11 @@ class DataPath:
         while parked:
             at_s, request = parked.popleft()
             self.submit(request)
+            # Perhaps still waiting: as long as before.
             if self._parked and self._parked[-1][1] is request:
-                self._parked[-1] = (at_s, request)  # still waiting, and as long as before
+                self._parked[-1] = (at_s, request)
+            elif self._queued and (lock := next(reversed(self._queued))).owner is request:
+                self._queued[lock] = at_s
 
     def member_up(self, member_id: int, link: Link) -> None:
         """Frames for `member_id` may go to `link` from now on."""
@@ -540,6 +578,7 @@ class DataPath:
         self.writable &= ~bit
         self.rebuilding &= ~bit
         self.reads_open = self.reads_open and self.readable != 0
+        self.writes_open = self.writes_open and self.readable.bit_count() >= self._min_copies
         for id_, pending in list(self._pending.items()):
             if not pending.waiting & bit or id_ not in self._pending:
                 continue
@@ -573,6 +612,12 @@ class DataPath:
         )
         while self._parked and self._parked[0][0] < limit:
             _complete(self._parked.popleft()[1], error)
+        while self._withheld and self._withheld[0][0] < limit:
+            _complete(self._withheld.pop(0)[1], error)
+        for lock in [k for k, at_s in self._queued.items() if at_s < limit]:
+            del self._queued[lock]
+            request, lock.owner = lock.owner, None
+            _complete(request, error)
         for pending in list(self._pending.values()):
             if pending.at_s >= limit:
                 break

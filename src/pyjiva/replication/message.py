@@ -128,7 +128,7 @@ def _exactly(value: Any, kind: type[_T]) -> _T:
     """JSON's own type or nothing: cattrs by itself would take "7" or true for a number."""
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise TypeError(f"{kind.__name__} expected")
-    if kind is str:
+    if type(value) is str:
         value.encode()  # JSON can spell half a surrogate pair, which no hash, log or page takes
     return kind(value)  # type: ignore[call-arg]
 

@@ -44,19 +44,23 @@ class Locks(RuleBasedStateMachine):
         self.locks = IntervalLocks()
         self.claims: list[Claim] = []  # in the order of their arrival
 
-    def may_hold(self, claim: Claim) -> bool:
-        """No earlier claim that is still there is in the way."""
+    def blockers(self, claim: Claim) -> int:
+        """How many earlier claims that are still there are in the way."""
         earlier = self.claims[: self.claims.index(claim)]
-        return not any(
+        return sum(
             other.extent.overlaps(claim.extent) and (other.exclusive or claim.exclusive) for other in earlier
         )
+
+    def may_hold(self, claim: Claim) -> bool:
+        """Nobody is in the way."""
+        return not self.blockers(claim)
 
     @rule(extent=ranges(), exclusive=st.booleans())
     def acquire(self, extent: Extent, exclusive: bool) -> None:
         lock = self.locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=exclusive, owner=extent)
         claim = Claim(extent, exclusive, lock)
         self.claims.append(claim)
-        assert lock.held == self.may_hold(claim)
+        assert lock.blockers == self.blockers(claim)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())

@@ -149,8 +149,8 @@ def test_any_bytes_give_frames_or_a_protocol_error(data: bytes) -> None:
 @given(
     fields=FIELDS,
     version=st.sampled_from([0, 1, 1, 1, 2, 255]),
-    type_=st.integers(0, 255),
-    size=st.one_of(st.integers(0, 40), st.integers(0, 2**32 - 1)),
+    type_=st.sampled_from(FrameType) | st.integers(0, 255),
+    size=st.one_of(st.just(0), st.integers(0, 40), st.integers(0, 2**32 - 1)),
     payload=st.binary(max_size=40),
     right=st.booleans(),
 )
@@ -172,6 +172,19 @@ def test_any_header_with_a_right_checksum_gives_a_frame_or_a_protocol_error(
     else:
         with pytest.raises(RemoteProtocolError):
             receiver.next_frame()
+
+
+def test_an_empty_payload_has_a_checksum_too() -> None:
+    fields = {
+        "type": FrameType.PING,
+        "code": 0,
+        "request_id": 0,
+        "epoch": 0,
+        "offset_bytes": 0,
+        "length_bytes": 0,
+    }
+    with pytest.raises(RemoteProtocolError, match="wrong checksum"):
+        decoder(checksummed({**fields, "stable": 0, "version": 1, "digest": 0, "size": 0})).next_frame()
 
 
 def test_a_stranger_cannot_make_us_buffer_much() -> None:

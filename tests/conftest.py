@@ -1,6 +1,7 @@
 """What holds for the whole run: nothing is left running at its end."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 import pytest
 
 MARK: Final = "PYJIVA_TEST_RUN"
+END_S: Final = 5.0  # for what was told to end and has not quite
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,8 +24,10 @@ def _nothing_is_left_running() -> Iterator[None]:
     os.environ[MARK] = mark.partition("=")[2]
     yield
     del os.environ[MARK]
-    left = [f"{pid} {command}" for pid, command in processes_with(mark) if pid != os.getpid()]
-    assert not left, f"left running: {left}"
+    deadline = time.monotonic() + END_S
+    while left := [f"{pid} {command}" for pid, command in processes_with(mark) if pid != os.getpid()]:
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.05)  # between two looks at processes that are ending
 
 
 def processes_with(mark: str) -> Iterator[tuple[int, str]]:

@@ -21,13 +21,15 @@ import attrs
 
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.units import MIB
+from pyjiva.recycled import RecycledBuffers
+from pyjiva.units import KIB, MIB
 
 __all__ = ["Buffer", "DataFile", "SparseFile", "storage_error"]
 
 Buffer = bytes | bytearray | memoryview
 
 IOV_MAX: Final = 1024  # Linux' limit on the buffers of one pwritev (UIO_MAXIOV)
+RECYCLED_BYTES_MIN: Final = 64 * KIB  # a smaller buffer is made faster than it is looked for
 PUNCH_BYTES_MAX: Final = 256 * MIB  # a punch holds the inode's lock, and every write waits for it meanwhile
 ZEROS: Final = bytes(MIB)
 FALLOC_FL_KEEP_SIZE: Final = 0x01
@@ -92,6 +94,8 @@ class SparseFile:  # hot
     _fd: int
     _name: str
     """For messages."""
+    _large: RecycledBuffers = attrs.field(factory=RecycledBuffers, init=False)
+    """For `read_nowait` alone, which one task calls; `read` may run in many threads."""
     _has_nowait: bool = attrs.field(default=True, init=False)
     _has_punch: bool = attrs.field(default=True, init=False)
 
@@ -99,7 +103,11 @@ class SparseFile:  # hot
         """See DataFile.  One preadv: a range that is only partly in memory is left to `read` whole."""
         if not self._has_nowait:
             return None
-        data = bytearray(length_bytes)
+        data: bytearray | memoryview
+        if length_bytes < RECYCLED_BYTES_MIN:
+            data = bytearray(length_bytes)
+        else:
+            data = self._large.take(length_bytes)
         try:
             count = os.preadv(self._fd, (data,), offset_bytes, os.RWF_NOWAIT)
         except BlockingIOError:

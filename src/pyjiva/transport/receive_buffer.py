@@ -5,14 +5,16 @@ The shell receives into `tail()`, then says how much came by `received()`.  A pa
 
 A view may be held long after it was taken: write data lives in it until the last replica has answered.  So
 a region that was given out is never received into again: when the buffer's tail gets short, the bytes not
-yet taken move to a new buffer, and the old one is freed by its last view.  When nothing was given out since
-the buffer was last empty (a stream of small requests: all reads), it is simply rewound.
+yet taken move to a new buffer, and the old one is free when its last view is gone (`recycled`).  When
+nothing was given out since the buffer was last empty (a stream of small requests: all reads), it is simply
+rewound.
 """
 
 from typing import Final
 
 import attrs
 
+from pyjiva.recycled import RecycledBuffers
 from pyjiva.units import KIB, MIB
 
 __all__ = ["RECEIVE_BYTES_MAX", "RECEIVE_BYTES_MIN", "ReceiveBuffer"]
@@ -33,6 +35,7 @@ class ReceiveBuffer:  # hot
     _start: int = attrs.field(init=False, default=0)
     _end: int = attrs.field(init=False, default=0)
     _given_out: bool = attrs.field(init=False, default=False)
+    _large: RecycledBuffers = attrs.field(init=False, factory=RecycledBuffers)
 
     def __len__(self) -> int:
         """How many bytes wait to be parsed."""
@@ -54,7 +57,7 @@ class ReceiveBuffer:  # hot
         waiting = len(self)
         # A stream that carries data gets large buffers, one that carries only headers keeps the small one.
         size = RECEIVE_BYTES_MAX if self._given_out else RECEIVE_BYTES_MIN
-        view = memoryview(bytearray(max(size, waiting + room_bytes)))
+        view = self._large.take(max(size, waiting + room_bytes))
         view[:waiting] = self._view[self._start : self._end]
         self._view, self._start, self._end, self._given_out = view, 0, waiting, False
 

@@ -1,4 +1,4 @@
-"""What a batched stream offers: a socket's (`stream_io`), or one of a simulated network's (`testing`).  Pure."""
+"""What a batched stream offers: a socket's (`stream_io`), or a simulated network's (`testing`).  Pure."""
 
 from typing import Protocol
 

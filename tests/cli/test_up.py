@@ -1,11 +1,14 @@
 """`pyjiva up` over small programs that pretend to be the daemons."""
 
+import ast
+import json
 import os
+import resource
+import select
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,19 +23,22 @@ sys.stdin.read()
 CONTROLLER = """
 import sys, signal
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-portal = sys.argv[sys.argv.index("--portal") + 1].replace(":0", ":4711")
-print(f"ready volume=x iqn=iqn.x portal={portal} lun=0 api=http://127.0.0.1:4712 replicas=3", flush=True)
+portal, api = (sys.argv[sys.argv.index(option) + 1] for option in ("--portal", "--api"))
+print("something else", flush=True)
+print(f"ready volume=x iqn=iqn.x portal={portal} lun=0 api=http://{api} replicas=3", flush=True)
 sys.stdin.read()
 """
 MAIN = """
-import sys, trio
+import sys
 from functools import partial
 from pathlib import Path
 from pyjiva.cli.daemon import Address, run_daemon
 from pyjiva.cli.up import Commands, UpOptions, run_up
-data, controller, replica, portal = sys.argv[1:5]
-options = UpOptions("demo", 1 << 20, 512, 3, Path(data), Address.parse(portal), Address("127.0.0.1", 0))
-commands = Commands((sys.executable, controller), (sys.executable, replica), stop_s=3)
+from pyjiva.supervisor import VolumeRequest
+data, controller, replica, stop_s, replicas = sys.argv[1:6]
+volume = VolumeRequest("demo", 1 << 20, 512, int(replicas))
+options = UpOptions(volume, Path(data), Address("127.0.0.1", 0), Address("127.0.0.1", 0))
+commands = Commands((sys.executable, controller), (sys.executable, replica), float(stop_s))
 sys.exit(run_daemon("pyjiva", partial(run_up, options, commands)))
 """
 
@@ -45,19 +51,15 @@ def up(tmp_path: Path) -> Iterator[Up]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(
-        *,
-        controller: str = CONTROLLER,
-        replica: str = REPLICA,
-        portal: str = "127.0.0.1:0",
-        data: str = "data",
+        *, controller: str = CONTROLLER, replica: str = REPLICA, stop_s: float = 10, replicas: int = 3
     ) -> "subprocess.Popen[str]":
         files = {"main.py": MAIN, "controller.py": controller, "replica.py": replica}
         for name, text in files.items():
-            (tmp_path / name).write_text(textwrap.dedent(text))
+            (tmp_path / name).write_text(text)
         process = subprocess.Popen(
             [
-                *(sys.executable, str(tmp_path / "main.py"), str(tmp_path / data)),
-                *(str(tmp_path / "controller.py"), str(tmp_path / "replica.py"), portal),
+                *(sys.executable, str(tmp_path / "main.py"), str(tmp_path / "data")),
+                *(str(tmp_path / "controller.py"), str(tmp_path / "replica.py"), str(stop_s), str(replicas)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -87,6 +89,11 @@ def children(process: "subprocess.Popen[str]") -> list[int]:
     return [int(word) for task in tasks for word in task.read_text().split()]
 
 
+def command_line(pid: int) -> bytes:
+    """Of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def wait_until(condition: Callable[[], Any]) -> None:
     """Within 20 s."""
     deadline = time.monotonic() + 20
@@ -96,20 +103,50 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 def line_of(process: "subprocess.Popen[str]") -> str:
-    """The next line of its standard output."""
+    """The next line of its standard output, within 20 s."""
     assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 20)[0], "it prints nothing"
     return process.stdout.readline()
 
 
+def read_errors_until(process: "subprocess.Popen[str]", words: str) -> None:
+    """Read its standard error until a line has `words`."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it ended and never said {words!r}")
+
+
+def fields(line: str) -> dict[str, str]:
+    """Of a ready line."""
+    return dict(field.split("=", 1) for field in line.split()[1:])
+
+
+def description(tmp_path: Path) -> dict[str, Any]:
+    """volume.json."""
+    found: dict[str, Any] = json.loads((tmp_path / "data" / "demo" / "volume.json").read_bytes())
+    return found
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_one_ready_line_then_a_clean_end(up: Up, number: signal.Signals) -> None:
+def test_one_ready_line_then_a_clean_end(up: Up, number: signal.Signals, tmp_path: Path) -> None:
     process = up()
-    assert line_of(process).startswith("ready volume=x ")
+    line = line_of(process)
+    assert line.startswith("ready volume=x ")
+    assert description(tmp_path)["born"] is True
     code, out, err = end(process, number)
     assert (code, out) == (0, "")
-    assert "iscsiadm -m discovery -t sendtargets -p 127.0.0.1:4711" in err
-    assert "qemu-img info iscsi://127.0.0.1:4711/iqn.x/0" in err
-    assert "iscsi-inq iscsi://127.0.0.1:4711/iqn.x/0" in err
+    portal, api = fields(line)["portal"], fields(line)["api"]
+    for command in (
+        f"iscsiadm -m discovery -t sendtargets -p {portal}",
+        f"iscsiadm -m node -T iqn.x -p {portal} --login",
+        f"qemu-img info iscsi://{portal}/iqn.x/0",
+        f"iscsi-ls -s iscsi://{portal}",
+        f"iscsi-inq iscsi://{portal}/iqn.x/0",
+        f"pyjiva status --api {api}",
+    ):
+        assert f"  {command}\n" in err
 
 
 def test_a_child_that_dies_is_started_again_and_only_one_line_is_printed(up: Up) -> None:
@@ -121,41 +158,101 @@ def test_a_child_that_dies_is_started_again_and_only_one_line_is_printed(up: Up)
     wait_until(lambda: len(children(process)) == 4 and not set(children(process)) & set(before))
     code, out, err = end(process)
     assert (code, out) == (0, "")
-    assert "controller ended with exit code -9: starting it again" in err
+    assert "pyjiva: controller was ended by SIGKILL: starting it again\n" in err
 
 
-def test_the_ports_of_the_first_ready_line_are_kept(up: Up, tmp_path: Path) -> None:
-    """The initiators know them."""
-    portals = tmp_path / "portals"
-    process = up(
-        controller=f"import sys\nopen({str(portals)!r}, 'a').write(repr(sys.argv) + '\\n')\n" + CONTROLLER
-    )
+def test_everything_is_the_same_in_a_second_life(up: Up, tmp_path: Path) -> None:
+    """The ports above all: initiators know them.  And blank replicas are not served any more."""
+    calls = tmp_path / "calls"
+    note = f"import sys\nopen({str(calls)!r}, 'a').write(repr(sys.argv) + '\\n')\n"
+    process = up(controller=note + CONTROLLER)
     line_of(process)
-    first = set(children(process))
-    for pid in first:
+    for pid in children(process):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(portals.read_text().splitlines()) == 2)
-    again = portals.read_text().splitlines()[1]
-    assert "'127.0.0.1:4711'" in again
-    assert "'127.0.0.1:4712'" in again
-    assert "--new-volume" not in again  # it was ready once
+    wait_until(lambda: len(calls.read_text().splitlines()) == 2)
+    first, second = map(ast.literal_eval, calls.read_text().splitlines())
+    assert first[-1] == "--new-volume"
+    assert second == first[:-1]
+    assert "127.0.0.1:0" not in first
     end(process)
+    kept = description(tmp_path)
+    process = up()
+    line_of(process)
+    end(process)
+    assert description(tmp_path) == kept
+
+
+def test_a_kept_port_that_was_taken_is_replaced_and_the_others_stay(up: Up, tmp_path: Path) -> None:
+    process = up()
+    line_of(process)
+    end(process)
+    before = description(tmp_path)["data_ports"]
+    with socket.create_server(("127.0.0.1", before[0])):
+        process = up()
+        line_of(process)
+        end(process)
+    after = description(tmp_path)["data_ports"]
+    assert after[0] != before[0]
+    assert after[1:] == before[1:]
+    assert len({*after, *description(tmp_path)["health_ports"]}) == 6
+
+
+def test_two_at_once_never_share_a_port(up: Up, tmp_path: Path) -> None:
+    """Also while no child listens: these never do."""
+    ports: list[int] = []
+    for name in ("data", "other"):
+        process = up()
+        line_of(process)
+        ports += description(tmp_path)["data_ports"] + description(tmp_path)["health_ports"]
+        if name == "data":
+            (tmp_path / "data").rename(tmp_path / "moved")  # it goes on where it is; the next makes its own
+    assert len(set(ports)) == 12
 
 
 def test_an_impossible_configuration_ends_everything(up: Up) -> None:
-    process = up(replica="import sys\nprint('pyjiva-replica: no', file=sys.stderr)\nsys.exit(2)\n")
-    _, err = process.communicate(timeout=30)
+    process = up(
+        replica="import sys\nprint('pyjiva-replica: no', file=sys.stderr)\nsys.exit(2)\n", replicas=1
+    )
+    err = process.communicate(timeout=30)[1]
     assert process.returncode == 2
-    assert "pyjiva-replica: no" in err
+    own = [line for line in err.splitlines() if line.startswith("pyjiva: replica")]
+    assert own == ["pyjiva: replica-1 ended with exit code 2: stopping"]
+    assert err.count("pyjiva-replica: no") == 1
+
+
+def test_a_replica_that_cannot_come_back_does_not_end_the_others(up: Up, tmp_path: Path) -> None:
+    """It did live: its disk has failed, or its port was taken while it was away."""
+    broken = tmp_path / "broken"
+    check = f"import os, sys\nif os.path.exists({str(broken)!r}): sys.exit(2)\n"
+    process = up(replica=check + REPLICA, replicas=1)
+    line_of(process)
+    broken.touch()
+    (replica,) = [pid for pid in children(process) if b"--replica-id" in command_line(pid)]
+    os.kill(replica, signal.SIGKILL)
+    read_errors_until(process, "replica-1 ended with exit code 2: starting it again")
+    broken.unlink()
+    wait_until(lambda: len(children(process)) == 2)
+    assert end(process)[0] == 0
+
+
+def test_one_that_cannot_be_started_is_tried_again(up: Up, tmp_path: Path) -> None:
+    process = up()
+    line_of(process)
+    limit = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limit[1]))  # no descriptor for another pipe
+    os.kill(children(process)[0], signal.SIGKILL)
+    read_errors_until(process, "cannot be started")
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limit)
+    wait_until(lambda: len(children(process)) == 4)
+    assert end(process)[0] == 0
 
 
 def test_one_that_ignores_the_signal_is_killed(up: Up) -> None:
-    stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    process = up(replica=stubborn + "import time\nwhile True: time.sleep(1)\n")
+    process = up(controller=CONTROLLER.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN"), stop_s=0.2)
     line_of(process)
     code, _, err = end(process)
     assert code == 0
-    assert "does not stop: killed" in err
+    assert "pyjiva: controller does not stop: killed\n" in err
 
 
 def test_the_children_end_when_it_is_killed(up: Up) -> None:
@@ -168,16 +265,6 @@ def test_the_children_end_when_it_is_killed(up: Up) -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in alive))
 
 
-def test_a_busy_portal_is_one_line_and_exit_code_2(up: Up) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        process = up(portal=f"127.0.0.1:{busy.getsockname()[1]}")
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == 2
-    assert out == ""
-    assert err.startswith("pyjiva: cannot listen on 127.0.0.1:")
-    assert err.count("\n") == 1
-
-
 def test_a_second_one_on_the_same_data_is_refused(up: Up) -> None:
     process = up()
     line_of(process)
@@ -188,19 +275,23 @@ def test_a_second_one_on_the_same_data_is_refused(up: Up) -> None:
     assert end(process)[0] == 0
 
 
-def test_a_full_disk_is_one_line_and_exit_code_2(up: Up, tmp_path: Path) -> None:
-    """A file system without a free byte."""
-    (tmp_path / "full").mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=2", "none", str(tmp_path / "full")],
-        capture_output=True,
-    ).returncode:
-        pytest.skip("mounting needs root")
-    try:
-        process = up(data="full")
-        _, err = process.communicate(timeout=30)
-    finally:
-        subprocess.run(["umount", str(tmp_path / "full")], check=True)
-    assert process.returncode == 2
-    assert err.startswith("pyjiva: ")
-    assert err.count("\n") == 1
+def test_it_goes_on_when_nobody_reads_it_any_more(up: Up) -> None:
+    """`pyjiva up | head -1`, and then not even that."""
+    process = up()
+    assert process.stdout is not None
+    process.stdout.close()
+    read_errors_until(process, "Ctrl-C")
+    assert process.stderr is not None
+    process.stderr.close()
+    for pid in (before := children(process)):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(children(process)) == 4 and not set(children(process)) & set(before))
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def test_two_replicas_come_with_a_note(up: Up) -> None:
+    process = up(replicas=2)
+    line_of(process)
+    err = end(process)[2]
+    assert err.count("pyjiva: note: of two replicas both are a majority") == 1

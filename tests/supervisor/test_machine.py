@@ -1,5 +1,7 @@
 """Which child runs when: every state and event, back-off, and the order of the end."""
 
+import itertools
+import math
 from typing import Any
 
 import pytest
@@ -11,13 +13,16 @@ from pyjiva.supervisor.machine import (
     BACK_OFF_S_MAX,
     BACK_OFF_S_MIN,
     HEALTHY_S,
+    NEXT_STATE,
     STOP_S,
+    Child,
     ChildExited,
     ChildState,
     Effect,
     Finished,
     Kill,
     Start,
+    Step,
     StopRequested,
     Supervisor,
     Terminate,
@@ -122,6 +127,62 @@ def test_one_that_does_not_stop_is_killed() -> None:
     supervisor.apply(StopRequested(0))
     assert supervisor.apply(Tick(STOP_S - 0.1)) == []
     assert supervisor.apply(Tick(STOP_S)) == [Kill("controller")]
+
+
+def test_every_pair_of_the_table_and_no_other() -> None:
+    """A pair that is absent is refused and changes nothing."""
+    for state, step in itertools.product(ChildState, Step):
+        child = Child("only", 0, state)
+        if (state, step) in NEXT_STATE:
+            child.step(step)
+            assert child.state is NEXT_STATE[state, step]
+        else:
+            with pytest.raises(LocalProtocolError):
+                child.step(step)
+            assert child.state is state
+
+
+def test_from_every_state_but_the_last_there_is_a_way_to_it() -> None:
+    for state in ChildState:
+        reached = {state}
+        for _ in ChildState:
+            reached |= {after for (before, _), after in NEXT_STATE.items() if before in reached}
+        assert ChildState.ENDED in reached
+
+
+def test_it_says_when_it_wants_to_be_asked_again() -> None:
+    """The shell sleeps until then."""
+    supervisor = started()
+    assert supervisor.next_tick_s == math.inf
+    supervisor.apply(ChildExited("replica-1", 1, 5.0))
+    assert supervisor.next_tick_s == 5.0 + BACK_OFF_S_MIN
+    supervisor.apply(StopRequested(5.1))
+    assert supervisor.next_tick_s == 5.1 + STOP_S
+    supervisor.apply(Tick(5.1 + STOP_S))
+    assert supervisor.next_tick_s == pytest.approx(5.1 + 2 * STOP_S)  # killed again, should that be needed
+
+
+@pytest.mark.parametrize(
+    ("starts", "lived_s", "stops"),
+    [(1, 0.5, True), (1, HEALTHY_S, False), (2, 0.5, False)],
+    ids=["at once", "after a healthy minute", "in its second life"],
+)
+def test_only_a_child_that_never_lived_can_say_that_it_cannot(
+    starts: int, lived_s: float, stops: bool
+) -> None:
+    """Later the same code is a death like any other: one broken replica must not end the volume."""
+    supervisor = started()
+    supervisor.children["replica-2"].starts = starts
+    supervisor.apply(ChildExited("replica-2", 2, lived_s))
+    assert supervisor.stopping is stops
+
+
+def test_the_first_reason_to_stop_gives_the_exit_code() -> None:
+    supervisor = Supervisor([("only", 0)])
+    supervisor.apply(Tick(0))
+    supervisor.apply(StopRequested(1, code=2))
+    supervisor.apply(StopRequested(2))
+    assert supervisor.apply(ChildExited("only", 0, 3)) == [Finished(2)]
 
 
 def test_an_impossible_configuration_stops_everything_with_its_code() -> None:

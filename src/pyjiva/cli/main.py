@@ -1,4 +1,4 @@
-"""`pyjiva`: the table of commands."""
+"""`pyjiva`: the table of commands, and how a wrong command line ends."""
 
 import importlib
 import sys
@@ -29,11 +29,26 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, invoke_without_command=True)
 @click.version_option(__version__, prog_name="pyjiva")
-def main() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Replicated block storage over iSCSI."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main() -> None:
+    """Run one command; a wrong command line is one line on standard error and exit code 2."""
+    try:
+        # The commands exit by themselves; what comes back is the exit code of --help and --version.
+        sys.exit(commands.main(prog_name="pyjiva", standalone_mode=False))
+    except click.ClickException as error:
+        print(f"pyjiva: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

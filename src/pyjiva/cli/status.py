@@ -2,12 +2,13 @@
 
 import json
 import sys
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pyjiva.units import format_size
 
@@ -15,7 +16,7 @@ __all__ = ["command", "render"]
 
 TIMEOUT_S: Final = 5.0
 EXIT_UNREACHABLE: Final = 1
-PIPE_COLUMNS: Final = 1000
+PIPE_COLUMNS: Final = 1000  # a pipe has no width: every cell gets the room that it needs
 #: State of the volume → exit code.
 EXIT_CODES: Final[dict[str, int]] = {"healthy": 0, "degraded": 3, "parked": 4}
 
@@ -38,41 +39,62 @@ def command(api: str, as_json: bool) -> None:
     if "://" not in api:
         api = f"http://{api}"
     try:
-        answer = httpx.get(f"{api.rstrip('/')}/v1/volume", timeout=TIMEOUT_S)
+        # No proxy of the environment: it stands between here and the world, not before a controller.
+        answer = httpx.get(f"{api.rstrip('/')}/v1/volume", timeout=TIMEOUT_S, trust_env=False)
         answer.raise_for_status()
         status = answer.json()
         code = EXIT_CODES[status["state"]]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-        print(f"pyjiva: no volume answers at {api}: {error or type(error).__name__}", file=sys.stderr)
-        sys.exit(EXIT_UNREACHABLE)
-    if as_json:
-        print(json.dumps(status, indent=2))
-    else:
-        # A pipe has no width: every cell gets the room that it needs.
-        render(status, Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS))
+        # The width is that of the terminal, unless there is none.
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+        with console.capture() as capture:
+            render(status, console)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        _give_up(api, str(error) or type(error).__name__)
+    except (ValueError, KeyError, TypeError):
+        _give_up(api, "the answer is not a volume's status")
+    print(json.dumps(status, indent=2) if as_json else capture.get(), end="\n" if as_json else "")
     sys.exit(code)
 
 
+def _give_up(api: str, reason: str) -> NoReturn:
+    print(f"pyjiva: no volume answers at {api}: {' '.join(reason.split())}", file=sys.stderr)
+    sys.exit(EXIT_UNREACHABLE)
+
+
 def render(status: dict[str, Any], console: Console) -> None:
-    """Print `status` (the API's answer) as tables."""
-    size = f"{format_size(status['size_bytes'])} in blocks of {status['block_size_bytes']}"
-    console.print(f"[bold]{status['name']}[/bold]  {size}  [bold]{status['state']}[/bold]", soft_wrap=True)
+    """Print `status` (the API's answer) as tables.  Raises KeyError, TypeError, ValueError: it is not one."""
+    size = f"{format_size(status['size_bytes'])} in blocks of {status['block_size_bytes']} bytes"
+    _print_line(console, f"{status['name']}  {size}  {status['state']}", style="bold")
     if status["reason"]:
-        console.print(f"  {status['reason']}", soft_wrap=True, markup=False)
-    console.print(f"  {status['iqn']} at {', '.join(status['portals'])}", soft_wrap=True, markup=False)
-    replicas = Table("replica", "mode", "address", "directory", "why", box=None, pad_edge=False)
+        _print_line(console, f"  {status['reason']}")
+    _print_line(console, f"  {status['iqn']} at {', '.join(status['portals'])}")
+    replicas = _table("replica", "mode", "address", "directory")
     for replica in status["replicas"]:
         mode = replica["mode"]
         if replica["progress"] is not None:
             mode += f" {100 * replica['progress']:.0f} %"
-        replicas.add_row(
-            str(replica["id"]), mode, replica["address"], replica["directory"], replica["reason"]
-        )
-    sessions = Table("initiator", "from", "for", box=None, pad_edge=False)
-    for session in status["sessions"]:
-        sessions.add_row(session["initiator"], session["address"], f"{session['connected_s']:.0f} s")
+        replicas.add_row(*map(Text, (str(replica["id"]), mode, replica["address"], replica["directory"])))
     console.print(replicas)
+    for replica in status["replicas"]:
+        if replica["reason"] not in status["reason"]:  # the volume's reason names the first of them
+            _print_line(console, f"  replica {replica['id']}: {replica['reason']}")
+    sessions = _table("initiator", "from", "for")
+    for session in status["sessions"]:
+        connected = f"{session['connected_s']:.0f} s"
+        sessions.add_row(*map(Text, (session["initiator"], session["address"], connected)))
     if status["sessions"]:
         console.print(sessions)
     else:
-        console.print("no initiator is logged in")
+        _print_line(console, "no initiator is logged in")
+
+
+def _print_line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)  # the terminal breaks it: it can be copied whole
+
+
+def _table(*names: str) -> Table:
+    """Cells that do not fit go on in the next line: an end that is cut off is what tells replicas apart."""
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=False)
+    return table

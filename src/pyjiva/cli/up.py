@@ -1,56 +1,42 @@
 """`pyjiva up`: a replicated volume on one machine, from one command.
 
-The shell around `supervisor.Supervisor`: starts the children, waits for them, and holds the write ends of
-their standard inputs, so that they stop when this process is gone, however it went.
+Wires `supervisor` to the two daemons: their command lines, the ports that they listen on, and what people are
+told.
 """
 
+import contextlib
 import functools
 import os
-import signal
-import socket
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final, TextIO
 
 import attrs
 import click
-import trio
 
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
-from pyjiva.errors import ConfigError
-from pyjiva.supervisor import VolumeDirectory
-from pyjiva.supervisor.machine import (
-    STOP_S,
-    ChildExited,
-    Effect,
-    Event,
-    Finished,
-    Kill,
-    Start,
-    StopRequested,
-    Supervisor,
-    Terminate,
-    Tick,
-)
+from pyjiva.errors import StorageError
+from pyjiva.supervisor import Children, HeldPorts, Supervisor, VolumeDirectory, VolumeRequest
+from pyjiva.supervisor.machine import EXIT_CONFIG, STOP_S
 
 __all__ = ["Commands", "UpOptions", "command", "run_up"]
 
-TICK_S: Final = 0.1
-FIRST_PORT: Final = 9502
-LAST_PORT: Final = 9999
+LOOPBACK: Final = "127.0.0.1"
+REPLICA_PORTS: Final = range(9502, 10000)  # below the kernel's own choices (ip_local_port_range)
 CONTROLLER: Final = "controller"
+# -P: a file `click.py` in the directory where the operator stands is not ours to run.
+PYTHON: Final = (sys.executable, "-P", "-m")
+# Stopping goes by rank: the controller first, see `supervisor.machine`.
+CONTROLLER_RANK: Final = 0
+REPLICA_RANK: Final = 1
 
 
 @attrs.frozen
 class UpOptions:
     """What the operator asked for."""
 
-    name: str
-    size_bytes: int
-    block_size_bytes: int
-    replicas: int
+    volume: VolumeRequest
     data: Path
     portal: Address
     api: Address
@@ -58,12 +44,11 @@ class UpOptions:
 
 @attrs.frozen
 class Commands:
-    """The programs that are started; tests put their own here."""
+    """The programs that are started, and how long they may take to stop; tests put their own here."""
 
-    controller: Sequence[str] = (sys.executable, "-m", "pyjiva.cli.controller")
-    replica: Sequence[str] = (sys.executable, "-m", "pyjiva.cli.replica")
+    controller: Sequence[str] = (*PYTHON, "pyjiva.cli.controller")
+    replica: Sequence[str] = (*PYTHON, "pyjiva.cli.replica")
     stop_s: float = STOP_S
-    """How long each may take to stop."""
 
 
 @click.command("up")
@@ -85,9 +70,18 @@ class Commands:
 def command(
     name: str, size: int, replicas: int, data: Path, portal: Address, api: Address, block_size: int
 ) -> None:
-    """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back."""
-    options = UpOptions(name, size, block_size, replicas, data, portal, api)
-    sys.exit(run_daemon("pyjiva", functools.partial(run_up, options)))
+    """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
+
+    Exit code: 0 after Ctrl-C or SIGTERM, 2 when it cannot be, with the reason in one line.
+    """
+
+    data = data.absolute()  # what status says of it is for people who stand elsewhere
+
+    async def run() -> int:
+        return await run_up(UpOptions(VolumeRequest(name, size, block_size, replicas), data, portal, api))
+
+    _open_standard_descriptors()
+    sys.exit(run_daemon("pyjiva", run))
 
 
 async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
@@ -95,194 +89,128 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
 
     Raises ConfigError, StorageError: it cannot be, or not here; nothing was started.
     """
-    directory = VolumeDirectory.open_or_create(
-        options.data,
-        options.name,
-        size_bytes=options.size_bytes,
-        block_size_bytes=options.block_size_bytes,
-        replicas=options.replicas,
-    )
-    try:
-        for address in (options.portal, options.api):
-            _check_free(address)
-        _choose_ports(directory, taken={options.portal.port, options.api.port})
-        if options.replicas == 2:
+    with contextlib.ExitStack() as stack:
+        open_directory = functools.partial(VolumeDirectory.open_or_create, options.data, options.volume)
+        held = stack.enter_context(HeldPorts())
+        # A busy port must not leave a new directory behind; of one that is in use, that is what to say.
+        exists = VolumeDirectory.exists(options.data, options.volume.name)
+        directory = stack.enter_context(open_directory()) if exists else None
+        portal, api = (
+            Address(address.host, held.hold(address.host, address.port))
+            for address in (options.portal, options.api)
+        )
+        directory = directory or stack.enter_context(open_directory())
+        _choose_replica_ports(directory, held)
+        if options.volume.replicas == 2:
             _say("note: of two replicas both are a majority: while one is down, I/O waits for it")
-        return await Shell(options, directory, commands or Commands()).run()
-    finally:
-        directory.close()
+        return await UpVolume(directory, portal, api, commands or Commands()).run()
+
+
+def _choose_replica_ports(directory: VolumeDirectory, held: HeldPorts) -> None:
+    """Give every replica its ports: those of the last time where they are still free."""
+    volume = directory.description
+    kept = [*volume.data_ports, *volume.health_ports]
+    # All that are kept first: none of them is free for another replica.
+    ports = [port if port and held.try_hold(LOOPBACK, port) else 0 for port in kept]
+    ports = [port or held.hold_first_free(LOOPBACK, REPLICA_PORTS) for port in ports]
+    directory.change(data_ports=tuple(ports[: volume.replicas]), health_ports=tuple(ports[volume.replicas :]))
 
 
 @attrs.define(eq=False)
-class Shell:
-    """Runs the supervisor's effects."""
+class UpVolume:
+    """One volume's children: their command lines, and what comes of the controller's ready line."""
 
-    options: UpOptions
     directory: VolumeDirectory
+    portal: Address
+    api: Address
     commands: Commands
-    _supervisor: Supervisor = attrs.field(init=False)
-    _processes: dict[str, trio.Process] = attrs.field(factory=dict, init=False)
-    _nursery: trio.Nursery = attrs.field(init=False)
-    _ready: Mapping[str, str] | None = attrs.field(default=None, init=False)
-    """The fields of the first ready line."""
-    _code: int = attrs.field(default=0, init=False)
+    _children: Children = attrs.field(init=False)
+    _is_ready: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        ranks = [(f"replica-{i}", 1) for i in range(1, self.options.replicas + 1)]
-        self._supervisor = Supervisor([*ranks, (CONTROLLER, 0)], self.commands.stop_s)
+        numbers = range(1, self.directory.description.replicas + 1)
+        ranks = [*((f"replica-{number}", REPLICA_RANK) for number in numbers), (CONTROLLER, CONTROLLER_RANK)]
+        supervisor = Supervisor(ranks, self.commands.stop_s)
+        self._children = Children(supervisor, self._command_of, self._on_line, _say)
 
     async def run(self) -> int:
-        """Until everything has ended."""
-        async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._wait_for_signals)
-            while True:
-                self._apply(Tick(trio.current_time()))
-                await trio.sleep(TICK_S)
-        return self._code
+        """Until everything has ended; the exit code."""
+        return await self._children.run()
 
-    async def _wait_for_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                self._apply(StopRequested(trio.current_time()))
-
-    def _apply(self, event: Event) -> None:
-        for effect in self._supervisor.apply(event):
-            self._carry_out(effect)
-
-    def _carry_out(self, effect: Effect) -> None:
-        match effect:
-            case Start(name):
-                self._nursery.start_soon(self._run_child, name)
-            case Terminate(name):
-                if name in self._processes:
-                    self._processes[name].terminate()
-            case Kill(name):
-                _say(f"{name} does not stop: killed")
-                if name in self._processes:
-                    self._processes[name].kill()
-            case Finished(code):
-                self._code = code
-                self._nursery.cancel_scope.cancel()
-            case _:
-                assert_never(effect)
-
-    async def _run_child(self, name: str) -> None:
-        """One life of one child."""
-        held, given = os.pipe2(os.O_CLOEXEC)[::-1]
+    def _on_line(self, name: str, line: str) -> None:
+        """Relay the first ready line, once the volume is known to hold data."""
+        if self._is_ready or name != CONTROLLER or not line.startswith("ready "):
+            return
         try:
-            process = await trio.lowlevel.open_process(
-                self._arguments(name),
-                stdin=given,
-                stdout=subprocess.PIPE if name == CONTROLLER else subprocess.DEVNULL,
-                start_new_session=True,  # the terminal's Ctrl-C is for us alone
-            )
-        finally:
-            os.close(given)
-        self._processes[name] = process
-        if self._supervisor.stopping:  # asked to stop while it was being started
-            process.terminate()
-        try:
-            if process.stdout is not None:
-                await self._read_ready(process.stdout)
-            code = await process.wait()
-        finally:
-            os.close(held)
-            del self._processes[name]
-        if not self._supervisor.stopping:
-            _say(f"{name} ended with exit code {code}: {'stopping' if code == 2 else 'starting it again'}")
-        self._apply(ChildExited(name, code, trio.current_time()))
-
-    async def _read_ready(self, stdout: trio.abc.ReceiveStream) -> None:
-        """Take in the controller's lines until it closes its standard output; relay the first ready line."""
-        text = b""
-        async with stdout:
-            async for data in stdout:
-                *lines, text = (text + data).split(b"\n")
-                for line in lines:
-                    if line.startswith(b"ready ") and self._ready is None:
-                        self._became_ready(line.decode())
-
-    def _became_ready(self, line: str) -> None:
-        self._ready = dict(field.partition("=")[::2] for field in line.split()[1:])
-        self.directory.change(born=True)
-        print(line, flush=True)
-        portal, iqn, api = self._ready["portal"], self._ready["iqn"], self._ready["api"]
+            self.directory.change(born=True)
+        except StorageError as error:
+            _say(str(error))
+            self._children.stop(EXIT_CONFIG)
+            return
+        self._is_ready = True
+        _print(line, sys.stdout)
+        ready = dict(field.partition("=")[::2] for field in line.split()[1:])
+        portal, iqn, api = (ready.get(field, "") for field in ("portal", "iqn", "api"))
         url = f"iscsi://{portal}/{iqn}/0"
         _say(
             "use it with one of these:\n"
             f"  iscsiadm -m discovery -t sendtargets -p {portal}\n"
             f"  iscsiadm -m node -T {iqn} -p {portal} --login\n"
             f"  qemu-img info {url}\n"
+            f"  iscsi-ls -s iscsi://{portal}\n"
             f"  iscsi-inq {url}\n"
             f"  pyjiva status --api {api}\n"
             "Ctrl-C stops it; the same command brings it back."
         )
 
-    def _arguments(self, name: str) -> list[str]:
-        """The command line of a child."""
-        directory, volume = self.directory, self.directory.description
+    def _command_of(self, name: str) -> list[str]:
+        volume = self.directory.description
         common = [
             *("--volume", volume.name, "--volume-id", volume.volume_id),
             *("--size", str(volume.size_bytes), "--block-size", str(volume.block_size_bytes)),
-            *("--key-file", str(directory.key_file), "--stop-with-stdin"),
+            *("--key-file", str(self.directory.key_file), "--stop-with-stdin"),
         ]
-        if name != CONTROLLER:
-            number = int(name.rpartition("-")[2])
-            return [
-                *self.commands.replica,
-                *common,
-                *("--replica-id", str(number), "--directory", str(directory.replica_directory(number))),
-                *("--data", f"127.0.0.1:{volume.data_ports[number - 1]}"),
-                *("--health", f"127.0.0.1:{volume.health_ports[number - 1]}"),
-            ]
-        portal, api = str(self.options.portal), str(self.options.api)
-        if self._ready is not None:  # a port that was chosen for us stays the same
-            portal, api = self._ready["portal"], self._ready["api"].removeprefix("http://")
+        if name == CONTROLLER:
+            return [*self.commands.controller, *common, *self._controller_options()]
+        return [*self.commands.replica, *common, *self._replica_options(int(name.rpartition("-")[2]))]
+
+    def _controller_options(self) -> list[str]:
+        volume = self.directory.description
         replicas = [
             part
             for number, port in enumerate(volume.data_ports, 1)
-            for part in ("--replica", f"{number}=127.0.0.1:{port}")
+            for part in ("--replica", f"{number}={LOOPBACK}:{port}")
         ]
         new = [] if volume.born else ["--new-volume"]
-        return [*self.commands.controller, *common, *replicas, "--portal", portal, "--api", api, *new]
+        return [*replicas, "--portal", str(self.portal), "--api", str(self.api), *new]
 
-
-def _check_free(address: Address) -> None:
-    """Raise ConfigError if `address` cannot be listened on: better known before anything is started."""
-    try:
-        with socket.create_server(
-            (address.host, address.port), family=socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        ):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {os.strerror(error.errno or 0)}") from error
-
-
-def _choose_ports(directory: VolumeDirectory, taken: set[int]) -> None:
-    """Give every replica its ports, the same as last time where they are still free."""
-    volume = directory.description
-
-    def choose(kept: int) -> int:
-        candidates: list[int] = [kept, *range(FIRST_PORT, LAST_PORT + 1)]
-        for port in candidates:
-            if port and port not in taken and _is_free(port):
-                taken.add(port)
-                return port
-        raise ConfigError(f"no free port from {FIRST_PORT} to {LAST_PORT} on 127.0.0.1")
-
-    data_ports = tuple(choose(port) for port in volume.data_ports)
-    health_ports = tuple(choose(port) for port in volume.health_ports)
-    directory.change(data_ports=data_ports, health_ports=health_ports)
-
-
-def _is_free(port: int) -> bool:
-    try:
-        _check_free(Address("127.0.0.1", port))
-    except ConfigError:
-        return False
-    return True
+    def _replica_options(self, number: int) -> list[str]:
+        volume = self.directory.description
+        return [
+            *("--replica-id", str(number), "--directory", str(self.directory.replica_directory(number))),
+            *("--data", f"{LOOPBACK}:{volume.data_ports[number - 1]}"),
+            *("--health", f"{LOOPBACK}:{volume.health_ports[number - 1]}"),
+        ]
 
 
 def _say(text: str) -> None:
-    """A line for people."""
-    print(f"pyjiva: {text}", file=sys.stderr, flush=True)
+    """Something for people."""
+    _print(f"pyjiva: {text}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is None:  # it was given to us closed
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:  # whoever read it has gone (`pyjiva up | head -1`): the volume is served all the same
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def _open_standard_descriptors() -> None:
+    """Open what was given to us closed, or the next file to be opened would be taken for it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)

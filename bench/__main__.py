@@ -87,7 +87,8 @@ def main(
     check_driver: bool,
 ) -> None:
     """Measure pyjiva and tgtd under the same loads, in turn."""
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job ignores it
+        signal.signal(number, _stop)
     try:
         parameters = _parameters(SMOKE if smoke else REAL, rounds, seconds, range_text, seed)
         with _directory(work_dir) as directory:

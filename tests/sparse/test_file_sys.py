@@ -270,7 +270,7 @@ def test_file_that_was_cut_short_is_a_read_error(file: SparseFile) -> None:
 
 
 def test_full_disk_is_no_space_and_leaves_other_bytes(file: SparseFile) -> None:
-    """A limit on the file's size stands for a full disk: the kernel takes what fits, then refuses the rest."""
+    """A limit on the file's size stands for a full disk: the kernel takes what fits, refuses the rest."""
     file.write(0, [b"a" * 8192])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))

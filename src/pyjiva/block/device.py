@@ -108,8 +108,7 @@ class Flush:
 
 @attrs.define(eq=False)
 class BlockStatus:
-    """Which parts of the range hold data; the rest are holes (SBC-3 GET LBA STATUS: mapped, deallocated).
-    """
+    """Which parts of the range hold data; the rest are holes (SBC-3 GET LBA STATUS: mapped, deallocated)."""
 
     offset_bytes: int
     length_bytes: int

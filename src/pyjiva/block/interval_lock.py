@@ -96,8 +96,7 @@ class IntervalLocks:  # hot
             lock.blockers += 1
 
     def release(self, lock: Lock) -> Sequence[Lock]:
-        """Give a held lock back; returns the locks that are held from now on because of it, oldest first.
-        """
+        """Give a held lock back; returns the locks that are held from now on because of it, oldest first."""
         assert lock.held
         self._count -= 1
         first = lock.offset_bytes // GRANULE_BYTES

@@ -198,6 +198,10 @@ class MemoryDisk:
         inode = self._names[name]
         return _read(inode, 0, inode.size_bytes)
 
+    def read(self, name: str, offset_bytes: int, length_bytes: int) -> bytes:
+        """A part of a file, as the running machine sees it."""
+        return _read(self._names[name], offset_bytes, length_bytes)
+
     def put(self, name: str, content: bytes) -> None:
         """Make a file with `content`, all stable: what somebody else left here."""
         inode = _Inode(size_bytes=len(content), stable_size_bytes=len(content))
@@ -301,7 +305,7 @@ class MemoryFile:
             self._step("write")
         except (StorageError, PowerCut):
             if disk.is_owner(self._directory):
-                self._change(offset_bytes, data[: disk.random.randint(0, len(data))])
+                self._change(offset_bytes, data[: _whole_sectors(offset_bytes, len(data), disk.random)])
             raise
         self._change(offset_bytes, data)
         if self._inode.dirty and disk.random.random() < WRITE_BACK_CHANCE:
@@ -358,6 +362,14 @@ class MemoryFile:
 
     def _step(self, verb: str) -> None:
         self._directory.disk.step(self._directory, f"{verb} {self._name}")
+
+
+def _whole_sectors(offset_bytes: int, length_bytes: int, random: Random) -> int:
+    """How much of a write that failed happened all the same: it ends where a sector ends, or nowhere."""
+    happened = random.randint(0, length_bytes)
+    return (
+        happened if happened == length_bytes else max(0, happened - (offset_bytes + happened) % SECTOR_BYTES)
+    )
 
 
 def _read(inode: _Inode, offset_bytes: int, length_bytes: int) -> bytes:

@@ -1,8 +1,8 @@
 """A network of memory streams for simulations: delay, loss of connections, partitions, from one `Random`.
 
-A stream keeps its order, as TCP does; streams are not ordered among each other.  While two nodes are cut off from each other
-nothing arrives between them, nobody is told, and what was on its way arrives when the cut ends, unless the connection was
-ended in the meantime.  Not modelled: bandwidth, a full socket.
+A stream keeps its order, as TCP does; streams are not ordered among each other.  While two nodes are cut
+off from each other nothing arrives between them, nobody is told, and what was on its way arrives when the
+cut ends, unless the connection was ended in the meantime.  Not modelled: bandwidth, a full socket.
 """
 
 import collections
@@ -93,9 +93,12 @@ class Network:
     random: Random
     nursery: trio.Nursery
     delay_s_max: float = 0.01
+    late_s_max: float = 0.2
     _servers: dict[str, Serve] = attrs.field(factory=dict, init=False)
     _cuts: dict[tuple[str, str], trio.Event] = attrs.field(factory=dict, init=False)
     """(from, to): set when it is mended."""
+    _frozen: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
+    """Nodes that hear and say nothing, though nothing is closed; set when they thaw."""
     _streams: dict[MemoryStream, None] = attrs.field(factory=dict, init=False)
 
     def listen(self, name: str, serve: Serve | None) -> None:
@@ -116,6 +119,22 @@ class Network:
         for mended in cuts.values():
             mended.set()
 
+    def freeze(self, name: str) -> None:
+        """As if `name`'s process were stopped: what is on its way to it and from it waits until `thaw`."""
+        self._frozen.setdefault(name, trio.Event())
+
+    def thaw(self, name: str) -> None:
+        """Let `name` go on; it finds everything that has come meanwhile."""
+        if name in self._frozen:
+            self._frozen.pop(name).set()
+
+    def _obstacle(self, sender: MemoryStream) -> trio.Event | None:
+        cut = self._cuts.get((sender.here, sender.there))
+        if cut is not None:
+            return cut
+        frozen = [self._frozen[name] for name in (sender.here, sender.there) if name in self._frozen]
+        return frozen[0] if frozen else None
+
     def break_connections(self, name: str) -> None:
         """`name`'s process is gone: its connections end, as far as the peers can hear it."""
         for stream in list(self._streams):
@@ -131,8 +150,10 @@ class Network:
     async def _carry(self, sender: MemoryStream) -> None:
         while sender.outgoing:
             await trio.sleep(self.random.random() * self.delay_s_max)
-            while (mended := self._cuts.get((sender.here, sender.there))) is not None:
+            while (mended := self._obstacle(sender)) is not None:
                 await mended.wait()
+                # Sometimes late enough to meet the frames of a newer connection.
+                await trio.sleep(self.random.random() * self.late_s_max)
             # Everything that has queued up since arrives together, as one receive would find it.
             for _ in range(len(sender.outgoing)):
                 sender.peer.arrive(sender.outgoing[0])
@@ -142,7 +163,8 @@ class Network:
     async def connect(self, here: str, there: str) -> AsyncIterator[MemoryStream]:
         """A connection from `here` to `there`; ends with the block.  Raises OSError, trio.TooSlowError."""
         await trio.sleep(self.random.random() * self.delay_s_max)
-        if (here, there) in self._cuts or (there, here) in self._cuts:
+        cut = (here, there) in self._cuts or (there, here) in self._cuts
+        if cut or here in self._frozen or there in self._frozen:
             await trio.sleep(3)
             raise trio.TooSlowError
         serve = self._servers.get(there)

@@ -1,16 +1,21 @@
-"""A simulated volume: replicas on memory disks, controllers, a network, clients that check what they read, and faults.
+"""A simulated volume: replicas on memory disks, controllers, a network, clients that check what they read,
+and faults.
 
-The real shells and deciders run (`controller.Volume`, `replica.ReplicaDaemon`, `snapshot.Store`), on trio's MockClock, with no
-thread, no file and no socket; under hypothesis one seed gives one run.
+The real shells and deciders run (`controller.Volume`, `replica.ReplicaDaemon`, `snapshot.Store`), on trio's
+MockClock, with no thread, no file and no socket; under hypothesis one seed gives one run.
 
 What is checked:
 
-- every read gives the last acknowledged write of its block, or a later one that was not acknowledged; and what was read
-  once stays (linearizable registers; each block has one client, so its operations do not overlap);
+- every read gives the last acknowledged write of its block, or a later one that was not acknowledged; and
+  what was read once stays (linearizable registers; each block has one client, so its operations do not
+  overlap);
+- whenever a write is acknowledged, every member of the newest record that has not lost power since holds
+  it, and so do at least as many replicas as a write needs copies;
 - when the faults end the volume becomes healthy within HEAL_S, and all replicas hold the same bytes (G4).
 
-What is not checked yet: overlapping operations of several clients, stale reads of a fenced controller (the lease has its own
-issue), bit rot, full disks.
+What is not checked yet: overlapping operations of several clients (one client's own do overlap), stale
+reads of a fenced controller (the lease has its own issue: a controller that is overtaken gets no more
+requests here), bit rot.
 """
 
 import functools
@@ -22,22 +27,21 @@ from typing import Final
 import attrs
 import trio
 
-from pyjiva.block import Flush, Read, Unmap, Write
+from pyjiva.block import Flush, Write
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, VolumeState
+from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
-from pyjiva.testing.memory_file import MemoryDisk
+from pyjiva.snapshot.state import STATE_FILE, decode_state
+from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of
+from pyjiva.testing.memory_file import MemoryDisk, no_fault
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
-from pyjiva.units import KIB
 
 __all__ = ["Faults", "World"]
 
 KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
-BLOCK_BYTES: Final = 512  # what a disk writes whole: a power cut may tear anything larger
-BLOCKS_PER_PAGE: Final = 4  # blocks of different clients share a page
-PAGE_STRIDE_BYTES: Final = 512 * KIB  # so that a rebuild has several chunks to copy, with holes between
 HEAL_S: Final = 120.0
 
 
@@ -50,6 +54,10 @@ class Faults:
     controller_kills: float = 0.3
     cuts: float = 0.4
     broken_connections: float = 0.5
+    stops: float = 0.3
+    disk_errors: float = 0.2
+    blackouts: float = 0.1
+    takeovers: float = 0.15
 
 
 @attrs.define(eq=False)
@@ -70,41 +78,33 @@ class Replica:
 
 
 @attrs.define(eq=False)
-class Register:
-    """What a block may hold, as its client knows."""
-
-    possible: list[bytes]
-    since_flush: list[bytes] = attrs.field(factory=list)
-    """Values that a power cut of all that have it could bring back or leave."""
-
-
-@attrs.define(eq=False)
 class World:
     """See the module."""
 
     seed: int
     replicas: int = 3
-    blocks: int = 24
+    blocks: int = 32
     faults: Faults = Faults()
     random: Random = attrs.field(init=False)
     counts: dict[str, int] = attrs.field(factory=dict, init=False)
     """Faults injected and operations done, by kind."""
     trace: list[str] = attrs.field(factory=list, init=False)
     _machines: dict[int, Replica] = attrs.field(init=False)
-    _registers: list[Register] = attrs.field(init=False)
+    _clients: Clients = attrs.field(init=False)
     _network: Network = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _volume: Volume | None = attrs.field(default=None, init=False)
     _volume_scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _next_controller: trio.Event = attrs.field(factory=trio.Event, init=False)
     _born: bool = attrs.field(default=False, init=False)
     _calm: bool = attrs.field(default=False, init=False)
-    _write_number: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.random = Random(self.seed)
         self._machines = {i: Replica(i, MemoryDisk(Random(self.random.random()))) for i in self._ids}
-        zero = bytes(BLOCK_BYTES)
-        self._registers = [Register([zero], [zero]) for _ in range(self.blocks)]
+        self._clients = Clients(
+            self.blocks, self.random, lambda: self._volume, self._check_copies, self._note
+        )
 
     @property
     def _ids(self) -> range:
@@ -129,8 +129,7 @@ class World:
             nursery.start_soon(self._keep_controller)
             with trio.move_on_after(seconds):
                 async with trio.open_nursery() as playing:
-                    for client in range(4):
-                        playing.start_soon(self._client, range(client, self.blocks, 4))
+                    playing.start_soon(self._clients.run)
                     for kind, rate in attrs.asdict(self.faults).items():
                         if rate:
                             playing.start_soon(self._inject, getattr(self, f"_{kind}"), 10 / rate)
@@ -145,7 +144,12 @@ class World:
 
     async def _run_replica(self, machine: Replica, scope: trio.CancelScope, gone: trio.Event) -> None:
         identity = ReplicaState(VOLUME_ID, machine.id, "world", self.size_bytes, 512)
-        store = Store.open_in(machine.disk.open_directory(), identity, boot_id=f"boot-{machine.boot}")
+        try:
+            store = Store.open_in(machine.disk.open_directory(), identity, boot_id=f"boot-{machine.boot}")
+        except StorageError:  # the disk fails just now
+            machine.disk.kill_process()
+            gone.set()
+            return
         batch = EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
         daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
@@ -185,13 +189,18 @@ class World:
 
     async def _keep_controller(self) -> None:
         while True:
-            with trio.CancelScope() as self._volume_scope:
-                try:
-                    await self._run_controller()
-                except VolumeFenced:
-                    self._note("fenced")
-            self._volume = None
+            self._volume_scope, self._next_controller = trio.CancelScope(), trio.Event()
+            self._nursery.start_soon(self._controller_process, self._volume_scope, self._next_controller)
+            await self._next_controller.wait()
             await trio.sleep(0.1 + self.random.random())
+
+    async def _controller_process(self, scope: trio.CancelScope, ended: trio.Event) -> None:
+        with scope:
+            try:
+                await self._run_controller()
+            except VolumeFenced as error:
+                self._note("fenced", error)
+        ended.set()
 
     async def _run_controller(self) -> None:
         name = f"controller-{self.counts.get('controllers', 0)}"
@@ -213,97 +222,35 @@ class World:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(volume.run)
-                self._volume = volume
                 await volume.ready.wait()
-                self._born = True
+                # Not before: as the real one, whose portal opens when it has its epoch.  What was asked of
+                # one that is still to get it might be done after another has answered.
+                self._volume, self._born = volume, True
                 await trio.sleep_forever()
         except* VolumeFenced as group:
             raise group.exceptions[0] from None
         finally:
+            if self._volume is volume:
+                self._volume = None
             self._network.break_connections(name)
 
-    # --- clients
+    # --- what must hold
 
-    async def _client(self, blocks: range) -> None:
-        random = Random(self.random.random())
-        while True:
-            await trio.sleep(random.random() * 0.2)
-            volume = self._volume
-            if volume is None:
-                continue
-            block = random.choice(blocks)
-            match random.choices(("write", "read", "unmap", "flush"), (6, 6, 1, 1))[0]:
-                case "write":
-                    await self._write(volume, block)
-                case "unmap":
-                    await self._unmap(volume, block)
-                case "read":
-                    await self._read(volume, block)
-                case _:
-                    await self._flush(volume, blocks)
-
-    async def _ask(self, volume: Volume, make: Callable[[Callable[[object], None]], object]) -> bool:
-        """Submit and wait; False when the controller died before it answered."""
-        answered = trio.Event()
-        request = make(lambda _: answered.set())
-        volume.submit(request)  # type: ignore[arg-type]
-        volume.batch.end()
-        while not answered.is_set():
-            with trio.move_on_after(0.5):
-                await answered.wait()
-            if self._volume is not volume and not answered.is_set():
-                return False
-        return getattr(request, "error", None) is None
-
-    async def _write(self, volume: Volume, block: int) -> None:
-        self._write_number += 1
-        value = (self._write_number.to_bytes(8, "big") * 64)[:BLOCK_BYTES]
-        await self._change(
-            volume, block, value, lambda done: Write(_offset(block), BLOCK_BYTES, (value,), done)
-        )
-
-    async def _unmap(self, volume: Volume, block: int) -> None:
-        await self._change(
-            volume, block, bytes(BLOCK_BYTES), lambda done: Unmap(_offset(block), BLOCK_BYTES, done)
-        )
-
-    async def _change(
-        self, volume: Volume, block: int, value: bytes, make: Callable[[Callable[[object], None]], object]
-    ) -> None:
-        register = self._registers[block]
-        register.possible.append(value)
-        register.since_flush.append(value)
-        if await self._ask(volume, make):
-            register.possible = [value]
-            self._note("acknowledged", f"block {block} {_name(value)}")
-        else:
-            self._note("unanswered", f"block {block} {_name(value)}")
-
-    async def _read(self, volume: Volume, block: int) -> None:
-        request: list[Read] = []
-
-        def make(done: Callable[[object], None]) -> Read:
-            request.append(Read(_offset(block), BLOCK_BYTES, done))
-            return request[0]
-
-        if await self._ask(volume, make):
-            self._check(block, b"".join(request[0].data))
-
-    def _check(self, block: int, value: bytes) -> None:
-        register = self._registers[block]
-        assert value in register.possible, (
-            f"block {block} holds {_name(value)}, may hold {[_name(v) for v in register.possible]}"
-        )
-        register.possible = [value]
-        self._note("read", f"block {block} {_name(value)}")
-
-    async def _flush(self, volume: Volume, blocks: range) -> None:
-        before = {b: list(self._registers[b].possible) for b in blocks}
-        if await self._ask(volume, Flush):  # type: ignore[arg-type]
-            self._note("flushed", blocks)
-            for block, values in before.items():
-                # This client's blocks do not change meanwhile: what they may hold now is all that is left.
-                self._registers[block].since_flush = values
+    def _check_copies(self, write: Write) -> None:
+        """A write is acknowledged: who must hold it does."""
+        data = b"".join(write.data)
+        states = {m.id: self._state_of(m) for m in self._machines.values()}
+        newest = max(s.record for s in states.values() if s is not None and s.record is not None)
+        copies = 0
+        for machine in self._machines.values():
+            state = states[machine.id]
+            lost_power = state is None or state.written_boot_id not in ("", f"boot-{machine.boot}")
+            holds = machine.disk.read("volume-head-000.img", write.offset_bytes, len(data)) == data
+            copies += holds or lost_power
+            assert holds or lost_power or machine.id not in newest.in_sync, (
+                f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
+            )
+        assert copies >= self.replicas // 2 + 1, f"{copies} copies of {name_of(data)}"
 
     # --- faults
 
@@ -339,13 +286,69 @@ class World:
         machine.boot += 1
         self._note("power cut", f"{machine.id}, whole elsewhere: {others}")
         if not others:
-            for register in self._registers:
-                register.possible = list(dict.fromkeys([*register.possible, *register.since_flush]))
+            self._clients.lose_unflushed()
         await trio.sleep(self.random.random() * 8)
         self._start_replica(machine)
 
+    async def _blackouts(self) -> None:
+        """Every machine with a replica loses power at once; the controller may live on."""
+        machines = [m for m in self._machines.values() if m.up]
+        for machine in machines:
+            await self._kill(machine)
+            machine.disk.power_cut()
+            machine.boot += 1
+        self._clients.lose_unflushed()
+        self._note("blackout", [m.id for m in machines])
+        if self.random.random() < 0.5:
+            self._volume_scope.cancel()
+        await trio.sleep(self.random.random() * 4)
+        for machine in machines:
+            self._start_replica(machine)
+
+    async def _stops(self) -> None:
+        """A process stands still, then goes on with all that has come meanwhile."""
+        name = f"replica-{self.random.choice(self._ids)}"
+        if self.random.random() < 0.3:
+            name = f"controller-{self.counts.get('controllers', 1) - 1}"
+        self._note("stopped", name)
+        self._network.freeze(name)
+        await trio.sleep(self.random.random() * 10)
+        self._network.thaw(name)
+
+    async def _disk_errors(self) -> None:
+        """One disk refuses some kind of step for a while; then its process is started anew."""
+        machine = self._machines[self.random.choice(self._ids)]
+        verb, failure = self.random.choice(
+            (
+                ("write", StorageFailure.NO_SPACE),
+                ("sync", StorageFailure.WRITE_ERROR),
+                ("read", StorageFailure.READ_ERROR),
+            )
+        )
+        self._note("disk error", f"{machine.id} {verb}")
+        chance = self.random.choice((0.1, 1.0))
+
+        def refuse(step: str) -> None:
+            if step.startswith(verb) and self.random.random() < chance:
+                raise StorageError(failure, step)
+
+        machine.disk.before_step = refuse
+        await trio.sleep(self.random.random() * 6)
+        machine.disk.before_step = no_fault
+        if machine.up:
+            await self._kill(machine)
+            self._start_replica(machine)
+
+    async def _takeovers(self) -> None:
+        """Another controller begins while the present one is alive; clients go to the new one."""
+        self._note("takeover")
+        self._next_controller.set()
+        await trio.sleep(1)
+
     def _others_with_everything(self, machine: Replica) -> list[int]:
-        """Machines beside `machine` that hold every acknowledged write, flushed or not, as the records tell."""
+        """Machines beside `machine` that hold every acknowledged write, flushed or not, as the records
+        tell.
+        """
         states = {m.id: self._state_of(m) for m in self._machines.values()}
         records = [s.record for s in states.values() if s is not None and s.record is not None]
         if not records:
@@ -354,14 +357,13 @@ class World:
         whole = []
         for other in self._machines.values():
             state = states[other.id]
-            if other is not machine and other.id in newest.in_sync and state is not None:
-                if state.written_boot_id in ("", f"boot-{other.boot}"):
-                    whole.append(other.id)
+            if other is machine or other.id not in newest.in_sync or state is None:
+                continue
+            if state.written_boot_id in ("", f"boot-{other.boot}"):
+                whole.append(other.id)
         return whole
 
     def _state_of(self, machine: Replica) -> ReplicaState | None:
-        from pyjiva.snapshot.state import STATE_FILE, decode_state
-
         if STATE_FILE not in machine.disk.inodes():
             return None
         return decode_state(machine.disk.content(STATE_FILE))
@@ -369,7 +371,7 @@ class World:
     async def _controller_kills(self) -> None:
         self._note("controller killed")
         self._volume_scope.cancel()
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
     async def _cuts(self) -> None:
         replica = f"replica-{self.random.choice(self._ids)}"
@@ -383,16 +385,26 @@ class World:
     async def _broken_connections(self) -> None:
         self._note("connections broken")
         self._network.break_connections(f"replica-{self.random.choice(self._ids)}")
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
     # --- the end
+
+    def _names(self) -> list[str]:
+        controllers = [f"controller-{n}" for n in range(self.counts.get("controllers", 0))]
+        return [*(machine.name for machine in self._machines.values()), *controllers]
 
     async def _heal(self) -> None:
         self._calm = True
         self._note("calm")
         self._network.mend()
+        await trio.sleep(2)  # a controller that is about to take over does so
+        for name in self._names():
+            self._network.thaw(name)
         for machine in self._machines.values():
-            if not machine.up:
+            if machine.disk.before_step is not no_fault:  # also gives a broken store another process
+                machine.disk.before_step = no_fault
+                await self._kill(machine)
+            if not machine.up or machine.gone.is_set():
                 self._start_replica(machine)
         with trio.move_on_after(HEAL_S) as limit:
             while self._volume is None or self._volume.status().state is not VolumeState.HEALTHY:
@@ -402,17 +414,8 @@ class World:
         assert volume is not None
         with trio.fail_after(HEAL_S):
             for block in range(self.blocks):
-                await self._read(volume, block)
-            assert await self._ask(volume, Flush)  # type: ignore[arg-type]
+                await self._clients.read(volume, block)
+            assert await self._clients.ask(volume, Flush)
         heads = [m.disk.content("volume-head-000.img") for m in self._machines.values()]
         for machine, head in zip(self._machines.values(), heads, strict=True):
             assert head == heads[0], f"replica {machine.id} differs from replica 1"
-
-
-def _offset(block: int) -> int:
-    page, place = divmod(block, BLOCKS_PER_PAGE)
-    return page * PAGE_STRIDE_BYTES + place * BLOCK_BYTES
-
-
-def _name(value: bytes) -> str:
-    return f"write {int.from_bytes(value[:8], 'big')}" if any(value) else "zeros"

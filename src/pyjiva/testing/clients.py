@@ -1,0 +1,193 @@
+"""Clients of a simulated volume, which know what each block may hold and check what they read.
+
+Every block has one client, so operations of different clients do not overlap; one client's own may: then
+either order is right.  After an answer that did not come both the old and the new contents are possible,
+until a read has shown one of them.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import attrs
+import trio
+
+from pyjiva.block import Flush, Read, Unmap, Write
+from pyjiva.controller import Volume
+from pyjiva.units import KIB
+
+__all__ = ["BLOCKS_PER_PAGE", "BLOCK_BYTES", "PAGE_STRIDE_BYTES", "Clients", "name_of"]
+
+BLOCK_BYTES: Final = 512  # what a disk writes whole: a power cut may tear anything larger
+BLOCKS_PER_PAGE: Final = 8  # blocks of different clients share a page
+PAGE_STRIDE_BYTES: Final = 512 * KIB  # so that a rebuild has several chunks to copy, with holes between
+ASTRIDE_BYTES: Final = 3 * BLOCK_BYTES  # of a page lie below its multiple of the stride
+
+
+@attrs.define(eq=False)
+class Register:
+    """What a block may hold, as its client knows."""
+
+    possible: list[bytes]
+    in_flight: list[bytes] = attrs.field(factory=list)
+    raced: list[bytes] = attrs.field(factory=list)
+    """Acknowledged while others of `in_flight` were not answered yet."""
+    since_flush: list[bytes] = attrs.field(factory=list)
+    """Values that a power cut of all that have it could bring back or leave."""
+
+
+@attrs.define(eq=False)
+class Clients:
+    """What the clients of one world share."""
+
+    blocks: int
+    random: Random
+    current_volume: Callable[[], Volume | None]
+    """The volume that takes requests now."""
+    on_acknowledged: Callable[[Write], None]
+    """Called at the moment when a write is answered."""
+    note: Callable[[str, object], None]
+    registers: list[Register] = attrs.field(init=False)
+    _write_number: int = attrs.field(default=0, init=False)
+    _losses: int = attrs.field(default=0, init=False)
+    """How often everything that was not flushed may have been lost."""
+
+    def __attrs_post_init__(self) -> None:
+        zero = bytes(BLOCK_BYTES)
+        self.registers = [Register([zero], [], [], [zero]) for _ in range(self.blocks)]
+
+    async def run(self) -> None:
+        """Four clients that ask for ever."""
+        async with trio.open_nursery() as nursery:
+            for client in range(4):
+                mine = [b for b in range(self.blocks) if b // 2 % 4 == client]
+                nursery.start_soon(self.run_client, mine)
+
+    async def run_client(self, blocks: list[int]) -> None:
+        random = Random(self.random.random())
+        while True:
+            await trio.sleep(random.random() * 0.2)
+            volume = self.current_volume()
+            if volume is None:
+                continue
+            block = random.choice(blocks)
+            pair = [block - block % 2, block - block % 2 + 1]
+            match random.choices(("write", "pair", "race", "read", "unmap", "flush"), (4, 2, 1, 6, 1, 1))[0]:
+                case "write":
+                    await self._write(volume, [block])
+                case "pair":
+                    await self._write(volume, pair)
+                case "race":
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._write, volume, pair)
+                        nursery.start_soon(self._write, volume, [block])
+                case "unmap":
+                    await self._unmap(volume, pair)
+                case "read":
+                    await self.read(volume, block)
+                case _:
+                    await self._flush(volume, blocks)
+
+    async def ask(self, volume: Volume, make: Callable[[Callable[[object], None]], object]) -> bool:
+        """Submit and wait; False when the controller died before it answered."""
+        answered = trio.Event()
+
+        def done(request: object) -> None:
+            if isinstance(request, Write) and request.error is None:
+                self.on_acknowledged(request)
+            answered.set()
+
+        request = make(done)
+        volume.submit(request)  # type: ignore[arg-type]
+        volume.batch.end()
+        while not answered.is_set():
+            with trio.move_on_after(0.5):
+                await answered.wait()
+            if self.current_volume() is not volume and not answered.is_set():
+                return False
+        return getattr(request, "error", None) is None
+
+    async def _write(self, volume: Volume, blocks: list[int]) -> None:
+        self._write_number += 1
+        value = (self._write_number.to_bytes(8, "big") * 64)[:BLOCK_BYTES]
+        data = value * len(blocks)
+        fua = self._write_number % 8 == 0
+        await self._change(
+            volume, blocks, value, lambda done: Write(_offset(blocks[0]), len(data), (data,), done, fua)
+        )
+
+    async def _unmap(self, volume: Volume, blocks: list[int]) -> None:
+        length = len(blocks) * BLOCK_BYTES
+        await self._change(
+            volume, blocks, bytes(BLOCK_BYTES), lambda done: Unmap(_offset(blocks[0]), length, done)
+        )
+
+    async def _change(
+        self,
+        volume: Volume,
+        blocks: list[int],
+        value: bytes,
+        make: Callable[[Callable[[object], None]], object],
+    ) -> None:
+        registers = [self.registers[block] for block in blocks]
+        for register in registers:
+            register.possible.append(value)
+            register.since_flush.append(value)
+            register.in_flight.append(value)
+        losses = self._losses
+        good = await self.ask(volume, make)
+        for register in registers:
+            register.in_flight.remove(value)
+            if good:
+                # What was in flight at the same time may have come before or after; and an answer that was
+                # on its way when the power went says nothing of what came back.
+                lost = register.since_flush if losses != self._losses else []
+                register.possible = [value, *register.raced, *register.in_flight, *lost]
+                register.raced = [value, *register.raced] if register.in_flight else []
+            elif not register.in_flight:
+                register.raced = []
+        self.note("acknowledged" if good else "unanswered", f"blocks {blocks} {name_of(value)}")
+
+    async def read(self, volume: Volume, block: int) -> None:
+        request: list[Read] = []
+
+        def make(done: Callable[[object], None]) -> Read:
+            request.append(Read(_offset(block), BLOCK_BYTES, done))
+            return request[0]
+
+        if await self.ask(volume, make):
+            self._check(block, b"".join(request[0].data))
+
+    def _check(self, block: int, value: bytes) -> None:
+        register = self.registers[block]
+        assert value in register.possible, (
+            f"block {block} holds {name_of(value)}, may hold {[name_of(v) for v in register.possible]}"
+        )
+        register.possible = [value]
+        self.note("read", f"block {block} {name_of(value)}")
+
+    async def _flush(self, volume: Volume, blocks: list[int]) -> None:
+        before = {b: list(self.registers[b].possible) for b in blocks}
+        losses = self._losses
+        if await self.ask(volume, Flush):
+            self.note("flushed", blocks)
+            if losses != self._losses:
+                return  # flushed is what came back, whichever that is
+            for block, values in before.items():
+                # This client's blocks do not change meanwhile: what they may hold now is all that is left.
+                self.registers[block].since_flush = values
+
+    def lose_unflushed(self) -> None:
+        """Nobody may have what was not flushed."""
+        self._losses += 1
+        for register in self.registers:
+            register.possible = list(dict.fromkeys([*register.possible, *register.since_flush]))
+
+
+def _offset(block: int) -> int:
+    page, place = divmod(block, BLOCKS_PER_PAGE)
+    return page * PAGE_STRIDE_BYTES + place * BLOCK_BYTES - (ASTRIDE_BYTES if page else 0)
+
+
+def name_of(value: bytes) -> str:
+    return f"write {int.from_bytes(value[:8], 'big')}" if any(value) else "zeros"

@@ -6,6 +6,7 @@ block device.
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -119,8 +120,9 @@ async def _run(options: ControllerOptions, endpoints: Endpoints) -> int:
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        # Ports first: a busy one must be known before anything is promised.
-        portals = [await _listen(nursery, target, portal) for portal in endpoints.portals]
+        # Ports first: a busy one must be known before anything is promised. They open when the volume is ready:
+        # a command taken by a controller that is not yet the volume's could be carried out after its successor's.
+        portals = [await _listen(nursery, target, portal, volume.ready) for portal in endpoints.portals]
         api_port = await nursery.start(_serve_api, volume, target, iqn, portals, endpoints.api)
         await nursery.start(run_volume)
         nursery.start_soon(
@@ -133,9 +135,10 @@ async def _run(options: ControllerOptions, endpoints: Endpoints) -> int:
     return EXIT_FENCED if fenced else 0
 
 
-async def _listen(nursery: trio.Nursery, target: Target, portal: Address) -> Address:
+async def _listen(nursery: trio.Nursery, target: Target, portal: Address, opens: trio.Event) -> Address:
+    serve = partial(serve_portal, target, portal.host, portal.port, opens=opens)
     try:
-        host, port = await nursery.start(serve_portal, target, portal.host, portal.port)
+        host, port = await nursery.start(serve)
     except OSError as error:
         raise ConfigError(f"cannot listen on {portal}: {error.strerror or error}") from error
     return Address(host, port)

@@ -293,13 +293,18 @@ async def serve_portal(
     host: str,
     port: int,
     *,
+    opens: trio.Event | None = None,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `target` at `host`:`port` until cancelled; reports the address really bound.
+
+    The address is taken at once; connections wait in the kernel's queue until `opens` is set.
 
     Raises OSError: the address is in use or not ours.
     """
     listeners = await trio.open_tcp_listeners(port, host=host)
     bound = listeners[0].socket.getsockname()
     task_status.started((bound[0], bound[1]))
+    if opens is not None:
+        await opens.wait()
     await trio.serve_listeners(target.serve_connection, listeners)

@@ -1,0 +1,91 @@
+"""`pyjiva-controller` and one `pyjiva-replica`, as processes."""
+
+import json
+import select
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import trio
+
+from pyjiva.cli.controller import IQN_PREFIX
+from pyjiva.iscsi.pdu import LoginStatus
+from pyjiva.supervisor.ports_sys import HeldPorts
+from pyjiva.testing.initiator import open_initiator
+
+VOLUME = ("--volume", "demo", "--volume-id", "0" * 31 + "1", "--size", "1MiB", "--stop-with-stdin")
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """The daemon; it ends with its standard input."""
+    command = (sys.executable, "-m", f"pyjiva.cli.{module}", *VOLUME, *arguments)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """End its standard input and wait."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+def wait_state(api: str, state: str) -> None:
+    """Ask the controller until it is up and in `state`."""
+    for _ in range(2000):
+        try:
+            with urllib.request.urlopen(f"http://{api}/v1/volume", timeout=5) as answer:
+                if json.load(answer)["state"] == state:
+                    return
+        except OSError:
+            select.select([], [], [], 0.01)
+    raise AssertionError(f"the volume never was {state}")
+
+
+async def test_no_initiator_is_served_before_the_volume_is_ready(tmp_path: Path) -> None:
+    """A command taken before the controller has its epoch could be carried out after its successor's."""
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    key.chmod(0o600)
+    with HeldPorts() as ports:
+        *iscsi, api, data, health = (f"127.0.0.1:{ports.hold('127.0.0.1', 0)}" for _ in range(5))
+    with ExitStack() as processes:
+        controller = processes.enter_context(
+            running(
+                *("controller", "--key-file", str(key), "--replica", f"1={data}", "--api", api),
+                *(word for portal in iscsi for word in ("--portal", portal)),
+                "--new-volume",
+            )
+        )
+        await trio.to_thread.run_sync(wait_state, api, "parked")
+        host, _, port = iscsi[-1].partition(":")
+        async with open_initiator(host, int(port)) as initiator:
+            with trio.move_on_after(0.3) as patience:
+                await initiator.login(IQN_PREFIX + "demo")
+            assert patience.cancelled_caught, "a session before the volume is ready"
+        async with open_initiator(host, int(port)) as initiator:
+            processes.enter_context(
+                running(
+                    *("replica", "--key-file", str(key), "--replica-id", "1", "--data", data),
+                    *("--health", health, "--directory", str(tmp_path / "replica-1")),
+                )
+            )
+            with trio.fail_after(20):
+                answer = await initiator.login(IQN_PREFIX + "demo")
+            assert answer.status == LoginStatus.SUCCESS
+            assert controller.stdout is not None
+            assert controller.stdout.readline().startswith("ready ")
+        end(controller)  # before the replica, which would wait for it

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyjiva.controller.roster import NEXT_MODE, Change, Member, Mode, Phase, Roster
+from pyjiva.controller.roster import NEXT_MODE, PAUSE_S, Change, Member, Mode, Phase, Roster
 from pyjiva.controller.roster_event import (
     Accepted,
     AskAccept,
@@ -14,6 +14,7 @@ from pyjiva.controller.roster_event import (
     CancelReconcile,
     Copied,
     Diverged,
+    Drop,
     Effect,
     Event,
     Fence,
@@ -416,6 +417,76 @@ class TestLosingAndComingBack:
         bench.down(1)
         bench.replicas[1].intact = False
         assert Replay(1) in bench.up(1)
+
+
+class TestTwoThatBeginAtOnce:
+    """Found by the simulation (seed 1060): they outbid each other for ever."""
+
+    @staticmethod
+    def outbid(bench: Bench, epoch: int) -> list[Effect]:
+        """Replica 1 turns to another controller, which ends our connection; it is tried again."""
+        bench.down(1)
+        bench.replicas[1].promised = (epoch, "other")
+        return bench.up(1)
+
+    def pausing(self) -> Bench:
+        """Two replicas are reachable, and the data needs the third; another has bid epochs 10 and 20."""
+        bench = Bench(Replica(1, record(1, 3)), Replica(2, record(1, 3)), Replica(3))
+        bench.up(1, 2)
+        assert AskPromise in kinds(self.outbid(bench, 10)), "what a dead one left is no reason to wait"
+        assert AskPromise not in kinds(self.outbid(bench, 20))
+        return bench
+
+    def test_after_the_first_time_it_pauses_and_then_looks_again(self) -> None:
+        bench = self.pausing()
+        assert "another controller" in bench.roster.waiting_for
+        assert AskPromise not in kinds(bench.down(2))
+        assert AskPromise not in kinds(bench.up(2))
+        assert not bench.apply(Fenced(2, 30))
+        effects = bench.apply(Tick(PAUSE_S))
+        assert [e.member for e in effects if isinstance(e, Drop)] == [1, 2]
+        assert AskPromise not in kinds(effects)
+        bench.down(1, 2)
+        assert AskPromise not in kinds(bench.up(1)), "one is no majority"
+        assert AskPromise in kinds(bench.up(2))
+        assert bench.roster.epoch == 31
+
+    @pytest.mark.parametrize("late", [False, True])
+    def test_it_leaves_the_volume_to_the_one_that_got_through(self, late: bool) -> None:
+        bench = self.pausing()
+        if late:
+            bench.apply(Tick(PAUSE_S))
+            bench.down(1)
+        bench.down(2)
+        bench.replicas[2].promised, bench.replicas[2].record = (20, "other"), record(20, 3)
+        assert Fence in kinds(bench.up(2))
+
+    def test_pauses_grow_and_have_an_end(self) -> None:
+        bench = self.pausing()
+        pauses = []
+        now = 0.0
+        for n in range(40):
+            before = now
+            while Drop not in kinds(bench.apply(Tick(now))):
+                now += 0.05
+            pauses.append(now - before)
+            bench.down(1, 2)
+            bench.up(1, 2)
+            self.outbid(bench, 1000 * (n + 1))
+        assert max(pauses[:3]) <= PAUSE_S * 7 + 0.1
+        assert 10 < max(pauses) <= PAUSE_S * 127 + 0.1
+        assert len({round(p, 1) for p in pauses[8:]}) > 20
+
+    def test_a_reconciliation_that_is_lost_again_and_again_also_pauses(self) -> None:
+        """The other one's promise ends our connections in the middle of it."""
+        held = record(1, 1, 2, 3)
+        bench = Bench(*(Replica(i, held, unstable=((0, 512),)) for i in IDS))
+        assert Reconcile in kinds(bench.up(1, 2, 3))
+        assert Reconcile in kinds([*bench.down(2), *bench.up(2)])
+        assert AskPromise not in kinds([*bench.down(2), *bench.up(2)])
+        bench.apply(Tick(PAUSE_S))
+        bench.down(1, 2, 3)
+        assert Reconcile in kinds(bench.up(1, 2, 3))
 
 
 class TestEnding:

@@ -120,8 +120,8 @@ async def _run(options: ControllerOptions, endpoints: Endpoints) -> int:
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        # Ports first: a busy one must be known before anything is promised. They open when the volume is ready:
-        # a command taken by a controller that is not yet the volume's could be carried out after its successor's.
+        # Ports first: a busy one must be known before anything is promised.  They open when the volume is
+        # ready: a command taken by one that has no epoch yet could be done after its successor's.
         portals = [await _listen(nursery, target, portal, volume.ready) for portal in endpoints.portals]
         api_port = await nursery.start(_serve_api, volume, target, iqn, portals, endpoints.api)
         await nursery.start(run_volume)

@@ -25,6 +25,7 @@ What is left out here (it has its own issue): the read lease, witnesses, changes
 """
 
 import enum
+import zlib
 from collections.abc import Iterable
 from typing import Final, assert_never
 
@@ -63,9 +64,11 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.membership import MembershipRecord
 from pyjiva.replication import PromiseAnswer, ReplicaReport
 
-__all__ = ["NEXT_MODE", "Change", "Member", "Mode", "Phase", "Roster"]
+__all__ = ["NEXT_MODE", "PAUSE_S", "Change", "Member", "Mode", "Phase", "Roster"]
 
 GRACE_S: Final = 3.0  # how long an activation waits for in-sync members that have not come yet
+PAUSE_S: Final = 0.25  # between bids, while others bid too: doubled each time, and of that a random part
+PAUSE_DOUBLINGS_MAX: Final = 7  # that is, at most half a minute
 
 
 class Mode(enum.Enum):
@@ -168,6 +171,10 @@ class Roster:
     _now_s: float = attrs.field(default=0.0, init=False)
     _majority_since_s: float | None = attrs.field(default=None, init=False)
     _highest_epoch: int = attrs.field(default=0, init=False)
+    _to_bid: bool = attrs.field(default=True, init=False)
+    """Whether an epoch is to be chosen as soon as a majority is connected."""
+    _pause_until_s: float | None = attrs.field(default=None, init=False)
+    _pauses: int = attrs.field(default=0, init=False)
     _settling: tuple[int, ...] = attrs.field(default=(), init=False)
     """Members that take part in the activation under way."""
     _effects: list[Effect] = attrs.field(factory=list, init=False)
@@ -241,6 +248,7 @@ class Roster:
             case Tick():
                 self._now_s = event.at_s
                 if self.phase is Phase.GATHERING:
+                    self._end_pause_if_due()
                     self._choose()
             case StopRequested():
                 self._stop()
@@ -289,24 +297,59 @@ class Roster:
         member.report, member.answer = report, None
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
-        if self.phase is Phase.GATHERING and (not self.epoch or self._highest_epoch > self.epoch):
-            if self._connected() >= self.majority:
-                self._choose_epoch()
+        if self.phase is Phase.GATHERING and not self._asking:
+            self._bid_if_possible(report)
         elif report.promised_epoch < self.epoch or ours:
             self._effects.append(AskPromise(member.id, self.epoch))
         elif self.phase is Phase.GATHERING:
-            self._choose_epoch()
+            self._bid_again()
         else:
             self._fence(
                 f"replica {member.id} has promised epoch {report.promised_epoch} to another controller"
             )
+
+    @property
+    def _asking(self) -> bool:
+        """Whether promises of our epoch are wanted: neither before it is chosen nor in a pause."""
+        return not self._to_bid and self._pause_until_s is None
+
+    def _bid_if_possible(self, report: ReplicaReport) -> None:
+        if self.epoch and report.record is not None and report.record.epoch > self.epoch:
+            # While we paused, another one got through.  To begin again would take the volume from it.
+            self._fence(f"another controller has taken over with epoch {report.record.epoch}")
+        elif self._to_bid and self._connected() >= self.majority:
+            self._choose_epoch()
+
+    def _bid_again(self) -> None:
+        """Our epoch is not enough any more: ask for a higher one, unless another controller does the same.
+
+        Two that begin at once would outbid each other for ever, neither getting as far as its first record.
+        So each pause is longer than the last one, and of a random length.
+        """
+        if not self._asking:
+            return
+        longest_s = PAUSE_S * (2 ** min(self._pauses, PAUSE_DOUBLINGS_MAX) - 1)
+        self._pauses += 1
+        if not longest_s:  # what is in the way can be what a dead one left
+            self._choose_epoch()
+            return
+        chance = zlib.crc32(f"{self.controller_id} {self.epoch}".encode()) / 2**32
+        self._pause_until_s = self._now_s + chance * longest_s
+        self.waiting_for = "another controller that is starting too"
+
+    def _end_pause_if_due(self) -> None:
+        if self._pause_until_s is not None and self._now_s >= self._pause_until_s:
+            self._pause_until_s, self._to_bid = None, True
+            for member in self.members.values():  # what they said is old: see _bid_if_possible
+                if member.report is not None:
+                    self._effects.append(Drop(member.id, "asked anew after a pause"))
 
     def _connected(self) -> int:
         return sum(m.report is not None for m in self.members.values())
 
     def _choose_epoch(self) -> None:
         self.epoch = max(self.epoch, self._highest_epoch) + 1
-        self._majority_since_s = None
+        self._to_bid, self._majority_since_s = False, None
         for member in self.members.values():
             member.answer = None
             if member.report is not None:
@@ -319,7 +362,7 @@ class Roster:
                 f"replica {event.member} has promised epoch {event.promised_epoch} to another controller"
             )
         elif event.promised_epoch >= self.epoch:
-            self._choose_epoch()
+            self._bid_again()
 
     def _fence(self, reason: str) -> None:
         self.phase = Phase.FENCED
@@ -343,6 +386,8 @@ class Roster:
 
     def _choose(self) -> None:
         """With a majority: whose data counts, and who must be made equal before it is served."""
+        if not self._asking:
+            return
         promised = {m.id: m.answer for m in self.members.values() if m.answer is not None}
         if len(promised) < self.majority:
             names = ", ".join(str(m.id) for m in self.members.values() if not m.promised)
@@ -499,7 +544,6 @@ class Roster:
         member.report, member.answer = None, None
         member.reason = event.reason
         self._changed = True
-        self._effects.append(Drop(member.id, event.reason))
         match self.phase:
             case Phase.GATHERING:
                 pass
@@ -509,7 +553,7 @@ class Roster:
                     self.phase = Phase.GATHERING
                     # What they said of themselves is not true any more: some have got copies of writes that
                     # only the lost one remembers.
-                    self._choose_epoch()
+                    self._bid_again()
             case Phase.COMMITTING | Phase.ACTIVE | Phase.STOPPING:
                 self._lost(member)
             case Phase.STOPPED | Phase.FENCED:

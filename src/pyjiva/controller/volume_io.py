@@ -308,8 +308,8 @@ class Volume:
                 self._ask_promise(member, epoch)
             case AskAccept(member, record, equal):
                 self._ask_accept(member, record, Flag.EQUAL if equal else 0)
-            case Drop(member):
-                assert member not in self._heard, "a link is lost before the roster hears of it"
+            case Drop(member, reason):
+                self._failed(member, reason)
             case Reconcile(source, targets, extents):
                 self._reconcile(source, targets, extents)
             case CancelReconcile():

@@ -1,0 +1,40 @@
+"""docs/reference/cli.md has every command and every option, with its default."""
+
+from pathlib import Path
+
+import click
+import pytest
+
+from pyjiva.cli import controller, replica, status, up
+
+REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
+COMMANDS = {
+    "pyjiva up [NAME]": up.command,
+    "pyjiva status": status.command,
+    "pyjiva-controller": controller.main,
+    "pyjiva-replica": replica.main,
+}
+
+
+def section(name: str) -> str:
+    """The text under the heading of `name`."""
+    _, _, rest = REFERENCE.read_text().partition(f"\n## `{name}`\n")
+    return rest.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_there(name: str) -> None:
+    text = section(name)
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `--")}
+    options = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
+    assert {option.opts[0] for option in options} == set(rows)
+    for option in options:
+        default = option.to_info_dict()["default"]
+        for shown in default if isinstance(default, list | tuple) else [default]:
+            if isinstance(shown, str | int) and not isinstance(shown, bool):
+                assert f"`{shown}`" in rows[option.opts[0]] or str(shown) in rows[option.opts[0]]
+
+
+def test_every_command_is_there() -> None:
+    headings = [line for line in REFERENCE.read_text().splitlines() if line.startswith("## ")]
+    assert headings == [f"## `{name}`" for name in COMMANDS]

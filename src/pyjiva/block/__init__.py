@@ -13,8 +13,10 @@ from pyjiva.block.device import (
 )
 from pyjiva.block.interval_lock import IntervalLocks, Lock
 from pyjiva.block.memory import MemoryDevice
+from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 
 __all__ = [
+    "PARAMETERS_BYTES_MAX",
     "BlockDevice",
     "BlockStatus",
     "Buffer",
@@ -22,6 +24,8 @@ __all__ = [
     "IntervalLocks",
     "Lock",
     "MemoryDevice",
+    "MemoryParameters",
+    "ParameterStore",
     "Read",
     "Request",
     "Unmap",

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from pyjiva.block import BlockDevice
+from pyjiva.block import BlockDevice, MemoryParameters, ParameterStore
 from pyjiva.errors import ConfigError
 from pyjiva.scsi.codes import AdditionalSense, SenseKey, TaskAttribute
 from pyjiva.scsi.sense import Sense
@@ -72,6 +72,8 @@ class LogicalUnit:
     device: BlockDevice
     identity: UnitIdentity
     block_size_bytes: int
+    store: ParameterStore = attrs.field(factory=MemoryParameters)
+    """Where what must survive this process is kept; read when the unit is made."""
     blocks: int = attrs.field(init=False)
     """Capacity in logical blocks."""
     block_shift: int = attrs.field(init=False)

@@ -415,7 +415,7 @@ class World:
             assert head == heads[0], f"replica {machine.id} differs from replica 1"
 
     async def _read_all_and_flush(self) -> bool:
-        """Whether one controller did it all, and is healthy: an old failure may be noticed late."""
+        """Whether one controller did it all and is healthy: a failure may be noticed late."""
         volume = self._volume
         if volume is None or volume.status().state is not VolumeState.HEALTHY:
             return False

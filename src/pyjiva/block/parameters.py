@@ -1,7 +1,7 @@
 """The small state of a logical unit that must survive its controller: reservations, saved mode pages.  Pure.
 
-To a store it is a string of bytes that is replaced as a whole: after a crash it is the old one or the new one,
-and once `done` was called without an error it is the new one.
+To a store it is a string of bytes that is replaced as a whole: after a crash it is the old one or the new
+one, and once `done` was called without an error it is the new one.
 """
 
 from collections.abc import Callable

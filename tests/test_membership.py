@@ -22,6 +22,7 @@ def records(draw: st.DrawFn) -> MembershipRecord:
         configured=tuple(configured),
         in_sync=tuple(in_sync),
         clean=draw(st.booleans()),
+        parameters=draw(st.binary(max_size=40)),
     )
 
 

@@ -7,6 +7,8 @@ ordered by (epoch, version): a newer epoch is a newer controller, a newer versio
 same one (DESIGN §5).
 """
 
+import base64
+import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ import attrs
 __all__ = ["MembershipRecord"]
 
 REPLICA_ID_MAX: Final = 2**32 - 1
+PARAMETERS_BYTES_MAX: Final = 32 * 1024
 
 
 @attrs.frozen(order=True)
@@ -33,12 +36,16 @@ class MembershipRecord:
     """Those that hold every acknowledged write; at least one, else the volume would be lost."""
     clean: bool = attrs.field(order=False)
     """Whether the in-sync members were known to be identical and on stable storage."""
+    parameters: bytes = attrs.field(default=b"", order=False)
+    """What the logical unit keeps (`block.ParameterStore`): it is as durable as the record."""
 
     def __attrs_post_init__(self) -> None:
         if not (_is_count(self.epoch) and _is_count(self.version)):
             raise ValueError("epoch and version are counts from 0")
         if type(self.controller_id) is not str or type(self.clean) is not bool:
             raise ValueError("controller_id is a string and clean a boolean")
+        if type(self.parameters) is not bytes or len(self.parameters) > PARAMETERS_BYTES_MAX:
+            raise ValueError(f"parameters are at most {PARAMETERS_BYTES_MAX} bytes")
         for ids in (self.configured, self.in_sync):
             if type(ids) is not tuple or not all(_is_count(i) and i <= REPLICA_ID_MAX for i in ids):
                 raise ValueError("configured and in_sync list replica ids")
@@ -49,7 +56,7 @@ class MembershipRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON's types."""
-        return {
+        fields: dict[str, Any] = {
             "epoch": self.epoch,
             "version": self.version,
             "controller_id": self.controller_id,
@@ -57,11 +64,14 @@ class MembershipRecord:
             "in_sync": list(self.in_sync),
             "clean": self.clean,
         }
+        if self.parameters:
+            fields["parameters"] = base64.b64encode(self.parameters).decode("ascii")
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "MembershipRecord":
         """What `to_dict` gave.  Raises ValueError: it is anything else."""
-        if not isinstance(fields, Mapping) or set(fields) != _FIELDS:
+        if not isinstance(fields, Mapping) or set(fields) | {"parameters"} != _FIELDS:
             raise ValueError(f"a membership record has the fields {', '.join(sorted(_FIELDS))}")
         configured, in_sync = fields["configured"], fields["in_sync"]
         if not isinstance(configured, list) or not isinstance(in_sync, list):
@@ -73,7 +83,20 @@ class MembershipRecord:
             configured=tuple(configured),
             in_sync=tuple(in_sync),
             clean=fields["clean"],
+            parameters=_parameters(fields["parameters"]) if "parameters" in fields else b"",
         )
+
+
+def _parameters(text: object) -> bytes:
+    if not isinstance(text, str) or not text:
+        raise ValueError("parameters are a string, left out when it is empty")
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"parameters are not base64: {error}") from error
+    if base64.b64encode(decoded).decode("ascii") != text:
+        raise ValueError("parameters are base64 in another than its only form")
+    return decoded
 
 
 def _is_count(value: object) -> bool:

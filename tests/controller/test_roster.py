@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from pyjiva.controller.roster_event import (
     Reconcile,
     Reconciled,
     Replay,
+    SaveParameters,
     Serve,
     StartRebuild,
     Stopped,
@@ -417,6 +419,36 @@ class TestLosingAndComingBack:
         bench.down(1)
         bench.replicas[1].intact = False
         assert Replay(1) in bench.up(1)
+
+
+class TestParameters:
+    def test_new_ones_are_committed_and_every_later_record_has_them(self) -> None:
+        bench = three().active()
+        bench.apply(SaveParameters(b"one"))
+        assert bench.roster.has_stored(b"one")
+        assert {r.record.parameters for r in bench.replicas.values() if r.record} == {b"one"}
+        bench.down(3)
+        bench.apply(StopRequested())
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.parameters == b"one"
+
+    def test_a_new_controller_takes_those_of_the_newest_record(self) -> None:
+        old, new = record(1, 1, 2, 3), attrs.evolve(record(1, 2, 3, version=2), parameters=b"new")
+        bench = Bench(Replica(1, old), Replica(2, new), Replica(3, new))
+        bench.up(1, 2, 3)
+        assert bench.roster.has_stored(b"new")
+
+    def test_while_a_record_is_on_its_way_they_wait_for_the_next(self) -> None:
+        bench = three().active()
+        bench.quiet = {1, 2}
+        bench.apply(SaveParameters(b"one"))
+        bench.apply(SaveParameters(b"two"))
+        assert not bench.roster.has_stored(b"one")
+        assert bench.roster.proposal is not None
+        assert bench.roster.proposal.record.parameters == b"one"
+        bench.quiet = set()
+        bench.apply(Accepted(2, bench.roster.proposal.record.version))
+        assert bench.roster.has_stored(b"two")
 
 
 class TestTwoThatBeginAtOnce:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from pyjiva.controller import VolumeState
+from pyjiva.block import PARAMETERS_BYTES_MAX
+from pyjiva.controller import Volume, VolumeState
+from pyjiva.errors import StorageError
 from pyjiva.testing.cluster import open_cluster, wait_state
 from tests.suites.block_device import CASES, SIZE_BYTES, Case, Driver, case_name, noise
 
@@ -73,3 +75,35 @@ async def test_a_replica_that_starts_a_little_later_is_waited_for(tmp_path: Path
             first_record = cluster.nodes[3].daemon.store.state.record
             assert first_record is not None
             assert first_record.version == 1, "taken in by the first record, not by a rebuild"
+
+
+@pytest.mark.parametrize("size", [5, PARAMETERS_BYTES_MAX])
+async def test_parameters_outlive_their_controller_and_any_one_replica(tmp_path: Path, size: int) -> None:
+    """What a logical unit keeps is as durable as the membership record."""
+    parameters = noise(size)
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True, cleanly=False) as (volume, _):
+            await save_parameters(volume, b"older")
+            await cluster.stop_replica(2)
+            await save_parameters(volume, parameters)
+            await save_parameters(volume, parameters)
+            assert volume.parameters == parameters
+        await cluster.start_replica(2)
+        await cluster.stop_replica(1)
+        async with cluster.open_volume() as (volume, _):
+            with trio.fail_after(20):
+                await volume.ready.wait()
+            assert volume.parameters == parameters
+
+
+async def save_parameters(volume: Volume, parameters: bytes) -> None:
+    """Save, and wait for the answer."""
+    saved = trio.Event()
+
+    def done(error: StorageError | None) -> None:
+        assert error is None
+        saved.set()
+
+    volume.save_parameters(parameters, done)
+    with trio.fail_after(20):
+        await saved.wait()

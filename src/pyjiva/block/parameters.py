@@ -13,7 +13,7 @@ from pyjiva.errors import StorageError
 
 __all__ = ["PARAMETERS_BYTES_MAX", "MemoryParameters", "ParameterStore"]
 
-PARAMETERS_BYTES_MAX: Final = 64 * 1024
+PARAMETERS_BYTES_MAX: Final = 32 * 1024  # in base64 it fits a control message between controller and replica
 
 
 class ParameterStore(Protocol):

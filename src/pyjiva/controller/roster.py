@@ -53,6 +53,7 @@ from pyjiva.controller.roster_event import (
     Reconcile,
     Reconciled,
     Replay,
+    SaveParameters,
     Serve,
     StartRebuild,
     Stopped,
@@ -166,6 +167,8 @@ class Roster:
     committed: MembershipRecord | None = attrs.field(default=None, init=False)
     """The newest record of our epoch that a majority holds."""
     proposal: Proposal | None = attrs.field(default=None, init=False)
+    parameters: bytes = attrs.field(default=b"", init=False)
+    """The logical unit's: from the newest record, later as it sets them; the next record carries them."""
     waiting_for: str = attrs.field(default="the replicas to be reached", init=False)
     """While not ACTIVE: what for, for people."""
     _now_s: float = attrs.field(default=0.0, init=False)
@@ -209,6 +212,13 @@ class Roster:
             if self.members[i].mode is Mode.IN_SYNC and self.members[i].promised
         }
 
+    def has_stored(self, parameters: bytes) -> bool:
+        """Whether these are the newest, the committed record has them, and none with others is on its way."""
+        proposed = self.proposal.record if self.proposal is not None else self.committed
+        return self.parameters == parameters and all(
+            record is not None and record.parameters == parameters for record in (self.committed, proposed)
+        )
+
     def self_check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         if self.proposal is not None:
@@ -250,6 +260,8 @@ class Roster:
                 if self.phase is Phase.GATHERING:
                     self._end_pause_if_due()
                     self._choose()
+            case SaveParameters():
+                self.parameters = event.parameters
             case StopRequested():
                 self._stop()
             case _:
@@ -416,6 +428,7 @@ class Roster:
         if missing and self._now_s - self._majority_since_s < self.grace_s:
             self.waiting_for = f"replica {_names(missing)}, a little longer"
             return
+        self.parameters = newest.parameters
         intact = {i: a for i, a in candidates.items() if a.intact or newest.clean}
         if not intact and missing:
             self.waiting_for = (
@@ -484,6 +497,7 @@ class Roster:
             configured=self.configured,
             in_sync=tuple(sorted(in_sync)),
             clean=clean,
+            parameters=self.parameters,
         )
         self.proposal = Proposal(record)
         self._changed = True
@@ -527,10 +541,11 @@ class Roster:
         }
 
     def _propose_if_needed(self) -> None:
-        """Commit the next record if the modes have moved on from the last one, and nothing is on its way."""
-        assert self.committed is not None
-        wanted = self._wanted()
-        if self.proposal is None and wanted and wanted != set(self.committed.in_sync):
+        """Commit the next record if the last one is not up to date, and nothing is on its way."""
+        committed, wanted = self.committed, self._wanted()
+        assert committed is not None
+        changed = wanted != set(committed.in_sync) or self.parameters != committed.parameters
+        if self.proposal is None and wanted and changed:
             self._propose(wanted, clean=False)
 
     # --- members that go and come

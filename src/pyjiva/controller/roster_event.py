@@ -30,6 +30,7 @@ __all__ = [
     "Reconcile",
     "Reconciled",
     "Replay",
+    "SaveParameters",
     "Serve",
     "StartRebuild",
     "StopRequested",
@@ -116,6 +117,13 @@ class Tick:
 
 
 @attrs.frozen
+class SaveParameters:
+    """The logical unit has new parameters: every record from now on carries them."""
+
+    parameters: bytes
+
+
+@attrs.frozen
 class StopRequested:
     """All I/O is done and flushed: end cleanly."""
 
@@ -131,6 +139,7 @@ Event = (
     | Copied
     | Joined
     | Tick
+    | SaveParameters
     | StopRequested
 )
 

@@ -18,9 +18,10 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer, Flush, Lock, Request
-from pyjiva.controller.data_path import DataPath
+from pyjiva.controller.data_path import PARK_LIMIT_S, DataPath
 from pyjiva.controller.link_io import pump, shake_hands
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
+from pyjiva.controller.parameter_saves import ParameterSaves
 from pyjiva.controller.resync import Resync
 from pyjiva.controller.roster import Member, Mode, Phase, Roster
 from pyjiva.controller.roster_event import (
@@ -44,6 +45,7 @@ from pyjiva.controller.roster_event import (
     Reconcile,
     Reconciled,
     Replay,
+    SaveParameters,
     Serve,
     StartRebuild,
     Stopped,
@@ -51,7 +53,7 @@ from pyjiva.controller.roster_event import (
     Tick,
 )
 from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
-from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError
+from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
 from pyjiva.replication import (
@@ -113,6 +115,7 @@ class Volume:
     """Set when host I/O is carried out for the first time."""
     _roster: Roster = attrs.field(init=False)
     _data: DataPath = attrs.field(init=False)
+    _saves: ParameterSaves = attrs.field(init=False)
     _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
     """By target."""
@@ -129,6 +132,9 @@ class Volume:
         self._roster = Roster(self.controller_id, ids, self.options.new_volume)
         self._data = DataPath(ids, self.options.size_bytes, self._failed, self._has_diverged, self._fenced)
         self._data.now_s = trio.current_time()
+        self._saves = ParameterSaves(
+            lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, PARK_LIMIT_S
+        )
 
     # --- the block device
 
@@ -140,6 +146,15 @@ class Volume:
     def submit(self, request: Request) -> None:
         """Start a host request; it waits (parked) while the volume cannot carry it out."""
         self._data.submit(request)
+
+    @property
+    def parameters(self) -> bytes:
+        """Part of ParameterStore; what the newest record has once `ready` is set."""
+        return self._saves.answered
+
+    def save_parameters(self, parameters: bytes, done: Callable[[StorageError | None], None]) -> None:
+        """Part of ParameterStore: a majority of the replicas stores them, with the next membership record."""
+        self._saves.save(parameters, done, trio.current_time())
 
     # --- life
 
@@ -184,6 +199,7 @@ class Volume:
             stalled = now - self._ticked_at_s > STALLED_S
             self._ticked_at_s = now
             self._data.tick(now)
+            self._saves.tick(now)
             self._apply(Tick(now))
             for member_id, heard in list(self._heard.items()):
                 if member_id in self._heard:  # else the loss of another one has ended it too
@@ -293,10 +309,15 @@ class Volume:
         self._applying = True
         try:
             while self._events:
+                before = self._roster.committed
                 effects = self._roster.apply(self._events.popleft())
                 self._data.epoch = self._roster.epoch
                 for effect in effects:
                     self._carry_out(effect)
+                if self._roster.committed is not before:
+                    assert self._roster.committed is not None
+                    self._saves.committed(self._roster.committed.parameters)
+                self._saves.review()
         finally:
             self._applying = False
 
@@ -316,6 +337,7 @@ class Volume:
                 self._cancel_resyncs()
             case Serve():
                 _log.info("volume takes I/O", epoch=self._roster.epoch)
+                self._saves.answered = self._roster.parameters
                 self.ready.set()
             case StartRebuild(member):
                 self._start_rebuild(member)

@@ -92,7 +92,8 @@ class Session:
             self._refuse(
                 frame,
                 Status.UNSUPPORTED_VERSION,
-                f"the controller speaks versions {list(hello.versions)}, this replica {PROTOCOL_VERSION}",
+                f"the controller speaks versions {list(hello.versions)}, "
+                f"this replica speaks {PROTOCOL_VERSION}",
             )
         if hello.volume_id != volume_id:
             self._refuse(frame, Status.WRONG_VOLUME, "this replica belongs to another volume")

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from pyjiva.cli.daemon import run_daemon, wait_for_stop
-from pyjiva.iscsi import Target, TargetOptions, serve_portal
+from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.scsi import LogicalUnit, UnitIdentity
 from pyjiva.snapshot import open_chain_device
 from pyjiva.transport import EndOfBatch
@@ -31,7 +31,9 @@ async def serve(directory: Path, size_bytes: int) -> int:
         unit = LogicalUnit(device, UnitIdentity(VOLUME_ID), BLOCK_SIZE_BYTES)
         target = Target(TargetOptions(target_name=IQN), {0: unit}, batch)
         async with trio.open_nursery() as nursery:
-            host, port = await nursery.start(serve_portal, target, "127.0.0.1", 0)
+            listeners = await open_portal("127.0.0.1", 0)
+            nursery.start_soon(serve_portal, target, listeners)
+            host, port = portal_address(listeners)
             print(f"ready url=iscsi://{host}:{port}/{IQN}/0", flush=True)
             await wait_for_stop(stop_with_stdin=True)
             await target.shut_down()

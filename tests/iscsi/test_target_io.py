@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from pyjiva.errors import ConfigError
-from pyjiva.iscsi import Target, TargetOptions, serve_portal
+from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.iscsi.pdu import (
     LOGOUT_RESPONSE,
     NO_TAG,
@@ -161,7 +161,9 @@ async def test_shut_down_asks_to_log_out_and_ends_sessions() -> None:
 
 async def test_two_portals_serve_one_target() -> None:
     async with running_target() as running, trio.open_nursery() as nursery:
-        host, port = await nursery.start(serve_portal, running.target, "127.0.0.1", 0)
+        listeners = await open_portal("127.0.0.1", 0)
+        nursery.start_soon(serve_portal, running.target, listeners)
+        host, port = portal_address(listeners)
         assert port != running.port
         async with open_initiator(host, port) as initiator:
             await log_in(initiator)
@@ -171,7 +173,7 @@ async def test_two_portals_serve_one_target() -> None:
 async def test_busy_port_is_an_error_of_the_caller() -> None:
     async with running_target() as running:
         with pytest.raises(OSError, match="in use"):
-            await serve_portal(running.target, running.host, running.port)
+            await open_portal(running.host, running.port)
 
 
 def test_target_name_must_be_one() -> None:

@@ -6,7 +6,6 @@ block device.
 
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced
 from pyjiva.controller.api_io import serve_api
 from pyjiva.errors import ConfigError
-from pyjiva.iscsi import Target, TargetOptions, serve_portal
+from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.scsi import LogicalUnit, UnitIdentity
 from pyjiva.transport import EndOfBatch
 
@@ -105,54 +104,88 @@ def main(
 
 async def _run(options: ControllerOptions, endpoints: Endpoints) -> int:
     batch = EndOfBatch()
-    volume = Volume(options, batch)
-    unit = LogicalUnit(volume, UnitIdentity(options.volume_id), options.block_size_bytes)
-    iqn = IQN_PREFIX + options.volume_name
-    target = Target(TargetOptions(target_name=iqn), units={0: unit}, batch=batch)
-    fenced = False
+    return await Controller(options, endpoints, batch, Volume(options, batch)).run()
 
-    async def run_volume(task_status: trio.TaskStatus[None]) -> None:
-        nonlocal fenced
-        try:
-            await volume.run(task_status=task_status)
-        except VolumeFenced:
-            fenced = True
+
+@attrs.define(eq=False)
+class Controller:
+    """The process: a volume, and from the moment when it is ready a target that offers it.
+
+    A command taken by a controller that has no epoch yet could be done after its successor's; and what the
+    unit keeps is known only when a majority of the replicas was heard.
+    """
+
+    options: ControllerOptions
+    endpoints: Endpoints
+    batch: EndOfBatch
+    volume: Volume
+    target: Target | None = None
+    portals: list[str] = attrs.field(factory=list)
+    fenced: bool = False
+
+    @property
+    def iqn(self) -> str:
+        """The target's name."""
+        return IQN_PREFIX + self.options.volume_name
+
+    async def run(self) -> int:
+        """Run until it is told to stop or is fenced; the exit code."""
+        async with trio.open_nursery() as nursery:
+            # Ports first: a busy one must be known before anything is promised.
+            listeners = [await self._listen(portal) for portal in self.endpoints.portals]
+            api_port = await nursery.start(self._serve_api)
+            await nursery.start(self._run_volume, nursery.cancel_scope)
+            nursery.start_soon(self._serve, listeners, Address(self.endpoints.api.host, api_port))
+            await wait_for_stop(stop_with_stdin=self.endpoints.stop_with_stdin)
+            if self.target is not None:
+                await self.target.shut_down()
+            await self.volume.stop()
             nursery.cancel_scope.cancel()
+        return EXIT_FENCED if self.fenced else 0
 
-    async with trio.open_nursery() as nursery:
-        # Ports first: a busy one must be known before anything is promised.  They open when the volume is
-        # ready: a command taken by one that has no epoch yet could be done after its successor's.
-        portals = [await _listen(nursery, target, portal, volume.ready) for portal in endpoints.portals]
-        api_port = await nursery.start(_serve_api, volume, target, iqn, portals, endpoints.api)
-        await nursery.start(run_volume)
-        nursery.start_soon(
-            _say_ready, options, volume, iqn, portals[0], Address(endpoints.api.host, api_port)
+    async def _listen(self, portal: Address) -> list[trio.SocketListener]:
+        try:
+            listeners = await open_portal(portal.host, portal.port)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {portal}: {error.strerror or error}") from error
+        self.portals.append(str(Address(*portal_address(listeners))))
+        return listeners
+
+    async def _run_volume(self, scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self.volume.run(task_status=task_status)
+        except VolumeFenced:
+            self.fenced = True
+            scope.cancel()
+
+    async def _serve(self, portals: list[list[trio.SocketListener]], api: Address) -> None:
+        """Wait until the volume takes I/O, then offer it."""
+        await self.volume.ready.wait()
+        options = self.options
+        identity = UnitIdentity(options.volume_id)
+        unit = LogicalUnit(self.volume, identity, options.block_size_bytes, self.volume)
+        self.target = Target(TargetOptions(target_name=self.iqn), units={0: unit}, batch=self.batch)
+        async with trio.open_nursery() as nursery:
+            for listeners in portals:
+                nursery.start_soon(serve_portal, self.target, listeners)
+            print(
+                f"ready volume={options.volume_name} iqn={self.iqn} portal={self.portals[0]} lun=0 "
+                f"api=http://{api} replicas={len(options.replicas)}",
+                flush=True,
+            )
+
+    async def _serve_api(self, task_status: trio.TaskStatus[int]) -> None:
+        await serve_api(
+            self.volume,
+            self.endpoints.api.host,
+            self.endpoints.api.port,
+            iqn=self.iqn,
+            portals=lambda: self.portals,
+            sessions=self._sessions,
+            task_status=task_status,
         )
-        await wait_for_stop(stop_with_stdin=endpoints.stop_with_stdin)
-        await target.shut_down()
-        await volume.stop()
-        nursery.cancel_scope.cancel()
-    return EXIT_FENCED if fenced else 0
 
-
-async def _listen(nursery: trio.Nursery, target: Target, portal: Address, opens: trio.Event) -> Address:
-    serve = partial(serve_portal, target, portal.host, portal.port, opens=opens)
-    try:
-        host, port = await nursery.start(serve)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {portal}: {error.strerror or error}") from error
-    return Address(host, port)
-
-
-async def _serve_api(
-    volume: Volume,
-    target: Target,
-    iqn: str,
-    portals: list[Address],
-    api: Address,
-    task_status: trio.TaskStatus[int],
-) -> None:
-    def sessions() -> list[dict[str, Any]]:
+    def _sessions(self) -> list[dict[str, Any]]:
         now = time.time()
         return [
             {
@@ -162,30 +195,9 @@ async def _serve_api(
                 "tsih": session.tsih,
                 "connected_s": round(max(0.0, now - session.started_at), 1),
             }
-            for session in target.sessions()
+            for session in (self.target.sessions() if self.target is not None else ())
             if session.session_type == "normal"
         ]
-
-    await serve_api(
-        volume,
-        api.host,
-        api.port,
-        iqn=iqn,
-        portals=lambda: [str(portal) for portal in portals],
-        sessions=sessions,
-        task_status=task_status,
-    )
-
-
-async def _say_ready(
-    options: ControllerOptions, volume: Volume, iqn: str, portal: Address, api: Address
-) -> None:
-    await volume.ready.wait()
-    print(
-        f"ready volume={options.volume_name} iqn={iqn} portal={portal} lun=0 "
-        f"api=http://{api} replicas={len(options.replicas)}",
-        flush=True,
-    )
 
 
 if __name__ == "__main__":

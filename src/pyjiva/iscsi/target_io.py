@@ -25,7 +25,7 @@ from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.stream_io import BatchedStream, own_stream
 
-__all__ = ["Target", "TargetOptions", "serve_portal"]
+__all__ = ["Target", "TargetOptions", "open_portal", "portal_address", "serve_portal"]
 
 log = structlog.get_logger(__name__)
 
@@ -288,23 +288,20 @@ class Target:
         self.batch.end()
 
 
-async def serve_portal(
-    target: Target,
-    host: str,
-    port: int,
-    *,
-    opens: trio.Event | None = None,
-    task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve `target` at `host`:`port` until cancelled; reports the address really bound.
-
-    The address is taken at once; connections wait in the kernel's queue until `opens` is set.
+async def open_portal(host: str, port: int) -> list[trio.SocketListener]:
+    """Take `host`:`port` (0: any free one); connections wait in the kernel's queue until they are served.
 
     Raises OSError: the address is in use or not ours.
     """
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    return await trio.open_tcp_listeners(port, host=host)
+
+
+def portal_address(listeners: Sequence[trio.SocketListener]) -> tuple[str, int]:
+    """The address that `open_portal` really took."""
     bound = listeners[0].socket.getsockname()
-    task_status.started((bound[0], bound[1]))
-    if opens is not None:
-        await opens.wait()
+    return bound[0], bound[1]
+
+
+async def serve_portal(target: Target, listeners: list[trio.SocketListener]) -> None:
+    """Serve `target` at an opened portal until cancelled."""
     await trio.serve_listeners(target.serve_connection, listeners)

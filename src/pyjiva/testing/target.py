@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from pyjiva.block import BlockDevice, Flush, MemoryDevice, Request
-from pyjiva.iscsi import Target, TargetOptions, serve_portal
+from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.scsi import LogicalUnit, UnitIdentity
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import MIB
@@ -95,6 +95,8 @@ async def running_target(
     unit = LogicalUnit(device, UnitIdentity(VOLUME_ID), block_size_bytes)
     target = Target(TargetOptions(target_name=TARGET_NAME, **options), {0: unit}, batch=batch)
     async with trio.open_nursery() as nursery:
-        bound_host, port = await nursery.start(serve_portal, target, host, 0)
+        listeners = await open_portal(host, 0)
+        bound_host, port = portal_address(listeners)
+        nursery.start_soon(serve_portal, target, listeners)
         yield RunningTarget(target, bound_host, port, unit, device, memory)
         nursery.cancel_scope.cancel()

@@ -32,6 +32,55 @@ class Owner:
         self.locks.append(lock)
 
 
+class TestLease:
+    """Reads are answered while nobody else can have answered a write."""
+
+    @staticmethod
+    def bench() -> tuple[Bench, list[float]]:
+        bench, now = Bench(), [100.0]
+        bench.data.clock = lambda: now[0]
+        bench.data.renew_lease(102.0)
+        return bench, now
+
+    def test_within_it_reads_are_answered_at_once(self) -> None:
+        bench, now = self.bench()
+        now[0] = 101.9
+        request = read(bench)
+        bench.reply(1)
+        assert bench.answered == [request]
+
+    def test_after_it_they_wait_until_it_is_renewed(self) -> None:
+        bench, now = self.bench()
+        requests = [read(bench), bench.submit(BlockStatus(0, 512, bench.done))]
+        now[0] = 102.0
+        bench.reply(1, 2)
+        assert bench.answered == []
+        bench.data.renew_lease(101.0)
+        assert bench.answered == []
+        bench.data.renew_lease(104.0)
+        assert bench.answered == requests
+        assert requests[0].error is None
+        assert b"".join(requests[0].data) == bytes(512)
+
+    def test_a_write_needs_no_lease(self) -> None:
+        bench, now = self.bench()
+        now[0] = 200.0
+        request = write(bench)
+        bench.reply(1, 2, 3)
+        assert bench.answered == [request]
+
+    def test_in_the_end_the_host_is_told_and_gets_no_data(self) -> None:
+        bench, now = self.bench()
+        requests = [read(bench), bench.submit(BlockStatus(0, 512, bench.done))]
+        now[0] = 102.0
+        bench.reply(1, 2)
+        bench.data.tick(1000.0)
+        assert bench.answered == requests
+        assert all(r.error is not None and r.error.failure is StorageFailure.NOT_READY for r in requests)
+        assert requests[0].data == ()
+        assert requests[1].allocated == ()
+
+
 class TestWrites:
     def test_a_write_goes_to_all_and_is_answered_when_nobody_is_missing(self) -> None:
         bench = Bench()

@@ -7,7 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyjiva.block import Buffer, IntervalLocks, Lock
+from pyjiva.controller import dirty_map
 from pyjiva.controller import resync as module
+from pyjiva.controller.dirty_map import DirtyMap, FixedWork, Work
 from pyjiva.controller.resync import Resync, ResyncStep
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
@@ -62,14 +64,22 @@ class Disk:
 class Port:
     """What a resync needs; answers wait until they are given, unless `member` is not connected."""
 
-    def __init__(self, source: Disk, target: Disk, extents: Sequence[Extent] = (Extent(0, SIZE),)) -> None:
+    def __init__(
+        self,
+        source: Disk,
+        target: Disk,
+        extents: Sequence[Extent] = (Extent(0, SIZE),),
+        *,
+        compare_first: bool = True,
+        work: Work | None = None,
+    ) -> None:
         self.disks = {SOURCE: source, TARGET: target}
         self.locks = IntervalLocks()
         self.gone: set[int] = set()
         self.asked: list[tuple[int, FrameType, Extent, bytes]] = []
         self.log: list[tuple[int, FrameType, Extent]] = []
         self.outcomes: list[tuple[int | None, str]] = []
-        self.resync = Resync(SOURCE, TARGET, extents, self)
+        self.resync = Resync(SOURCE, TARGET, work or FixedWork(extents, compare_first), self)
         self.at_advance: Callable[[], None] = lambda: None
         self.breaks_writes = False
 
@@ -93,7 +103,6 @@ class Port:
         self.log.append((member, type_, extent))
 
     def advanced(self, resync: Resync) -> None:
-        assert resync._lock is not None, "the border moves before the lock is given back"
         self.at_advance()
 
     def finished(self, resync: Resync, failed_member: int | None, reason: str) -> None:
@@ -182,6 +191,78 @@ def test_only_the_extents_that_were_asked_for_are_touched(
     port.run()
     assert port.outcomes == [(None, "")]
     assert port.disks[TARGET].read(Extent(0, SIZE)) == expected
+
+
+@settings(max_examples=100)
+@given(
+    source=PAGES, target=PAGES, parts=st.lists(st.tuples(st.integers(0, 250), st.integers(1, 40)), max_size=4)
+)
+def test_what_was_missed_is_copied_without_a_look_at_the_rest(
+    source: dict[int, bytes], target: dict[int, bytes], parts: list[tuple[int, int]]
+) -> None:
+    extents = merge_extents(Extent(at, min(length, SIZE - at)) for at, length in parts)
+    port = Port(Disk(source), Disk(target), extents, compare_first=False)
+    expected = bytearray(Disk(target).read(Extent(0, SIZE)))
+    for extent in extents:
+        expected[extent.offset_bytes : extent.end_bytes] = Disk(source).read(extent)
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    assert port.disks[TARGET].read(Extent(0, SIZE)) == expected
+    asked = merge_extents(extent for _, _, extent in port.log)
+    assert sum(e.length_bytes for e in asked) <= sum(e.length_bytes for e in extents)
+    assert port.resync.copied_bytes <= sum(e.length_bytes for e in extents)
+    assert port.resync.fraction_done() == 1.0
+
+
+WRITES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, SIZE - 8), st.integers(1, 8)), max_size=12)
+
+
+@settings(max_examples=200)
+@given(contents=PAGES, missed=WRITES, meanwhile=WRITES, everything=st.booleans())
+@example(contents={}, missed=[(0, 100, 1)], meanwhile=[(1, 0, 8)], everything=False).via(
+    "simulated world 1014: a write before the first piece, after the walk had gone there"
+)
+def test_what_is_written_meanwhile_arrives_too(
+    contents: dict[int, bytes],
+    missed: list[tuple[int, int, int]],
+    meanwhile: list[tuple[int, int, int]],
+    everything: bool,
+) -> None:
+    """By the copy, or beside it: below the border a write goes to both sides."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dirty_map, "GRANULE_BYTES", PAGE)
+        dirty = DirtyMap(SIZE, everything)
+    port = Port(Disk(contents), Disk(contents), work=dirty)
+    border = [0]
+    port.at_advance = lambda: border.__setitem__(0, port.resync.position)
+
+    def write(extent: Extent) -> None:
+        port.disks[SOURCE].write(extent, b"w" * extent.length_bytes)
+        for part in extent.split(1):
+            if part.offset_bytes < border[0]:
+                port.disks[TARGET].write(part, b"w")
+            else:
+                dirty.mark(part.offset_bytes, 1)
+
+    for _, offset, length in missed:
+        write(Extent(offset, length))
+    port.resync.start()
+    steps, waiting = 0, sorted(meanwhile)
+    while port.asked:
+        for when, offset, length in list(waiting):
+            busy = any(e.overlaps(Extent(offset, length)) for e, _, _ in port.locks.extents())
+            if when <= steps and not busy:
+                waiting.remove((when, offset, length))
+                write(Extent(offset, length))
+        port.reply()
+        steps += 1
+    assert port.outcomes == [(None, "")]
+    for _, offset, length in waiting:  # the border stands behind the last piece: the member joins now
+        border[0] = SIZE
+        write(Extent(offset, length))
+    whole = Extent(0, SIZE)
+    assert port.disks[TARGET].read(whole) == port.disks[SOURCE].read(whole)
 
 
 def test_an_empty_volume_costs_one_question_a_span() -> None:

@@ -72,9 +72,9 @@ class Replica:
 class Bench:
     """A roster and replicas that answer at once, unless told to keep quiet."""
 
-    def __init__(self, *replicas: Replica, new_volume: bool = False) -> None:
+    def __init__(self, *replicas: Replica, new_volume: bool = False, wait_out_s: float = 0.0) -> None:
         self.replicas = {r.id: r for r in replicas}
-        self.roster = Roster("me", IDS, new_volume)
+        self.roster = Roster("me", IDS, new_volume, wait_out_s=wait_out_s)
         self.quiet: set[int] = set()
         self.effects: list[Effect] = []
 
@@ -252,7 +252,7 @@ class TestActivation:
     def test_a_replica_that_promised_another_is_asked_once_there_is_a_majority(self) -> None:
         """Whatever the order in which they are reached; found by review."""
         bench = three().active()
-        bench.roster = Roster("new", IDS)
+        bench.roster = Roster("new", IDS, wait_out_s=0.0)
         bench.up(1)
         bench.down(1)
         for replica in bench.replicas.values():
@@ -414,7 +414,7 @@ class TestLosingAndComingBack:
 
     def test_the_only_copy_counts_even_after_a_reboot(self) -> None:
         bench = Bench(Replica(1, MembershipRecord(1, 1, "old", (1,), (1,), clean=True)))
-        bench.roster = Roster("me", (1,))
+        bench.roster = Roster("me", (1,), wait_out_s=0.0)
         bench.up(1)
         bench.down(1)
         bench.replicas[1].intact = False
@@ -449,6 +449,46 @@ class TestParameters:
         bench.quiet = set()
         bench.apply(Accepted(2, bench.roster.proposal.record.version))
         assert bench.roster.has_stored(b"two")
+
+
+class TestWaitingOutTheLease:
+    """Another controller may answer reads for a while after the last promise."""
+
+    def committed(self, *, clean: bool) -> Bench:
+        held = record(1, 1, 2, 3, clean=clean)
+        bench = Bench(*(Replica(i, held) for i in IDS), wait_out_s=2.0)
+        bench.apply(Tick(50.0))
+        bench.up(1, 2, 3)
+        assert bench.roster.committed is not None
+        return bench
+
+    def test_after_a_clean_record_there_is_none(self) -> None:
+        assert self.committed(clean=True).roster.phase is Phase.ACTIVE
+
+    def test_it_counts_from_the_first_tick_after_the_promises(self) -> None:
+        """The last tick before them may be long ago, if this process stood still."""
+        bench = self.committed(clean=False)
+        for now in (60.0, 61.9):
+            assert Serve not in kinds(bench.apply(Tick(now)))
+            assert bench.roster.phase is Phase.COMMITTING
+            assert "lease" in bench.roster.waiting_for
+        assert kinds(bench.apply(Tick(62.0))) == {MembersChanged, Serve}
+        assert bench.roster.phase is Phase.ACTIVE
+
+    def test_a_higher_promise_meanwhile_ends_it(self) -> None:
+        assert Fence in kinds(self.committed(clean=False).apply(Fenced(1, 9)))
+
+    def test_time_before_a_second_bid_does_not_count(self) -> None:
+        held = record(1, 1, 2, 3)
+        bench = Bench(*(Replica(i, held, unstable=((0, 512),)) for i in IDS), wait_out_s=2.0)
+        bench.up(1, 2, 3)
+        bench.apply(Tick(50.0))
+        bench.down(2)  # in the middle of the reconciliation: it bids again
+        bench.up(2)
+        bench.apply(Tick(51.0))
+        bench.apply(Reconciled())
+        assert Serve not in kinds(bench.apply(Tick(52.9)))
+        assert Serve in kinds(bench.apply(Tick(53.0)))
 
 
 class TestTwoThatBeginAtOnce:

@@ -26,6 +26,7 @@ def play(world: World) -> None:
 
 @settings(deadline=None, max_examples=WORLDS)
 @given(seed=SEEDS)
+@example(1014)  # a write before the first piece that was missed, after the copy had gone there
 @example(1060)  # two controllers began at once and outbid each other for ever
 @example(1081)  # the answer to a write was on its way when all machines lost power
 @example(814458864)  # a controller without an epoch took requests, and did them late

@@ -43,6 +43,7 @@ from pyjiva.block import (
     Write,
     WriteZeroes,
 )
+from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.replication import (
@@ -126,6 +127,10 @@ class DataPath:
     epoch: int = 0
     now_s: float = 0.0
     """Set by the volume's clock; coarse."""
+    clock: Callable[[], float] | None = None
+    """The time now, for the lease; None: there is none to keep."""
+    lease_until_s: float = attrs.field(default=float("-inf"), init=False)
+    """Reads may be answered before this moment (`lease`)."""
     must_ack: int = attrs.field(default=0, init=False)
     writable: int = attrs.field(default=0, init=False)
     readable: int = attrs.field(default=0, init=False)
@@ -134,6 +139,10 @@ class DataPath:
     writes_open: bool = attrs.field(default=False, init=False)
     reads_open: bool = attrs.field(default=False, init=False)
     members: dict[int, MemberIo] = attrs.field(init=False)
+    dirty: dict[int, DirtyMap] = attrs.field(factory=dict, init=False)
+    """By member that does not take all writes, and had everything at some time in this epoch."""
+    _suspect: int = attrs.field(default=0, init=False)
+    """Members whose disk has refused something: what was written before may be gone too (fsync(2): EIO)."""
     _of_mask: dict[int, tuple[MemberIo, ...]] = attrs.field(factory=dict, init=False)
     _locks: IntervalLocks = attrs.field(factory=IntervalLocks, init=False)
     _pending: dict[int, Pending] = attrs.field(factory=dict, init=False)
@@ -144,6 +153,8 @@ class DataPath:
     _min_copies: int = attrs.field(default=1, init=False)
     _withheld: list[tuple[float, Request]] = attrs.field(factory=list, init=False)
     """Carried out by fewer members than it takes to answer: answered when there are enough again."""
+    _unconfirmed: list[tuple[float, Read | BlockStatus]] = attrs.field(factory=list, init=False)
+    """Reads that were carried out and may be old news: answered when the lease is renewed."""
     _queued: dict[Lock, float] = attrs.field(factory=dict, init=False)
     """Locks of host requests that wait for others, and since when."""
     _go_on: collections.deque[Lock] = attrs.field(factory=collections.deque, init=False)
@@ -290,6 +301,14 @@ class DataPath:
             member.link.send(*buffers)
         if self.rebuilding:
             self._write_to_rebuilding(id_, code, pending, payload)
+        if self.dirty:
+            self._mark_dirty(offset, length)
+
+    def _mark_dirty(self, offset: int, length: int) -> None:
+        """A write is on its way: whom does it not go to?"""
+        for member_id, dirty in self.dirty.items():
+            start = max(offset, self.members[member_id].synced_until)
+            dirty.mark(start, offset + length - start)
 
     def _write_to_rebuilding(self, id_: int, code: int, pending: Pending, payload: Sequence[Buffer]) -> None:
         """Send the part of a write that a rebuilding member has a copy under; the rest comes with the
@@ -440,7 +459,10 @@ class DataPath:
         self._release(pending.lock)
         if request is not None:
             request.data = (frame.payload,)
-            request.done(request)
+            if self.clock is None or self.clock() < self.lease_until_s:
+                request.done(request)
+            else:
+                self._unconfirmed.append((pending.at_s, request))
 
     def _block_status_answered(self, frame: Frame, pending: Pending) -> None:
         request = pending.request
@@ -451,7 +473,18 @@ class DataPath:
         self._release(pending.lock)
         if request is not None:
             request.allocated = extents
-            request.done(request)
+            if self.clock is None or self.clock() < self.lease_until_s:
+                request.done(request)
+            else:
+                self._unconfirmed.append((pending.at_s, request))
+
+    def renew_lease(self, until_s: float) -> None:
+        """A majority has confirmed our epoch: what was read meanwhile is as good as new."""
+        self.lease_until_s = until_s
+        if self._unconfirmed and self.clock is not None and self.clock() < until_s:
+            unconfirmed, self._unconfirmed = self._unconfirmed, []
+            for _, request in unconfirmed:
+                _complete(request, None)
 
     def _refused(self, member_id: int, frame: Frame, pending: Pending) -> None:
         """A member answered a host request by an error."""
@@ -460,6 +493,7 @@ class DataPath:
             raise RemoteProtocolError(f"replica {member_id} refused {pending.type.name}: status {frame.code}")
         bit = self.members[member_id].bit
         reason = f"its disk answered {failure.value} to {pending.type.name}"
+        self._suspect |= bit
         pending.waiting &= ~bit
         pending.failed |= bit
         pending.error = StorageError(failure, f"replica {member_id}: {reason}")
@@ -535,6 +569,9 @@ class DataPath:
             rebuilding,
         )
         self.serving = serving
+        self._suspect &= ~writable
+        for member_id in [i for i in self.dirty if not serving or self.members[i].bit & writable]:
+            del self.dirty[member_id]
         self.reads_open = serving and readable != 0
         self._min_copies = min_copies
         # A member that joins has it all, but no record says so yet: it does not count.
@@ -573,6 +610,7 @@ class DataPath:
         """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""
         member = self.members[member_id]
         bit = member.bit
+        self._remember_what_it_lacks(member_id, bit)
         member.link, member.in_flight, member.synced_until = None, 0, 0
         self.readable &= ~bit
         self.writable &= ~bit
@@ -590,6 +628,16 @@ class DataPath:
                     pending.on_answer(None)
                 else:
                     self._ask_again(pending)
+
+    def _remember_what_it_lacks(self, member_id: int, bit: int) -> None:
+        if self._suspect & bit:
+            self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
+        elif self.serving and self.writable & bit:
+            self.dirty[member_id] = DirtyMap(self.size_bytes)
+        if (dirty := self.dirty.get(member_id)) is not None:
+            for pending in self._pending.values():
+                if pending.waiting & bit and pending.buffers:
+                    dirty.mark(*pending.extent)
 
     def replay(self, member_id: int) -> None:
         """`member_id` is back with all it had: send it again what it has not answered."""
@@ -614,6 +662,10 @@ class DataPath:
             _complete(self._parked.popleft()[1], error)
         while self._withheld and self._withheld[0][0] < limit:
             _complete(self._withheld.pop(0)[1], error)
+        while self._unconfirmed and self._unconfirmed[0][0] < limit:
+            read = self._unconfirmed.pop(0)[1]
+            _forget_answer(read)
+            _complete(read, error)
         for lock in [k for k, at_s in self._queued.items() if at_s < limit]:
             del self._queued[lock]
             request, lock.owner = lock.owner, None
@@ -659,6 +711,13 @@ def _complete(request: Request, error: StorageError | None) -> None:
             request.done(request)  # type: ignore[arg-type]  # each class's `done` takes that class
         case _:
             assert_never(request)
+
+
+def _forget_answer(request: Read | BlockStatus) -> None:
+    if isinstance(request, Read):
+        request.data = ()
+    else:
+        request.allocated = ()
 
 
 def _first_bytes(buffers: Sequence[Buffer], count: int) -> list[Buffer]:

@@ -1,7 +1,7 @@
 """Make one replica's bytes equal to another's: compare, copy what differs, compare again.  Pure.
 
-Used for a rebuild (the whole volume, while the host writes) and for reconciling after an unclean end (the
-extents that may differ, before anything is served).
+Used for a rebuild (the whole volume, or what the target missed, while the host writes) and for reconciling
+after an unclean end (the extents that may differ, before anything is served).
 
     span ──no data on either side──▶ next span
       │ data
@@ -9,8 +9,10 @@ extents that may differ, before anything is served).
     chunk: hash both ──equal──▶ next chunk
       │ different
       ▼
-    map the source's holes, UNMAP them at the target, copy the rest, hash the target ──equal──▶ next chunk
+    map the source's holes, UNMAP them at the target, copy the rest, hash both ──equal──▶ next chunk
                                                                       │ different: the copy failed
+
+What the target is known to have missed (`Work.compare_first` is false) begins with the map of the holes.
 
 While a span or a chunk is looked at, a shared lock keeps writers out of it, and only out of it; `advanced`
 moves the border below which writes go to the target too *before* the lock is given back.  So no write is
@@ -26,6 +28,7 @@ from typing import Final, Protocol
 import attrs
 
 from pyjiva.block import Buffer, Lock
+from pyjiva.controller.dirty_map import Work
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.replication import Frame, FrameType, Status, decode_extents
@@ -68,24 +71,24 @@ class ResyncStep(enum.Enum):
     UNMAPPING = "a hole at the target"
     READING = "data from the source"
     WRITING = "data at the target"
-    VERIFYING = "hash of the target"
+    VERIFYING = "hash of both after the copy"
     OVER = "nothing"
 
 
 @attrs.define(eq=False)
 class Resync:
-    """One copy from `source` to `target` over `extents` (sorted, disjoint)."""
+    """One copy from `source` to `target` of all that `work` has, which may grow meanwhile."""
 
     source: int
     target: int
-    extents: Sequence[Extent]
+    work: Work
     port: ResyncPort
     position: int = attrs.field(default=0, init=False)
-    """Everything of `extents` below this offset is equal."""
+    """Everything below this offset is equal."""
     compared_bytes: int = attrs.field(default=0, init=False)
     copied_bytes: int = attrs.field(default=0, init=False)
     step: ResyncStep = attrs.field(default=ResyncStep.LOCKING, init=False)
-    _index: int = attrs.field(default=0, init=False)
+    _total_bytes: int = attrs.field(init=False)
     _data_until: int = attrs.field(default=0, init=False)
     """The last probe saw data from `position` up to here."""
     _range: Extent = attrs.field(default=Extent(0, 0), init=False)
@@ -93,9 +96,11 @@ class Resync:
     _lock: Lock | None = attrs.field(default=None, init=False)
     _hashes: dict[int, bytes] = attrs.field(factory=dict, init=False)
     _maps: dict[int, list[Extent]] = attrs.field(factory=dict, init=False)
-    _source_hash: bytes = attrs.field(default=b"", init=False)
     _holes: list[Extent] = attrs.field(factory=list, init=False)
     _data: collections.deque[Extent] = attrs.field(factory=collections.deque, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._total_bytes = self.work.remaining_bytes(0)
 
     def start(self) -> None:
         """Begin."""
@@ -107,30 +112,39 @@ class Resync:
         self._unlock()
 
     def fraction_done(self) -> float:
-        """From 0 to 1, by bytes of the volume gone through."""
-        total = sum(e.length_bytes for e in self.extents)
-        done = sum(max(0, min(self.position, e.end_bytes) - e.offset_bytes) for e in self.extents)
-        return done / total if total else 1.0
+        """From 0 to 1, by bytes gone through."""
+        if not self._total_bytes:
+            return 1.0
+        return max(0.0, 1 - self.remaining_bytes() / self._total_bytes)
+
+    def remaining_bytes(self) -> int:
+        """What is still to be gone through, as far as is known."""
+        return self.work.remaining_bytes(self.position)
 
     # --- the walk
 
     def _next(self) -> None:
         """Lock the next range, or finish."""
-        while self._index < len(self.extents) and self.position >= self.extents[self._index].end_bytes:
-            self._index += 1
-        if self._index == len(self.extents):
+        extent = self.work.next_extent(self.position)
+        if extent is None:
             self.step = ResyncStep.OVER
             self.port.finished(self, None, "")
             return
-        extent = self.extents[self._index]
-        self.position = max(self.position, extent.offset_bytes)
-        in_data = self._data_until > self.position
-        border = (
-            align_down(self.position, CHUNK_BYTES) + CHUNK_BYTES if in_data else self.position + SPAN_BYTES
-        )
+        if extent.offset_bytes > self.position:
+            # Nothing lacks in between, also no write under way: from now on those go to the target too.
+            self.position = extent.offset_bytes
+            self.port.advanced(self)
+        if self._in_data or not self.work.compare_first:
+            border = align_down(self.position, CHUNK_BYTES) + CHUNK_BYTES
+        else:
+            border = self.position + SPAN_BYTES
         self._range = Extent(self.position, min(border, extent.end_bytes) - self.position)
         self.step = ResyncStep.LOCKING
         self.port.acquire_shared(self._range, self)
+
+    @property
+    def _in_data(self) -> bool:
+        return self._data_until > self.position
 
     def lock_held(self, lock: Lock) -> None:
         """Writers are out of the range that was asked for."""
@@ -138,7 +152,9 @@ class Resync:
             self.port.release(lock)
             return
         self._lock = lock
-        if self._data_until > self.position:
+        if not self.work.compare_first:
+            self._map()
+        elif self._in_data:
             self._ask_both(ResyncStep.HASHING, FrameType.HASH)
         else:
             self._ask_both(ResyncStep.PROBING, FrameType.BLOCK_STATUS)
@@ -170,7 +186,7 @@ class Resync:
                 self._maps[member] = decode_extents(frame.payload, within=self._range)
                 if len(self._maps) == 2:
                     self._probed()
-            case ResyncStep.HASHING:
+            case ResyncStep.HASHING | ResyncStep.VERIFYING:
                 if not frame.payload:
                     raise RemoteProtocolError("a hash without bytes")
                 self._hashes[member] = bytes(frame.payload)
@@ -185,8 +201,6 @@ class Resync:
             case ResyncStep.WRITING:
                 self._data.popleft()
                 self._copy_on()
-            case ResyncStep.VERIFYING:
-                self._verified(frame)
             case ResyncStep.LOCKING | ResyncStep.OVER:
                 raise LocalProtocolError(f"answer while the resync waits for {self.step.value}")
 
@@ -200,13 +214,17 @@ class Resync:
             self._advance(self._range.end_bytes)
 
     def _hashed(self) -> None:
-        self._source_hash = self._hashes[self.source]
-        if self._source_hash == self._hashes[self.target]:
+        if self._hashes[self.source] == self._hashes[self.target]:
             self.compared_bytes += self._range.length_bytes
             self._advance(self._range.end_bytes)
+        elif self.step is ResyncStep.HASHING:
+            self._map()
         else:
-            self.step = ResyncStep.MAPPING
-            self.port.ask(self.source, FrameType.BLOCK_STATUS, self._range, (), self)
+            self._fail(self.target, f"{self._range} differs after it was copied")
+
+    def _map(self) -> None:
+        self.step = ResyncStep.MAPPING
+        self.port.ask(self.source, FrameType.BLOCK_STATUS, self._range, (), self)
 
     def _mapped(self, frame: Frame) -> None:
         allocated = decode_extents(frame.payload, within=self._range)
@@ -227,8 +245,7 @@ class Resync:
             self.step = ResyncStep.READING
             self.port.ask(self.source, FrameType.READ, self._data[0], (), self)
         else:
-            self.step = ResyncStep.VERIFYING
-            self.port.ask(self.target, FrameType.HASH, self._range, (), self)
+            self._ask_both(ResyncStep.VERIFYING, FrameType.HASH)
 
     def _read(self, frame: Frame) -> None:
         extent = self._data[0]
@@ -238,14 +255,8 @@ class Resync:
         self.step = ResyncStep.WRITING
         self.port.ask(self.target, FrameType.WRITE, extent, (frame.payload,), self)
 
-    def _verified(self, frame: Frame) -> None:
-        if frame.payload != self._source_hash:
-            self._fail(self.target, f"{self._range} differs after it was copied")
-            return
-        self.compared_bytes += self._range.length_bytes
-        self._advance(self._range.end_bytes)
-
     def _advance(self, position: int) -> None:
+        self.work.finished(self._range.offset_bytes, position)
         self.position = position
         self.port.advanced(self)
         self._unlock()

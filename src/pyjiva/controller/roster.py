@@ -21,16 +21,20 @@ I2. Removal takes effect when its record is committed, admission when it is prop
 I3. At most one record is proposed and not committed; its version is one above the last.
 I4. `in_sync` of a record is never empty: the last copy is never given up; it is waited for (mode ABSENT).
 
-What is left out here (it has its own issue): the read lease, witnesses, changes of the configured set.
+- *Wait* until the read lease of the controller before us has ended (`lease`), unless its record is clean.
+
+What is left out here (it has its own issue): witnesses, changes of the configured set.
 """
 
 import enum
+import math
 import zlib
 from collections.abc import Iterable
 from typing import Final, assert_never
 
 import attrs
 
+from pyjiva.controller.lease import WAIT_OUT_S
 from pyjiva.controller.quorum import MAJORITY
 from pyjiva.controller.roster_event import (
     Accepted,
@@ -137,6 +141,9 @@ class Member:
     reason: str = "not connected yet"
     """Why it is not in sync, for people."""
 
+    kept_everything: bool = False
+    """Its directory is the one that was with us in this epoch, and its machine lost nothing since."""
+
     @property
     def promised(self) -> bool:
         """Whether it votes for us and may be sent data."""
@@ -160,6 +167,8 @@ class Roster:
     new_volume: bool = False
     """Whether all replicas may be blank: the volume has never held data."""
     grace_s: float = GRACE_S
+    wait_out_s: float = WAIT_OUT_S
+    """How long another controller's read lease may last from now."""
     members: dict[int, Member] = attrs.field(init=False)
     phase: Phase = attrs.field(default=Phase.GATHERING, init=False)
     epoch: int = attrs.field(default=0, init=False)
@@ -172,6 +181,10 @@ class Roster:
     waiting_for: str = attrs.field(default="the replicas to be reached", init=False)
     """While not ACTIVE: what for, for people."""
     _now_s: float = attrs.field(default=0.0, init=False)
+    _wait_out: bool = attrs.field(default=False, init=False)
+    """Whether the controller before us may still hold a read lease."""
+    _heard_by_s: float | None = attrs.field(default=None, init=False)
+    """A moment when a majority had promised our epoch: no older controller's lease is renewed after it."""
     _majority_since_s: float | None = attrs.field(default=None, init=False)
     _highest_epoch: int = attrs.field(default=0, init=False)
     _to_bid: bool = attrs.field(default=True, init=False)
@@ -257,9 +270,12 @@ class Roster:
                 self._joined(self.members[event.member])
             case Tick():
                 self._now_s = event.at_s
+                if self._heard_by_s is None and self._has_majority():
+                    self._heard_by_s = event.at_s  # not the time of the tick before the last promise
                 if self.phase is Phase.GATHERING:
                     self._end_pause_if_due()
                     self._choose()
+                self._serve_if_due()
             case SaveParameters():
                 self.parameters = event.parameters
             case StopRequested():
@@ -309,6 +325,7 @@ class Roster:
         member.report, member.answer = report, None
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
+        member.kept_everything = ours and report.intact
         if self.phase is Phase.GATHERING and not self._asking:
             self._bid_if_possible(report)
         elif report.promised_epoch < self.epoch or ours:
@@ -361,7 +378,7 @@ class Roster:
 
     def _choose_epoch(self) -> None:
         self.epoch = max(self.epoch, self._highest_epoch) + 1
-        self._to_bid, self._majority_since_s = False, None
+        self._to_bid, self._majority_since_s, self._heard_by_s = False, None, None
         for member in self.members.values():
             member.answer = None
             if member.report is not None:
@@ -428,7 +445,7 @@ class Roster:
         if missing and self._now_s - self._majority_since_s < self.grace_s:
             self.waiting_for = f"replica {_names(missing)}, a little longer"
             return
-        self.parameters = newest.parameters
+        self.parameters, self._wait_out = newest.parameters, not newest.clean
         intact = {i: a for i, a in candidates.items() if a.intact or newest.clean}
         if not intact and missing:
             self.waiting_for = (
@@ -523,9 +540,20 @@ class Roster:
         if self.phase is Phase.STOPPING:
             self._stopped()
         elif self.phase is Phase.COMMITTING:
-            self.phase = Phase.ACTIVE
-            self.waiting_for = ""
-            self._effects.append(Serve())
+            self.waiting_for = "the lease of the controller before it to end"
+            self._serve_if_due()
+
+    def _has_majority(self) -> bool:
+        return sum(m.promised for m in self.members.values()) >= self.majority
+
+    def _serve_if_due(self) -> None:
+        if self.phase is not Phase.COMMITTING or self.committed is None:
+            return
+        over_at_s = self._heard_by_s + self.wait_out_s if self._heard_by_s is not None else math.inf
+        if self._wait_out and self.wait_out_s and self._now_s < over_at_s:
+            return
+        self.phase, self.waiting_for, self._changed = Phase.ACTIVE, "", True
+        self._effects.append(Serve())
 
     def _joined(self, member: Member) -> None:
         if member.mode is not Mode.JOINING:
@@ -590,7 +618,7 @@ class Roster:
 
     def _give_up_absent(self) -> None:
         """Go on without members that cannot be reached, if a copy is left and a majority can say so (I4)."""
-        if sum(m.promised for m in self.members.values()) < self.majority:
+        if not self._has_majority():
             return
         if any(m.mode is Mode.IN_SYNC for m in self.members.values()):
             for member in self.members.values():

@@ -19,6 +19,8 @@ import trio
 
 from pyjiva.block import Buffer, Flush, Lock, Request
 from pyjiva.controller.data_path import PARK_LIMIT_S, DataPath
+from pyjiva.controller.dirty_map import DirtyMap, FixedWork
+from pyjiva.controller.lease import Lease
 from pyjiva.controller.link_io import pump, shake_hands
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.parameter_saves import ParameterSaves
@@ -73,7 +75,7 @@ from pyjiva.transport.stream_io import open_stream
 __all__ = ["Volume", "VolumeFenced"]
 
 TICK_S: Final = 0.25  # resolution of every time limit below
-PING_S: Final = 1.0  # how often a quiet member is asked for a sign of life
+PING_S: Final = 0.5  # how often a member is asked for a sign of life, which also renews the lease
 CONNECT_S: Final = 3.0  # connecting and shaking hands: a stopped process accepts but does not answer
 RETRY_S_MIN: Final = 0.1
 RETRY_S_MAX: Final = 2.0  # a replica that comes back is noticed within this
@@ -116,6 +118,7 @@ class Volume:
     _roster: Roster = attrs.field(init=False)
     _data: DataPath = attrs.field(init=False)
     _saves: ParameterSaves = attrs.field(init=False)
+    _lease: Lease = attrs.field(init=False)
     _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
     """By target."""
@@ -132,6 +135,8 @@ class Volume:
         self._roster = Roster(self.controller_id, ids, self.options.new_volume)
         self._data = DataPath(ids, self.options.size_bytes, self._failed, self._has_diverged, self._fenced)
         self._data.now_s = trio.current_time()
+        self._data.clock = trio.current_time
+        self._lease = Lease(self._roster.majority)
         self._saves = ParameterSaves(
             lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, PARK_LIMIT_S
         )
@@ -216,16 +221,27 @@ class Volume:
             self._failed(member_id, f"no answer for {silent_s:.1f} s")
         elif not heard.pinging and now >= heard.ping_at_s:
             heard.pinging = True
-            self._data.call(member_id, FrameType.PING, partial(self._ponged, member_id, heard))
+            confirms = self._roster.members[member_id].promised
+            answered = partial(self._ponged, member_id, heard, now if confirms else None)
+            self._data.call(member_id, FrameType.PING, answered)
 
-    def _ponged(self, member_id: int, heard: Heard, frame: Frame | None) -> None:
+    def _ponged(
+        self, member_id: int, heard: Heard, promised_before_s: float | None, frame: Frame | None
+    ) -> None:
+        """The answer to a ping; it confirms our epoch if that was promised on this connection before."""
         heard.pinging = False
         heard.ping_at_s = self._ticked_at_s + PING_S
         if frame is None or frame.code != Status.OK:
             return
+        if promised_before_s is not None:
+            self._confirmed(member_id, promised_before_s)
         age_s = decode_message(frame.payload, PingAnswer).oldest_operation_s
         if age_s > self.options.disk_timeout_s:
             self._failed(member_id, f"its oldest disk operation is {age_s:.1f} s old")
+
+    def _confirmed(self, member_id: int, asked_at_s: float) -> None:
+        self._lease.confirm(member_id, asked_at_s)
+        self._data.renew_lease(self._lease.until_s(self._roster.configured))
 
     # --- links
 
@@ -380,6 +396,8 @@ class Volume:
             self._data.call(member, type_, on_answer, payload=payload, code=code)
 
     def _ask_promise(self, member: int, epoch: int) -> None:
+        asked_at_s = trio.current_time()
+
         def answered(frame: Frame | None) -> None:
             if frame is None:
                 return
@@ -390,6 +408,7 @@ class Volume:
                 for offset, length in promised.unstable or ():
                     if offset < 0 or length < 0 or offset + length > self.size_bytes:
                         raise RemoteProtocolError(f"remembers a write of {length} bytes at {offset}")
+                self._confirmed(member, asked_at_s)
                 self._apply(Promised(member, epoch, promised))
 
         self._ask(member, FrameType.PROMISE, answered)
@@ -416,7 +435,7 @@ class Volume:
         what = extents if extents is not None else [Extent(0, self.size_bytes)]
         size = sum(e.length_bytes for e in what)
         _log.info("comparing replicas after an unclean end", source=source, targets=list(targets), bytes=size)
-        self._resyncs = {target: Resync(source, target, what, self) for target in targets}
+        self._resyncs = {target: Resync(source, target, FixedWork(what), self) for target in targets}
         for resync in list(self._resyncs.values()):
             resync.start()
 
@@ -429,8 +448,17 @@ class Volume:
         if target not in self._heard:
             return
         source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
-        _log.info("rebuild starts", replica=target, source=source)
-        resync = self._resyncs[target] = Resync(source, target, [Extent(0, self.size_bytes)], self)
+        work = self._data.dirty.get(target)
+        if work is None or not self._roster.members[target].kept_everything:
+            work = self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
+        resync = self._resyncs[target] = Resync(source, target, work, self)
+        _log.info(
+            "rebuild starts",
+            replica=target,
+            source=source,
+            compares="everything" if work.compare_first else "what it missed",
+            bytes=resync.remaining_bytes(),
+        )
         resync.start()
 
     def acquire_shared(self, extent: Extent, owner: Resync) -> None:

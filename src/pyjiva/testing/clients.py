@@ -5,7 +5,7 @@ either order is right.  After an answer that did not come both the old and the n
 until a read has shown one of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
@@ -44,6 +44,8 @@ class Clients:
     random: Random
     current_volume: Callable[[], Volume | None]
     """The volume that takes requests now."""
+    overtaken_volumes: Callable[[], Sequence[Volume]]
+    """Others that were ready once and still run."""
     on_acknowledged: Callable[[Write], None]
     """Called at the moment when a write is answered."""
     note: Callable[[str, object], None]
@@ -71,6 +73,10 @@ class Clients:
             if volume is None:
                 continue
             block = random.choice(blocks)
+            overtaken = self.overtaken_volumes()
+            if overtaken and random.random() < 0.5:
+                await self._read_from_overtaken(random.choice(overtaken), block)
+                continue
             pair = [block - block % 2, block - block % 2 + 1]
             match random.choices(("write", "pair", "race", "read", "unmap", "flush"), (4, 2, 1, 6, 1, 1))[0]:
                 case "write":
@@ -157,6 +163,20 @@ class Clients:
 
         if await self.ask(volume, make):
             self._check(block, b"".join(request[0].data))
+
+    async def _read_from_overtaken(self, volume: Volume, block: int) -> None:
+        """An initiator that has not heard of the new controller: it gets the newest contents, or no
+        answer.
+        """
+        answered = trio.Event()
+        request = Read(_offset(block), BLOCK_BYTES, lambda _: answered.set())
+        volume.submit(request)
+        volume.batch.end()
+        with trio.move_on_after(1):
+            await answered.wait()
+        if answered.is_set() and request.error is None:
+            self.note("read from an overtaken controller", block)
+            self._check(block, b"".join(request.data))
 
     def _check(self, block: int, value: bytes) -> None:
         register = self.registers[block]

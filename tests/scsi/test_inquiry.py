@@ -77,7 +77,7 @@ def test_limits_and_capacity(disk: Disk, disk_4k: Disk, size: int, per_physical:
     (_, caw, granularity, maximum, optimal, _, unmap, descriptors, unmap_granularity, alignment, same) = (
         struct.unpack_from(">BBHIIIIIIIQ", limits)
     )
-    assert (caw, granularity, unmap_granularity, alignment) == (0, per_physical, per_physical, 1 << 31)
+    assert (caw, granularity, unmap_granularity, alignment) == (128, per_physical, per_physical, 1 << 31)
     assert (maximum * size, optimal * size) == (4 << 20, 1 << 20)
     assert (unmap * size, descriptors, same * size) == (512 << 20, 256, 16 << 20)
     capacity = chosen.data(struct.pack(">BBQIBB", 0x9E, 0x10, 0, 32, 0, 0))

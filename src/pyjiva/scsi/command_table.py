@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from pyjiva.scsi import inquiry, mode, provisioning, read_write, report, verify
+from pyjiva.scsi import inquiry, mode, provisioning, read_modify_write, read_write, report, verify
 from pyjiva.scsi.codes import OperationCode
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
 from pyjiva.scsi.task import Task
@@ -197,6 +197,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
              _WRITES, read_write.synchronize_cache_16),
     _command("WRITE SAME(16)", _OP.WRITE_SAME_16, "09 ffffffffffffffff ffffffff 1f 00", _OUT, _WRITES,
              provisioning.write_same, data_out_bytes=provisioning.write_same_data_bytes),
+    _command("COMPARE AND WRITE", _OP.COMPARE_AND_WRITE, "18 ffffffffffffffff 000000 ff 1f 00", _OUT, _WRITES,
+             read_modify_write.compare_and_write, data_out_bytes=read_modify_write.compare_and_write_bytes),
+    _command("ORWRITE(16)", _OP.ORWRITE_16, "18 ffffffffffffffff ffffffff 1f 00", _OUT, _WRITES,
+             read_modify_write.orwrite_16, data_out_bytes=read_modify_write.orwrite_bytes),
     _command("READ CAPACITY(16)", _OP.SERVICE_ACTION_IN_16, "00 0000000000000000 ffffffff 00 00", _IN, _NEVER,
              report.read_capacity_16, service_action=0x10),
     _command("GET LBA STATUS", _OP.SERVICE_ACTION_IN_16, "00 ffffffffffffffff ffffffff 00 00", _IN, _READS,

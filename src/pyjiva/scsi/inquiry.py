@@ -6,7 +6,13 @@ from typing import Final
 from pyjiva.scsi.codes import PeripheralType
 from pyjiva.scsi.sense import invalid_field_in_cdb
 from pyjiva.scsi.task import Task
-from pyjiva.scsi.unit import PHYSICAL_BLOCK_BYTES, TRANSFER_BYTES_MAX, TRANSFER_BYTES_OPTIMAL, LogicalUnit
+from pyjiva.scsi.unit import (
+    COMPARE_AND_WRITE_BLOCKS_MAX,
+    PHYSICAL_BLOCK_BYTES,
+    TRANSFER_BYTES_MAX,
+    TRANSFER_BYTES_OPTIMAL,
+    LogicalUnit,
+)
 from pyjiva.units import MIB
 
 __all__ = [
@@ -128,7 +134,7 @@ def _block_limits(unit: LogicalUnit) -> bytes:
     return struct.pack(
         ">BBHIIIIIIIQ20s",
         0,
-        0,  # COMPARE AND WRITE is not supported
+        COMPARE_AND_WRITE_BLOCKS_MAX,
         granularity,
         TRANSFER_BYTES_MAX // size,
         TRANSFER_BYTES_OPTIMAL // size,

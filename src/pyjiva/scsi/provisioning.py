@@ -14,9 +14,10 @@ import attrs
 from pyjiva.block import BlockStatus, Unmap, Write, WriteZeroes
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent, merge_extents
+from pyjiva.scsi.cdb import block_range
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
 from pyjiva.scsi.inquiry import UNMAP_BYTES_MAX, UNMAP_DESCRIPTORS_MAX, WRITE_SAME_BYTES_MAX
-from pyjiva.scsi.read_write import OUT_OF_RANGE, block_range
+from pyjiva.scsi.read_write import OUT_OF_RANGE
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb, invalid_field_in_parameter_list, sense_of
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import LogicalUnit

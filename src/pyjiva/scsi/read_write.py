@@ -5,23 +5,19 @@ the transport reports the residual.  A READ with FUA must come from the medium: 
 first.
 """  # hot
 
-import struct
 from collections.abc import Callable
 from typing import Final
 
 from pyjiva.block import Flush, Read, Write
+from pyjiva.scsi.cdb import CDB_10, CDB_12, CDB_16, block_range
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb, sense_of
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import TRANSFER_BYTES_MAX, LogicalUnit
 
 __all__ = [
-    "CDB_10",
-    "CDB_12",
-    "CDB_16",
     "FORCE_UNIT_ACCESS",
     "OUT_OF_RANGE",
-    "block_range",
     "read_6",
     "read_10",
     "read_12",
@@ -35,31 +31,8 @@ __all__ = [
     "write_16",
 ]
 
-# operation code, flags, logical block address, [group number,] number of blocks, ...
-CDB_10: Final = struct.Struct(">BBIBHB")
-CDB_12: Final = struct.Struct(">BBIIBB")
-CDB_16: Final = struct.Struct(">BBQIBB")
 FORCE_UNIT_ACCESS: Final = 0x08
 OUT_OF_RANGE: Final = Sense(SenseKey.ILLEGAL_REQUEST, AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
-
-
-def block_range(cdb: bytes) -> tuple[int, int, int]:
-    """(logical block address, number of blocks, index of the byte where the number stands) of the commands
-    that have the usual layout for their length (SPC-4 §4.2.2).
-    """
-    group = cdb[0] >> 5
-    if group == 0:
-        lba, count = struct.unpack_from(">HB", cdb, 2)
-        return (cdb[1] & 0x1F) << 16 | lba, count or 256, 4
-    if group in (1, 2):
-        _, _, lba, _, count, _ = CDB_10.unpack_from(cdb)
-        return lba, count, 7
-    if group == 5:
-        _, _, lba, count, _, _ = CDB_12.unpack_from(cdb)
-        return lba, count, 6
-    assert group == 4
-    _, _, lba, count, _, _ = CDB_16.unpack_from(cdb)
-    return lba, count, 10
 
 
 def transfer_bytes(unit: LogicalUnit, cdb: bytes) -> int:

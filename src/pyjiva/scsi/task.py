@@ -50,6 +50,8 @@ class Task:
     sense: bytes = b""
     running: bool = False
     """Given to its handler: device requests may be outstanding until `finish`."""
+    exclusive: tuple[int, int] | None = None
+    """Blocks (first, end) that it has for itself, or waits to have (`LogicalUnit.exclusively`)."""
     aborted: bool = False
     """Nobody wants the answer; no further device request may be started."""
 

@@ -5,6 +5,8 @@ tasks run at once, in any order (control mode page: QUEUE ALGORITHM MODIFIER 1).
 while the unit is *strict*, that is while the task set contains
 
 - an ORDERED task: it waits for all older ones, and all younger ones wait for it (SAM-5 §8.6);
+- a task that has blocks for itself (`exclusively`): it waits for the running ones that touch them, and others
+  that touch them wait for it;
 - a task of a lost nexus: commands of the same initiator port wait for it, so that a write that was repeated
   after a reconnect cannot be followed by its first edition, late.
 
@@ -22,9 +24,11 @@ from pyjiva.errors import ConfigError
 from pyjiva.scsi.codes import AdditionalSense, SenseKey, TaskAttribute
 from pyjiva.scsi.sense import Sense
 from pyjiva.scsi.task import Nexus, Task
+from pyjiva.scsi.touched import overlaps
 from pyjiva.units import KIB, MIB
 
 __all__ = [
+    "COMPARE_AND_WRITE_BLOCKS_MAX",
     "PHYSICAL_BLOCK_BYTES",
     "TRANSFER_BYTES_MAX",
     "TRANSFER_BYTES_OPTIMAL",
@@ -35,6 +39,7 @@ __all__ = [
 PHYSICAL_BLOCK_BYTES: Final = 4 * KIB  # what a sparse file can allocate
 TRANSFER_BYTES_MAX: Final = 4 * MIB  # one READ or WRITE: with the command window it bounds a session's memory
 TRANSFER_BYTES_OPTIMAL: Final = 1 * MIB
+COMPARE_AND_WRITE_BLOCKS_MAX: Final = 128
 LOGICAL_BLOCK_BYTES: Final = (512, 4096)
 _ORDERED: Final = int(TaskAttribute.ORDERED)
 ATTENTIONS_MAX: Final = 8  # for one nexus; a longer queue tells the initiator nothing more
@@ -87,6 +92,8 @@ class LogicalUnit:
     """The order of tasks matters at present."""
     _nexuses: dict[Nexus, None] = attrs.field(factory=dict, init=False)
     _held: list[tuple[Task, Callable[[Task], None]]] = attrs.field(factory=list, init=False)
+    _sections: list[tuple[Task, Callable[[], None]]] = attrs.field(factory=list, init=False)
+    """Tasks that wait to have their blocks for themselves, oldest first."""
     _reviewing: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -161,6 +168,26 @@ class LogicalUnit:
         if self.strict:
             self._review()
 
+    def exclusively(self, task: Task, first: int, end: int, begin: Callable[[], None]) -> None:
+        """Call `begin` when nothing else touches the blocks from `first` on, before `end`; nothing will until
+        `task` is finished.
+        """
+        task.exclusive = (first, end)
+        self.strict = True
+        if self._has_for_itself(task):
+            begin()
+        else:
+            self._sections.append((task, begin))
+
+    def _has_for_itself(self, task: Task) -> bool:
+        assert task.exclusive is not None
+        first, end = task.exclusive
+        waiting = {other for other, _ in self._sections}
+        return not any(
+            other is not task and other.running and other not in waiting and overlaps(other.cdb, first, end)
+            for other in self.tasks
+        )
+
     def drop(self, task: Task) -> None:
         """Take out a task that was never given to its handler; its `done` is not called."""
         assert not task.running
@@ -171,7 +198,10 @@ class LogicalUnit:
         head = task.attribute == TaskAttribute.HEAD_OF_QUEUE
         ordered = task.attribute == TaskAttribute.ORDERED
         return not any(
-            ordered or (older.attribute == TaskAttribute.ORDERED and not head) or self._repeats(task, older)
+            ordered
+            or (older.attribute == TaskAttribute.ORDERED and not head)
+            or self._repeats(task, older)
+            or (older.exclusive is not None and overlaps(task.cdb, *older.exclusive))
             for older in self._older(task)
         )
 
@@ -189,7 +219,15 @@ class LogicalUnit:
             return
         self._reviewing = True
         while True:
-            self.strict = any(t.attribute == TaskAttribute.ORDERED or t.nexus.lost for t in self.tasks)
+            self.strict = any(
+                t.attribute == TaskAttribute.ORDERED or t.nexus.lost or t.exclusive is not None
+                for t in self.tasks
+            )
+            section = next((each for each in self._sections if self._has_for_itself(each[0])), None)
+            if section is not None:
+                self._sections.remove(section)
+                section[1]()
+                continue
             held = next((held for held in self._held if self._may_start(held[0])), None)
             if held is None:
                 break

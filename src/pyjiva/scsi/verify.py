@@ -7,8 +7,9 @@ from typing import Any, Final
 import attrs
 
 from pyjiva.block import Read
+from pyjiva.scsi.cdb import block_range
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
-from pyjiva.scsi.read_write import OUT_OF_RANGE, block_range, transfer_bytes
+from pyjiva.scsi.read_write import OUT_OF_RANGE, transfer_bytes
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb, sense_of
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import TRANSFER_BYTES_MAX, LogicalUnit

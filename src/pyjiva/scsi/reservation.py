@@ -42,8 +42,8 @@ __all__ = [
     "decide",
 ]
 
-REGISTRATIONS_MAX: Final = 128
-"""With the longest names they fit into what a ParameterStore keeps; 32 machines with four paths each."""
+REGISTRATIONS_MAX: Final = 120
+"""With the longest names they fit into what a ParameterStore keeps; 30 machines with four paths each."""
 
 Port = str
 """Name of an initiator port: iSCSI name, ",i,0x" and ISID."""

@@ -123,14 +123,34 @@ def test_aborted_command_that_waits_for_its_turn_does_nothing() -> None:
     cluster = make_cluster(store)
     cluster.start(A, REGISTER, 0, 1, flags=1)
     waiting = cluster.start(B, REGISTER, 0, 2, flags=1)
-    legacy = cluster.disk.start(RESERVE_6, nexus=cluster.nexuses[C])
     waiting.abort(None)
-    legacy.abort(None)
     store.release()
     assert store.held == []
     assert cluster.disk.unit.reservations.registrations == {A: 1}
-    assert cluster.disk.unit.reserved_by is None
     assert not cluster.disk.unit.tasks
+
+
+def test_aborted_reserve_that_waits_for_its_turn_does_nothing() -> None:
+    store = HeldParameters()
+    cluster = make_cluster(store)
+    parameters = bytes(4) + bytes([0x0A, 10, 4, 0x10]) + bytes(8)
+    cluster.disk.start(b"\x15\x11\0\0\x10\0", parameters, nexus=cluster.nexuses[A])
+    reserve = cluster.disk.start(RESERVE_6, nexus=cluster.nexuses[C])
+    assert not cluster.disk.answered
+    reserve.abort(None)
+    store.release()
+    assert len(cluster.disk.answered) == 2
+    assert cluster.disk.unit.reserved_by is None
+
+
+def test_state_that_is_kept_already_is_not_saved_again() -> None:
+    store = HeldParameters()
+    cluster = make_cluster(store)
+    cluster.start(A, REGISTER, 0, 1, flags=1)
+    store.release()
+    assert cluster.do(A, REGISTER, 1, 1, flags=1) == 0
+    assert cluster.disk.unit.reservations.generation == 2
+    assert store.held == []
 
 
 def test_registrations_that_do_not_fit_into_the_store_are_refused() -> None:

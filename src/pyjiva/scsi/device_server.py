@@ -142,7 +142,7 @@ class DeviceServer:
             case OperationCode.REPORT_LUNS:
                 report_lun_list(self._luns, task)
             case OperationCode.REQUEST_SENSE:
-                task.give(_NO_SUCH_UNIT.encode(), task.cdb[4])
+                task.give(_NO_SUCH_UNIT.encode(descriptors=bool(task.cdb[1] & 1)), task.cdb[4])
             case _:
                 task.fail(_NO_SUCH_UNIT)
 

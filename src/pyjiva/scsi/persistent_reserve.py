@@ -168,7 +168,7 @@ def parse_event(cdb: bytes, data: bytes, port: str, known_ports: Iterable[str]) 
         return invalid_field_in_cdb(2, bit=7)
     match action:
         case 0 | 6:  # REGISTER, and REGISTER AND IGNORE EXISTING KEY
-            others = _parse_initiator_ports(data, port, known_ports) if spec_i_pt else None
+            others = _parse_initiator_ports(data, known_ports) if spec_i_pt else None
             if isinstance(others, Sense):
                 return others
             return rules.Register(
@@ -190,8 +190,8 @@ def parse_event(cdb: bytes, data: bytes, port: str, known_ports: Iterable[str]) 
             return rules.Preempt(port, key, action_key, kind, abort=action == _PREEMPT_AND_ABORT)
 
 
-def _parse_initiator_ports(data: bytes, port: str, known_ports: Iterable[str]) -> tuple[str, ...] | Sense:
-    """SPC-4 table 215: the ports beside `port` that a REGISTER with SPEC_I_PT names."""
+def _parse_initiator_ports(data: bytes, known_ports: Iterable[str]) -> tuple[str, ...] | Sense:
+    """SPC-4 table 215: the ports that a REGISTER with SPEC_I_PT names, perhaps its own too."""
     if len(data) < _BASIC_BYTES + 4:
         return PARAMETER_LIST_LENGTH_ERROR
     end = _BASIC_BYTES + 4 + int.from_bytes(data[_BASIC_BYTES : _BASIC_BYTES + 4], "big")
@@ -207,7 +207,6 @@ def _parse_initiator_ports(data: bytes, port: str, known_ports: Iterable[str]) -
             named[transport_id.port] = None
         else:
             named.update((other, None) for other in known if transport_id.matches(other))
-    named.pop(port, None)
     return tuple(named)
 
 

@@ -1,9 +1,12 @@
 """A device server over memory, and one call that carries out a command."""
 
+from collections.abc import Callable
+
 import attrs
 import pytest
 
-from pyjiva.block import MemoryDevice
+from pyjiva.block import MemoryDevice, MemoryParameters, ParameterStore
+from pyjiva.errors import StorageError
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, Task, TaskAttribute, UnitIdentity, lun_field
 from pyjiva.testing.target import HeldDevice
 from pyjiva.transport import EndOfBatch
@@ -23,6 +26,12 @@ class Disk:
     nexus: Nexus
     answered: list[Task] = attrs.field(factory=list)
 
+    def done(self, task: Task) -> None:
+        """What a transport does with a task that has finished."""
+        self.answered.append(task)
+        for quiescing in task.quiescings:
+            quiescing.leave()
+
     def start(
         self,
         cdb: bytes,
@@ -33,7 +42,7 @@ class Disk:
         attribute: int = TaskAttribute.SIMPLE,
     ) -> Task:
         """Give a command with all its data to the server."""
-        task = Task(cdb.ljust(16, b"\0"), nexus or self.nexus, self.answered.append, attribute, len(data))
+        task = Task(cdb.ljust(16, b"\0"), nexus or self.nexus, self.done, attribute, len(data))
         self.server.enter(task, lun_field(lun))
         wanted = min(len(data), self.server.data_out_bytes(task))
         task.data_out, task.data_out_bytes = (data[:wanted],), wanted
@@ -61,11 +70,32 @@ class Disk:
         return task.sense[2], int.from_bytes(task.sense[12:14], "big")
 
 
-def make_disk(block_size_bytes: int = 512, size_bytes: int = 4 * MIB) -> Disk:
+@attrs.define(eq=False)
+class HeldParameters:
+    """A store that saves when it is told to."""
+
+    parameters: bytes = b""
+    held: list[tuple[bytes, Callable[[StorageError | None], None]]] = attrs.field(factory=list)
+
+    def save_parameters(self, parameters: bytes, done: Callable[[StorageError | None], None]) -> None:
+        """Keep the request."""
+        self.held.append((parameters, done))
+
+    def release(self, error: StorageError | None = None) -> None:
+        """Do the oldest, or let it fail."""
+        parameters, done = self.held.pop(0)
+        if error is None:
+            self.parameters = parameters
+        done(error)
+
+
+def make_disk(
+    block_size_bytes: int = 512, size_bytes: int = 4 * MIB, store: ParameterStore | None = None
+) -> Disk:
     batch = EndOfBatch()
     memory = MemoryDevice(size_bytes)
     device = HeldDevice(memory, batch)
-    unit = LogicalUnit(device, UnitIdentity(VOLUME_ID), block_size_bytes)
+    unit = LogicalUnit(device, UnitIdentity(VOLUME_ID), block_size_bytes, store or MemoryParameters())
     server = DeviceServer({0: unit})
     nexus = Nexus("iqn.2026-01.test:i,i,0x00")
     server.attach(nexus)

@@ -100,7 +100,7 @@ def test_every_bit_outside_the_usage_map_is_refused_with_a_pointer(disk: Disk, c
 def test_any_command_gets_exactly_one_answer(cdb: bytes, data: bytes) -> None:
     disk = make_disk()
     task = disk.run(cdb, data)
-    assert task.status in (0, 2)
+    assert task.status in ((0, 2, 0x18) if cdb[0] == 0x5F else (0, 2)), "nobody is registered"
     assert bool(task.sense) == (task.status == 2)
     assert not disk.unit.tasks
 
@@ -122,7 +122,7 @@ def test_any_fields_of_a_known_command_get_exactly_one_answer(
     )
     cdb = usage[:1] + bytes([cdb[1] | (command.service_action or 0)]) + cdb[2:]
     task = disk.run(cdb, data)
-    assert task.status in (0, 2)
+    assert task.status in ((0, 2, 0x18) if cdb[0] == 0x5F else (0, 2)), "nobody is registered"
     assert task.data_in_bytes == sum(len(part) for part in task.data_in)
     assert not disk.unit.tasks
 

@@ -1,4 +1,4 @@
-"""INQUIRY, VPD pages, mode pages, capacity: what initiators decide by."""
+"""INQUIRY, VPD pages, capacity: what initiators decide by."""
 
 import struct
 
@@ -99,45 +99,6 @@ def test_capacity_of_a_large_unit_does_not_fit_into_ten_bytes(disk: Disk) -> Non
     assert disk.sense(b"\x25\0\0\0\0\1\0\0\0\0") == ILLEGAL_FIELD
 
 
-CACHING = bytes([0x08, 18, 0x04]) + bytes(17)
-CONTROL = bytes([0x0A, 10, 0, 0x10]) + bytes(8)
-INFORMATIONAL = bytes([0x1C, 10]) + bytes(10)
-
-
-@pytest.mark.parametrize(
-    ("page", "expected"),
-    [
-        (0x08, CACHING),
-        (0x0A, CONTROL),
-        (0x1C, INFORMATIONAL),
-        (0x3F, CACHING + CONTROL + INFORMATIONAL),
-        (0x48, bytes([0x08, 18]) + bytes(18)),
-        (0x88, CACHING),
-    ],
-)
-@pytest.mark.parametrize("subpage", [0, 0xFF])
-def test_mode_pages(disk: Disk, page: int, subpage: int, expected: bytes) -> None:
-    descriptor = struct.pack(">II", 8192, 512)
-    six = disk.data(bytes([0x1A, 0, page, subpage, 255, 0]))
-    assert six == bytes([3 + 8 + len(expected), 0, 0x10, 8]) + descriptor + expected
-    assert disk.data(bytes([0x1A, 8, page, subpage, 255, 0]))[4:] == expected
-    ten = disk.data(struct.pack(">BBBB3xHB", 0x5A, 0, page, subpage, 512, 0))
-    assert ten == struct.pack(">HBBBBH", 6 + 8 + len(expected), 0, 0x10, 0, 0, 8) + descriptor + expected
-    long = disk.data(struct.pack(">BBBB3xHB", 0x5A, 0x10, page, subpage, 512, 0))
-    assert long[4:8] == b"\1\0\0\x10"
-    assert long[8:24] == struct.pack(">Q4xI", 8192, 512)
-
-
-@pytest.mark.parametrize(("page", "subpage"), [(0x01, 0), (0x00, 0), (0x08, 1), (0x3F, 1)])
-def test_mode_pages_that_are_not_there(disk: Disk, page: int, subpage: int) -> None:
-    assert disk.sense(bytes([0x1A, 0, page, subpage, 255, 0])) == ILLEGAL_FIELD
-
-
-def test_nothing_is_saved(disk: Disk) -> None:
-    expected = (SenseKey.ILLEGAL_REQUEST, Asc.SAVING_PARAMETERS_NOT_SUPPORTED)
-    assert disk.sense(bytes([0x1A, 0, 0xC8, 0, 255, 0])) == expected
-
-
 def report(disk: Disk, options: int, code: int = 0, action: int = 0, length: int = 4096) -> bytes:
     return disk.data(struct.pack(">BBBBHIBB", 0xA3, 0x0C, options, code, action, length, 0, 0))
 
@@ -167,7 +128,8 @@ def test_one_command_is_reported_with_its_usage(disk: Disk, command: Command) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "action"), [(1, 0x5E, 0), (3, 0xA3, 0x0A), (2, 0x9E, 0x11), (3, 0x28, 1)]
+    ("options", "code", "action"),
+    [(1, 0x3C, 0), (2, 0x5E, 4), (3, 0xA3, 0x0A), (2, 0x9E, 0x11), (3, 0x28, 1)],
 )
 def test_command_that_is_not_there_is_reported_as_such(
     disk: Disk, options: int, code: int, action: int

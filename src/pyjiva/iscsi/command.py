@@ -1,12 +1,11 @@
 """One SCSI command on a connection, and the PDUs that answer it (RFC 7143 §11.4, §11.7).  Pure."""  # hot
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pyjiva.iscsi.transfer import DataTransfer
-from pyjiva.scsi import Task
+from pyjiva.scsi import Quiescing, Task
 
 if TYPE_CHECKING:
     from pyjiva.iscsi.connection import Connection
@@ -18,20 +17,6 @@ WRITE_FLAG: Final = 0x20
 ATTRIBUTE_MASK: Final = 0x07
 OVERFLOW: Final = 0x04
 UNDERFLOW: Final = 0x02
-
-
-@attrs.define(eq=False)
-class Quiescing:
-    """Counts aborted tasks that may still change the medium; `then` is called when there are none left."""
-
-    then: Callable[[], None]
-    outstanding: int = 1  # one for whoever is still adding tasks
-
-    def leave(self) -> None:
-        """One less to wait for."""
-        self.outstanding -= 1
-        if not self.outstanding:
-            self.then()
 
 
 @attrs.define(eq=False)
@@ -50,5 +35,7 @@ class ScsiCommand(Task):
     """What this command has taken of the connection's budget for read data."""
     solicited_bytes: int = 0
     """What this command has taken of the connection's budget for solicited data."""
-    quiescings: tuple[Quiescing, ...] = ()
-    """Who waits for the end of this aborted command."""
+
+    def abort(self, quiescing: Quiescing | None) -> None:
+        """As the connection does it, which forgets the command."""
+        self.connection.abort(self, quiescing)

@@ -3,7 +3,7 @@
 from pyjiva.scsi.codes import AdditionalSense, OperationCode, SenseKey, Status, TaskAttribute
 from pyjiva.scsi.device_server import DeviceServer, lun_field
 from pyjiva.scsi.sense import Sense
-from pyjiva.scsi.task import Nexus, Task
+from pyjiva.scsi.task import Nexus, Quiescing, Task
 from pyjiva.scsi.unit import TRANSFER_BYTES_MAX, LogicalUnit, UnitIdentity
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "LogicalUnit",
     "Nexus",
     "OperationCode",
+    "Quiescing",
     "Sense",
     "SenseKey",
     "Status",

@@ -4,8 +4,8 @@
 handler looks at.  A CDB with any other bit set is refused with a pointer to it, so a request for something
 that we do not do (protection information, NACA, ANCHOR, ...) cannot be taken for one that we do.
 
-`conflict` says what a reservation of another initiator will do to the command (SPC-4 tables 66 and 67); it
-is not used before persistent reservations exist.
+`conflict` says what a reservation of another initiator does to the command (SPC-4 table 65, SBC-3 table 13);
+commands with rules of their own (PERSISTENT RESERVE OUT, RESERVE, RELEASE) look themselves.
 """
 
 import enum
@@ -15,13 +15,24 @@ from typing import Final
 
 import attrs
 
-from pyjiva.scsi import inquiry, mode, provisioning, read_modify_write, read_write, report, verify
+from pyjiva.scsi import (
+    inquiry,
+    log,
+    mode,
+    persistent_reserve,
+    provisioning,
+    read_modify_write,
+    read_write,
+    report,
+    verify,
+)
 from pyjiva.scsi.codes import OperationCode
+from pyjiva.scsi.reservation import Conflict
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import LogicalUnit
 
-__all__ = ["COMMANDS", "Command", "Conflict", "Direction", "find"]
+__all__ = ["COMMANDS", "Command", "Conflict", "Direction", "find", "has_service_actions"]
 
 Handler = Callable[[LogicalUnit, Task], None]
 
@@ -32,14 +43,6 @@ class Direction(enum.Enum):
     NONE = "none"
     IN = "in"
     OUT = "out"
-
-
-class Conflict(enum.Enum):
-    """What another initiator's reservation does to the command."""
-
-    NEVER = "allowed always"
-    READS = "conflicts with exclusive access"
-    WRITES = "conflicts with write exclusive and exclusive access"
 
 
 @attrs.frozen(eq=False)
@@ -57,12 +60,24 @@ class Command:
     """How much data the command wants from the initiator."""
     ignores_attention: bool = False
     """Answered although a unit attention is pending (SAM-5 §5.14)."""
+    writes_medium: bool = False
+    """Refused while the unit is write protected."""
     refused_bits: int = attrs.field(init=False)
     """The bits that must be zero, as one number over the CDB without its first byte."""
 
     @refused_bits.default
     def _default_refused_bits(self) -> int:
         return int.from_bytes(bytes(bits ^ 0xFF for bits in self.usage[1:]), "big")
+
+    def conflict_of(self, cdb: bytes) -> Conflict:
+        """NEVER, RESERVED, READS or WRITES: `conflict`, where it depends on the CDB with that looked at."""
+        match self.conflict:
+            case Conflict.STOPPING:
+                return Conflict.NEVER if cdb[4] & 0x01 and not cdb[4] & 0xF0 else Conflict.WRITES
+            case Conflict.PREVENTING:
+                return Conflict.WRITES if cdb[4] & 0x03 else Conflict.NEVER
+            case conflict:
+                return conflict
 
     def refuses(self, cdb: bytes) -> int:
         """Whether a bit is set that must be zero; what the transport adds to fill its field is not seen."""
@@ -139,8 +154,12 @@ def _command(
     service_action: int | None = None,
     data_out_bytes: Callable[[LogicalUnit, bytes], int] | None = None,
     ignores_attention: bool = False,
+    writes_medium: bool | None = None,
 ) -> Command:
-    """A row; `usage` is written without the operation code, and a service action is filled in."""
+    """A row; `usage` is written without the operation code, and a service action is filled in.
+
+    A command that takes data and conflicts as writes do writes to the medium, if it is not said otherwise.
+    """
     cdb_usage = bytearray([operation_code]) + bytes.fromhex(usage)
     if service_action is not None:
         cdb_usage[1] |= service_action
@@ -156,14 +175,16 @@ def _command(
         handler,
         data_out_bytes,
         ignores_attention,
+        direction is _OUT and conflict is Conflict.WRITES if writes_medium is None else writes_medium,
     )
 
 
 _NEVER, _READS, _WRITES = Conflict.NEVER, Conflict.READS, Conflict.WRITES
+_RESERVED = Conflict.RESERVED
 _transfer = read_write.transfer_bytes
 
 COMMANDS: Final[tuple[Command, ...]] = (
-    _command("TEST UNIT READY", _OP.TEST_UNIT_READY, "00 000000 00", _NONE, _READS, report.unit_is_ready),
+    _command("TEST UNIT READY", _OP.TEST_UNIT_READY, "00 000000 00", _NONE, _RESERVED, report.unit_is_ready),
     _command("REQUEST SENSE", _OP.REQUEST_SENSE, "01 0000ff 00", _IN, _NEVER, report.request_sense,
              ignores_attention=True),
     _command("READ(6)", _OP.READ_6, "1f ffff ff 00", _IN, _READS, read_write.read_6),
@@ -171,9 +192,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
              data_out_bytes=_transfer),
     _command("INQUIRY", _OP.INQUIRY, "01 ff ffff 00", _IN, _NEVER, inquiry.inquiry, ignores_attention=True),
     _command("MODE SENSE(6)", _OP.MODE_SENSE_6, "08 ff ff ff 00", _IN, _READS, mode.mode_sense_6),
-    _command("START STOP UNIT", _OP.START_STOP_UNIT, "01 00 0f f7 00", _NONE, _READS, report.start_stop_unit),
-    _command("PREVENT ALLOW MEDIUM REMOVAL", _OP.PREVENT_ALLOW_MEDIUM_REMOVAL, "00 0000 01 00", _NONE, _READS,
-             report.prevent_allow_medium_removal),
+    _command("START STOP UNIT", _OP.START_STOP_UNIT, "01 00 0f f7 00", _NONE, Conflict.STOPPING,
+             report.start_stop_unit),
+    _command("PREVENT ALLOW MEDIUM REMOVAL", _OP.PREVENT_ALLOW_MEDIUM_REMOVAL, "00 0000 01 00", _NONE,
+             Conflict.PREVENTING, report.prevent_allow_medium_removal),
     _command("READ CAPACITY(10)", _OP.READ_CAPACITY_10, "00 ffffffff 000000 00", _IN, _NEVER,
              report.read_capacity_10),
     _command("READ(10)", _OP.READ_10, "18 ffffffff 1f ffff 00", _IN, _READS, read_write.read_10),
@@ -208,14 +230,34 @@ COMMANDS: Final[tuple[Command, ...]] = (
     _command("REPORT LUNS", _OP.REPORT_LUNS, "00 ff 000000 ffffffff 00 00", _IN, _NEVER, report.report_luns,
              ignores_attention=True),
     _command("REPORT SUPPORTED OPERATION CODES", _OP.MAINTENANCE_IN, "00 87 ff ffff ffffffff 00 00", _IN,
-             _NEVER, _report_supported_operation_codes, service_action=0x0C),
+             _READS, _report_supported_operation_codes, service_action=0x0C),
     _command("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", _OP.MAINTENANCE_IN, "00 00 00 0000 ffffffff 00 00",
-             _IN, _NEVER, report.report_supported_task_management_functions, service_action=0x0D),
+             _IN, _READS, report.report_supported_task_management_functions, service_action=0x0D),
     _command("READ(12)", _OP.READ_12, "18 ffffffff ffffffff 1f 00", _IN, _READS, read_write.read_12),
     _command("WRITE(12)", _OP.WRITE_12, "18 ffffffff ffffffff 1f 00", _OUT, _WRITES, read_write.write_12,
              data_out_bytes=_transfer),
     _command("VERIFY(12)", _OP.VERIFY_12, "16 ffffffff ffffffff 1f 00", _OUT, _READS, verify.verify,
              data_out_bytes=verify.verify_data_bytes),
+
+    # Reservations, mode and log parameters
+    *(_command(f"PERSISTENT RESERVE IN, {name}", _OP.PERSISTENT_RESERVE_IN, "00 0000000000 ffff 00", _IN,
+               _RESERVED, handler, service_action=action)
+      for action, (name, handler) in enumerate(persistent_reserve.PERSISTENT_RESERVE_IN)),
+    *(_command(f"PERSISTENT RESERVE OUT, {name}", _OP.PERSISTENT_RESERVE_OUT, "00 ff 0000 ffffffff 00", _OUT,
+               _RESERVED, persistent_reserve.persistent_reserve_out, service_action=action,
+               data_out_bytes=persistent_reserve.parameter_list_bytes)
+      for action, name in enumerate(persistent_reserve.PERSISTENT_RESERVE_OUT)),
+    _command("RESERVE(6)", _OP.RESERVE_6, "00 00 0000 00", _NONE, _NEVER, persistent_reserve.reserve),
+    _command("RELEASE(6)", _OP.RELEASE_6, "00 00 0000 00", _NONE, _NEVER, persistent_reserve.release),
+    _command("RESERVE(10)", _OP.RESERVE_10, "00 0000000000 0000 00", _NONE, _NEVER,
+             persistent_reserve.reserve),
+    _command("RELEASE(10)", _OP.RELEASE_10, "00 0000000000 0000 00", _NONE, _NEVER,
+             persistent_reserve.release),
+    _command("MODE SELECT(6)", _OP.MODE_SELECT_6, "11 0000 ff 00", _OUT, _WRITES, mode.mode_select_6,
+             data_out_bytes=mode.parameter_list_6_bytes, writes_medium=False),
+    _command("MODE SELECT(10)", _OP.MODE_SELECT_10, "11 0000000000 ffff 00", _OUT, _WRITES,
+             mode.mode_select_10, data_out_bytes=mode.parameter_list_10_bytes, writes_medium=False),
+    _command("LOG SENSE", _OP.LOG_SENSE, "00 ff ff 00 0000 ffff 00", _IN, _NEVER, log.log_sense),
 )  # fmt: skip
 
 _SERVICE_ACTION: Final = 0x1F
@@ -227,6 +269,11 @@ for _row in COMMANDS:
         _actions = _BY_OPERATION_CODE.setdefault(_row.operation_code, {})
         assert isinstance(_actions, dict)
         _actions[_row.service_action] = _row
+
+
+def has_service_actions(cdb: bytes) -> bool:
+    """Whether `find` looks at the service action too: what is wrong with a CDB that it does not find."""
+    return type(_BY_OPERATION_CODE.get(cdb[0])) is dict
 
 
 def find(cdb: bytes) -> Command | None:  # hot

@@ -1,7 +1,8 @@
 """The device server: gives each command to its handler, or refuses it.  Pure.
 
-Order of the checks (SPC-4 §4.2, SAM-5 §5.14): does the logical unit exist, is the command supported, is a
-unit attention pending, is the CDB valid; then the handler, in which the device is asked.
+Order of the checks (SPC-4 §4.2, SAM-5 §5.3.3, §5.14): does the logical unit exist, is the command supported,
+is a unit attention pending, is there a conflicting reservation, is the CDB valid; then the handler, in which
+the device is asked.
 """  # hot
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ import attrs
 
 from pyjiva.errors import ConfigError
 from pyjiva.scsi.codes import AdditionalSense, OperationCode, PeripheralType, SenseKey
-from pyjiva.scsi.command_table import find
+from pyjiva.scsi.command_table import Command, find, has_service_actions
 from pyjiva.scsi.inquiry import standard_data
 from pyjiva.scsi.report import report_lun_list
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
@@ -25,6 +26,7 @@ LUN_MAX: Final = 255  # one level, peripheral addressing (SAM-5 §4.7.7.2)
 RESET: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.BUS_DEVICE_RESET_FUNCTION_OCCURRED)
 CLEARED: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.COMMANDS_CLEARED_BY_ANOTHER_INITIATOR)
 _UNKNOWN_COMMAND: Final = Sense(SenseKey.ILLEGAL_REQUEST, AdditionalSense.INVALID_COMMAND_OPERATION_CODE)
+_WRITE_PROTECTED: Final = Sense(SenseKey.DATA_PROTECT, AdditionalSense.WRITE_PROTECTED)
 _NO_SUCH_UNIT: Final = Sense(SenseKey.ILLEGAL_REQUEST, AdditionalSense.LOGICAL_UNIT_NOT_SUPPORTED)
 
 
@@ -103,17 +105,29 @@ class DeviceServer:
         cdb = task.cdb
         command = find(cdb)
         if command is None:
-            task.fail(_UNKNOWN_COMMAND)
+            task.fail(invalid_field_in_cdb(1, bit=4) if has_service_actions(cdb) else _UNKNOWN_COMMAND)
             return
         if unit.attentions and not command.ignores_attention:
             attention = unit.take_attention(task.nexus)
             if attention is not None:
                 task.fail(attention)
                 return
+        if unit.restricted and self._restricts(unit, task, command):
+            return
         if command.refuses(cdb):
             task.fail(command.invalid_field(cdb))
             return
         command.handler(unit, task)
+
+    def _restricts(self, unit: LogicalUnit, task: Task, command: Command) -> bool:
+        """Whether the command is refused, and answered, because of a reservation or write protection."""
+        if unit.conflicts(task.nexus, command.conflict_of(task.cdb)):
+            task.conflict()
+            return True
+        if command.writes_medium and unit.write_protected:
+            task.fail(_WRITE_PROTECTED)
+            return True
+        return False
 
     def _execute_without_unit(self, task: Task) -> None:
         """SPC-4 §4.2.2 and §6.6: three commands are answered for a LUN that does not exist."""
@@ -128,15 +142,16 @@ class DeviceServer:
             case OperationCode.REPORT_LUNS:
                 report_lun_list(self._luns, task)
             case OperationCode.REQUEST_SENSE:
-                task.give(_NO_SUCH_UNIT.encode(), task.cdb[4])
+                task.give(_NO_SUCH_UNIT.encode(descriptors=bool(task.cdb[1] & 1)), task.cdb[4])
             case _:
                 task.fail(_NO_SUCH_UNIT)
 
     # What task management needs
 
     def reset(self, units: Iterable[LogicalUnit]) -> None:
-        """Unit attention to every initiator after a LOGICAL UNIT or TARGET RESET."""
+        """What a LOGICAL UNIT or TARGET RESET does beside aborting tasks; every initiator is told."""
         for unit in units:
+            unit.reset()
             unit.establish_attention(RESET)
 
     def cleared(self, unit: LogicalUnit, by: Nexus, others: Iterable[Nexus]) -> None:

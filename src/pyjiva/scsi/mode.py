@@ -1,91 +1,288 @@
-"""MODE SENSE 6 and 10 (SPC-4 §6.13, §7.5; SBC-3 §6.4).  Pure.
+"""MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 §6.11-6.14, §7.5; SBC-3 §6.4).  Pure.
 
-Nothing can be changed: the "changeable values" are all zeros, and MODE SELECT is not supported.
+What can be changed are D_SENSE and SWP of the control mode page, for all initiators together; they can be
+saved.  Everything else is what the unit is: a MODE SELECT that would change it is refused.  So is clearing
+WCE: FUA and SYNCHRONIZE CACHE do what an initiator without a write cache wants, where it wants it.  The
+disconnect-reconnect page (02h) is not there, since over iSCSI its limits are negotiated by text keys.
 """
 
+import enum
 import struct
+from collections.abc import Callable
 from typing import Final
 
+import attrs
+
+from pyjiva.errors import StorageError
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
-from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
+from pyjiva.scsi.saved import ModeParameters
+from pyjiva.scsi.sense import (
+    PARAMETER_LIST_LENGTH_ERROR,
+    Sense,
+    invalid_field_in_cdb,
+    invalid_field_in_parameter_list,
+    sense_of,
+)
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import LogicalUnit
 
-__all__ = ["mode_sense_6", "mode_sense_10"]
+__all__ = [
+    "mode_select_6",
+    "mode_select_10",
+    "mode_sense_6",
+    "mode_sense_10",
+    "parameter_list_6_bytes",
+    "parameter_list_10_bytes",
+    "parse_mode_select",
+]
 
 _DISABLE_BLOCK_DESCRIPTORS: Final = 0x08
 _LONG_LBA_ACCEPTED: Final = 0x10
-_DPO_AND_FUA_SUPPORTED: Final = 0x10  # device-specific parameter (SBC-3 table 171)
-_CHANGEABLE_VALUES: Final = 1
-_SAVED_VALUES: Final = 3
+_LONG_LBA: Final = 0x01
+_WRITE_PROTECTED: Final = 0x80  # device-specific parameter (SBC-3 table 171)
+_DPO_AND_FUA_SUPPORTED: Final = 0x10
 _ALL_PAGES: Final = 0x3F
 _ALL_SUBPAGES: Final = 0xFF
-_SAVING_NOT_SUPPORTED: Final = Sense(
-    SenseKey.ILLEGAL_REQUEST, AdditionalSense.SAVING_PARAMETERS_NOT_SUPPORTED
-)
+_PAGE_FORMAT: Final = 0x10
+_SAVE_PAGES: Final = 0x01
+_PARAMETERS_SAVEABLE: Final = 0x80
+_SUBPAGE_FORMAT: Final = 0x40
+_SHORT_DESCRIPTOR: Final = struct.Struct(">II")  # SBC-3 table 173
+_LONG_DESCRIPTOR: Final = struct.Struct(">Q4xI")  # SBC-3 table 174
+_EVERY_BLOCK: Final = 0xFFFF_FFFF
+_EVERY_BLOCK_LONG: Final = 0xFFFF_FFFF_FFFF_FFFF
 
-_WRITE_CACHE_ENABLED: Final = 0x04
+
+class PageControl(enum.IntEnum):
+    """Which values of a page are asked for (SPC-4 table 197)."""
+
+    CURRENT = 0
+    CHANGEABLE = 1
+    DEFAULT = 2
+    SAVED = 3
+
+
+CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.MODE_PARAMETERS_CHANGED)
+
+_CONTROL: Final = 0x0A
+_DESCRIPTOR_SENSE: Final = 0x04  # in byte 2
+_SOFTWARE_WRITE_PROTECT: Final = 0x08  # in byte 4
 _UNRESTRICTED_REORDERING: Final = 0x10
+_WRITE_CACHE_ENABLED: Final = 0x04
 
 # Page code: the page after its two bytes of header
-_PAGES: Final[dict[int, bytes]] = {
+_FIXED_PAGES: Final[dict[int, bytes]] = {
+    0x01: bytes(10),  # read-write error recovery, SBC-3 table 183: nothing is reassigned, nothing retried
     0x08: bytes([_WRITE_CACHE_ENABLED]) + bytes(17),  # caching, SBC-3 table 175
-    0x0A: bytes([0, _UNRESTRICTED_REORDERING])
-    + bytes(8),  # control, SPC-4 table 394: TST 0, TAS 0, D_SENSE 0
     0x1C: bytes(10),  # informational exceptions control, SPC-4 table 405: no reporting
 }
+
+
+def _control_page(mode: ModeParameters) -> bytes:
+    """SPC-4 table 455 after its header: one task set for all initiators, TAS 0, QERR 00b."""
+    return bytes(
+        [
+            _DESCRIPTOR_SENSE if mode.descriptor_sense else 0,
+            _UNRESTRICTED_REORDERING,
+            _SOFTWARE_WRITE_PROTECT if mode.write_protected else 0,
+            *bytes(7),
+        ]
+    )
+
+
+_CHANGEABLE_CONTROL: Final = bytes([_DESCRIPTOR_SENSE, 0, _SOFTWARE_WRITE_PROTECT, *bytes(7)])
+_CODES: Final = tuple(sorted((*_FIXED_PAGES, _CONTROL)))
+
+
+# MODE SENSE
 
 
 def mode_sense_6(unit: LogicalUnit, task: Task) -> None:
     """MODE SENSE(6): four bytes of header."""
     flags, page, subpage, allocation = struct.unpack_from(">BBBB", task.cdb, 1)
-    pages = _pages(task, page, subpage)
+    pages = _pages(unit, task, page, subpage)
     if pages is None:
         return
     descriptor = b"" if flags & _DISABLE_BLOCK_DESCRIPTORS else _short_descriptor(unit)
     length = 3 + len(descriptor) + len(pages)
-    header = struct.pack(">BBBB", length, 0, _DPO_AND_FUA_SUPPORTED, len(descriptor))
+    header = struct.pack(">BBBB", length, 0, _device_specific(unit), len(descriptor))
     task.give(header + descriptor + pages, allocation)
 
 
 def mode_sense_10(unit: LogicalUnit, task: Task) -> None:
     """MODE SENSE(10): eight bytes of header, block descriptor with long addresses if LLBAA."""
     flags, page, subpage, allocation = struct.unpack_from(">BBB3xH", task.cdb, 1)
-    pages = _pages(task, page, subpage)
+    pages = _pages(unit, task, page, subpage)
     if pages is None:
         return
     long_lba = 0
     if flags & _DISABLE_BLOCK_DESCRIPTORS:
         descriptor = b""
     elif flags & _LONG_LBA_ACCEPTED:
-        long_lba = 1
-        descriptor = struct.pack(">Q4xI", unit.blocks, unit.block_size_bytes)
+        long_lba = _LONG_LBA
+        descriptor = _LONG_DESCRIPTOR.pack(unit.blocks, unit.block_size_bytes)
     else:
         descriptor = _short_descriptor(unit)
     length = 6 + len(descriptor) + len(pages)
-    header = struct.pack(">HBBBBH", length, 0, _DPO_AND_FUA_SUPPORTED, long_lba, 0, len(descriptor))
+    header = struct.pack(">HBBBBH", length, 0, _device_specific(unit), long_lba, 0, len(descriptor))
     task.give(header + descriptor + pages, allocation)
 
 
+def _device_specific(unit: LogicalUnit) -> int:
+    return _DPO_AND_FUA_SUPPORTED | (_WRITE_PROTECTED if unit.write_protected else 0)
+
+
 def _short_descriptor(unit: LogicalUnit) -> bytes:
-    return struct.pack(">II", min(unit.blocks, 0xFFFF_FFFF), unit.block_size_bytes)
+    return _SHORT_DESCRIPTOR.pack(min(unit.blocks, _EVERY_BLOCK), unit.block_size_bytes)
 
 
-def _pages(task: Task, page: int, subpage: int) -> bytes | None:
+def _pages(unit: LogicalUnit, task: Task, page: int, subpage: int) -> bytes | None:
     """The pages asked for; None when the task was failed."""
-    control, code = page >> 6, page & 0x3F
-    if control == _SAVED_VALUES:
-        task.fail(_SAVING_NOT_SUPPORTED)
-        return None
+    control, code = PageControl(page >> 6), page & 0x3F
     if subpage not in (0, _ALL_SUBPAGES):  # no page of ours has subpages
         task.fail(invalid_field_in_cdb(3))
         return None
-    if code != _ALL_PAGES and code not in _PAGES:
+    if code != _ALL_PAGES and code not in _CODES:
         task.fail(invalid_field_in_cdb(2, bit=5))
         return None
-    chosen = sorted(_PAGES) if code == _ALL_PAGES else [code]
-    return b"".join(
-        struct.pack(">BB", number, len(_PAGES[number]))
-        + (bytes(len(_PAGES[number])) if control == _CHANGEABLE_VALUES else _PAGES[number])
-        for number in chosen
-    )
+    return b"".join(_page(unit, number, control) for number in (_CODES if code == _ALL_PAGES else (code,)))
+
+
+def _page(unit: LogicalUnit, code: int, control: PageControl) -> bytes:
+    """One page with its header; what cannot be changed is its own default and saved value."""
+    if code != _CONTROL:
+        values = _FIXED_PAGES[code]
+        return bytes([code, len(values)]) + (
+            bytes(len(values)) if control is PageControl.CHANGEABLE else values
+        )
+    match control:
+        case PageControl.CURRENT:
+            values = _control_page(unit.mode)
+        case PageControl.CHANGEABLE:
+            values = _CHANGEABLE_CONTROL
+        case PageControl.DEFAULT:
+            values = _control_page(ModeParameters())
+        case PageControl.SAVED:
+            values = _control_page(unit.saved.mode)
+    return bytes([_PARAMETERS_SAVEABLE | code, len(values)]) + values
+
+
+# MODE SELECT
+
+
+def parameter_list_6_bytes(_unit: LogicalUnit, cdb: bytes) -> int:
+    """The parameter list length of a MODE SELECT(6)."""
+    return cdb[4]
+
+
+def parameter_list_10_bytes(_unit: LogicalUnit, cdb: bytes) -> int:
+    """The parameter list length of a MODE SELECT(10)."""
+    return int.from_bytes(cdb[7:9], "big")
+
+
+def mode_select_6(unit: LogicalUnit, task: Task) -> None:
+    """MODE SELECT(6)."""
+    _mode_select(unit, task, task.cdb[4], long_header=False)
+
+
+def mode_select_10(unit: LogicalUnit, task: Task) -> None:
+    """MODE SELECT(10)."""
+    _mode_select(unit, task, int.from_bytes(task.cdb[7:9], "big"), long_header=True)
+
+
+def _mode_select(unit: LogicalUnit, task: Task, length: int, *, long_header: bool) -> None:
+    """All is checked before anything is changed or saved; then, in its turn, saved before it is answered."""
+    flags = task.cdb[1]
+    data = b"".join(task.data_out)[:length]
+    if length and not flags & _PAGE_FORMAT:  # vendor specific parameters, of which there are none
+        task.fail(invalid_field_in_cdb(1, bit=4))
+    elif len(data) < length:
+        task.fail(PARAMETER_LIST_LENGTH_ERROR)
+    else:
+        unit.turns.take(lambda: _select(unit, task, data, long_header, bool(flags & _SAVE_PAGES)))
+
+
+def _select(unit: LogicalUnit, task: Task, data: bytes, long_header: bool, save_pages: bool) -> None:
+    def end(answer: Callable[[], None]) -> None:
+        answer()
+        unit.turns.leave()
+
+    def saved(error: StorageError | None) -> None:
+        if error is not None:
+            end(lambda: task.fail(sense_of(error)))
+            return
+        if unit.mode != mode:
+            unit.set_mode(mode)
+            unit.establish_attention(CHANGED, except_for=task.nexus)
+        end(task.finish)
+
+    mode = unit.mode
+    if task.aborted:
+        end(task.finish)
+        return
+    if data:
+        parsed = parse_mode_select(unit, data, long_header=long_header)
+        if isinstance(parsed, Sense):
+            end(lambda: task.fail(parsed))
+            return
+        mode = parsed
+    if save_pages:
+        unit.save(attrs.evolve(unit.saved, mode=mode), saved)
+    else:
+        saved(None)
+
+
+def parse_mode_select(unit: LogicalUnit, data: bytes, *, long_header: bool) -> ModeParameters | Sense:
+    """The mode parameters that a parameter list asks for; or why the command fails (SPC-4 §6.11, §7.5.4)."""
+    header_bytes = 8 if long_header else 4
+    if len(data) < header_bytes:
+        return PARAMETER_LIST_LENGTH_ERROR
+    if long_header:
+        medium_type, flags, descriptor_bytes = struct.unpack_from(">2xBxBxH", data)
+        descriptor_struct = _LONG_DESCRIPTOR if flags & _LONG_LBA else _SHORT_DESCRIPTOR
+    else:
+        medium_type, descriptor_bytes = struct.unpack_from(">xBxB", data)
+        descriptor_struct = _SHORT_DESCRIPTOR
+    if medium_type:
+        return invalid_field_in_parameter_list(2 if long_header else 1)
+    if descriptor_bytes not in (0, descriptor_struct.size):
+        return invalid_field_in_parameter_list(header_bytes - (2 if long_header else 1))
+    position = header_bytes + descriptor_bytes
+    if len(data) < position:
+        return PARAMETER_LIST_LENGTH_ERROR
+    if descriptor_bytes:
+        blocks, block_size = descriptor_struct.unpack_from(data, header_bytes)
+        # SBC-3 §6.4.2.2: none and all mean "as it is".
+        if blocks not in (0, _EVERY_BLOCK, _EVERY_BLOCK_LONG, unit.blocks):
+            return invalid_field_in_parameter_list(header_bytes)
+        if block_size != unit.block_size_bytes:
+            return invalid_field_in_parameter_list(position - 4)
+    return _parse_pages(unit.mode, data, position)
+
+
+def _parse_pages(mode: ModeParameters, data: bytes, position: int) -> ModeParameters | Sense:
+    while position < len(data):
+        if len(data) - position < 2:
+            return PARAMETER_LIST_LENGTH_ERROR
+        code, length = data[position] & ~_PARAMETERS_SAVEABLE, data[position + 1]
+        if code not in _CODES:  # also if it has the subpage format
+            return invalid_field_in_parameter_list(position, bit=6 if code & _SUBPAGE_FORMAT else 5)
+        present = _control_page(mode) if code == _CONTROL else _FIXED_PAGES[code]
+        if length != len(present):
+            return invalid_field_in_parameter_list(position + 1)
+        position += 2
+        values = data[position : position + length]
+        if len(values) < length:
+            return PARAMETER_LIST_LENGTH_ERROR
+        changeable = _CHANGEABLE_CONTROL if code == _CONTROL else bytes(length)
+        for index, (new, old, mask) in enumerate(zip(values, present, changeable, strict=True)):
+            wrong = (new ^ old) & ~mask
+            if wrong:
+                return invalid_field_in_parameter_list(position + index, bit=wrong.bit_length() - 1)
+        if code == _CONTROL:
+            mode = ModeParameters(
+                descriptor_sense=bool(values[0] & _DESCRIPTOR_SENSE),
+                write_protected=bool(values[2] & _SOFTWARE_WRITE_PROTECT),
+            )
+        position += length
+    return mode

@@ -39,11 +39,8 @@ def unit_is_ready(_unit: LogicalUnit, task: Task) -> None:
 
 def request_sense(unit: LogicalUnit, task: Task) -> None:
     """REQUEST SENSE: a pending unit attention is reported and cleared (SPC-4 §6.39)."""
-    if task.cdb[1] & _DESCRIPTOR_FORMAT:
-        task.fail(invalid_field_in_cdb(1, bit=0))
-        return
     sense = unit.take_attention(task.nexus) or _NO_SENSE
-    task.give(sense.encode(), task.cdb[4])
+    task.give(sense.encode(descriptors=bool(task.cdb[1] & _DESCRIPTOR_FORMAT)), task.cdb[4])
 
 
 def report_luns(unit: LogicalUnit, task: Task) -> None:

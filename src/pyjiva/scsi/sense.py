@@ -1,6 +1,6 @@
 """Sense data: why a command was not answered GOOD, and the table from storage errors to it.  Pure.
 
-Fixed format only (SPC-4 §4.5.3): the control mode page says D_SENSE=0.
+The D_SENSE bit of the control mode page chooses between fixed and descriptor format (SPC-4 §4.5.2-4.5.3).
 """
 
 import struct
@@ -12,6 +12,7 @@ from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
 
 __all__ = [
+    "PARAMETER_LIST_LENGTH_ERROR",
     "SENSE_OF_FAILURE",
     "Sense",
     "invalid_field_in_cdb",
@@ -21,6 +22,10 @@ __all__ = [
 
 _FIXED: Final = struct.Struct(">BBBIBIHB3s")  # SPC-4 table 53, 18 bytes
 _CURRENT_ERROR: Final = 0x70
+_DESCRIPTORS: Final = struct.Struct(">BBH3xB")  # SPC-4 table 28: 8 bytes, then the descriptors
+_CURRENT_ERROR_DESCRIPTORS: Final = 0x72
+_INFORMATION: Final = struct.Struct(">BBBxQ")  # SPC-4 table 30
+_SENSE_KEY_SPECIFIC: Final = struct.Struct(">BBxx3sx")  # SPC-4 table 32
 _VALID: Final = 0x80  # the INFORMATION field means something
 _SENSE_KEY_SPECIFIC_VALID: Final = 0x80
 _FIELD_IN_CDB: Final = 0x40
@@ -36,8 +41,10 @@ class Sense:
     """For a miscompare: offset of the first byte that differs, in bytes."""
     sense_key_specific: bytes = b"\0\0\0"
 
-    def encode(self) -> bytes:
-        """The 18 bytes of fixed format sense data."""
+    def encode(self, *, descriptors: bool = False) -> bytes:
+        """Sense data: 18 bytes in the fixed format, or in the one with descriptors."""
+        if descriptors:
+            return self._encode_descriptors()
         valid = self.information is not None and self.information < 1 << 32
         return _FIXED.pack(
             _CURRENT_ERROR | (_VALID if valid else 0),
@@ -50,6 +57,14 @@ class Sense:
             0,
             self.sense_key_specific,
         )
+
+    def _encode_descriptors(self) -> bytes:
+        found = b""
+        if self.information is not None:
+            found += _INFORMATION.pack(0x00, 0x0A, _VALID, self.information)
+        if self.sense_key_specific[0] & _SENSE_KEY_SPECIFIC_VALID:
+            found += _SENSE_KEY_SPECIFIC.pack(0x02, 0x06, self.sense_key_specific)
+        return _DESCRIPTORS.pack(_CURRENT_ERROR_DESCRIPTORS, self.key, self.additional, len(found)) + found
 
 
 def invalid_field_in_cdb(byte: int, bit: int | None = None) -> Sense:
@@ -75,6 +90,10 @@ def _field_pointer(where: int, byte: int, bit: int | None) -> bytes:
     bit_pointer = 0 if bit is None else 0x08 | bit
     return struct.pack(">BH", _SENSE_KEY_SPECIFIC_VALID | where | bit_pointer, byte)
 
+
+PARAMETER_LIST_LENGTH_ERROR: Final = Sense(
+    SenseKey.ILLEGAL_REQUEST, AdditionalSense.PARAMETER_LIST_LENGTH_ERROR
+)
 
 SENSE_OF_FAILURE: Final[dict[StorageFailure, Sense]] = {
     StorageFailure.OUT_OF_RANGE: Sense(

@@ -17,7 +17,7 @@ from pyjiva.scsi.sense import Sense, sense_of
 if TYPE_CHECKING:
     from pyjiva.scsi.unit import LogicalUnit
 
-__all__ = ["Nexus", "Task"]
+__all__ = ["Nexus", "Quiescing", "Task"]
 
 
 @attrs.define(eq=False)
@@ -28,6 +28,20 @@ class Nexus:
     """Name and session identifier: the same again after the initiator has come back."""
     lost: bool = False
     """The session has ended; what it had in flight may still be in flight."""
+
+
+@attrs.define(eq=False)
+class Quiescing:
+    """Counts aborted tasks that may still change the medium; `then` is called when there are none left."""
+
+    then: Callable[[], None]
+    outstanding: int = 1  # one for whoever is still adding tasks
+
+    def leave(self) -> None:
+        """One less to wait for."""
+        self.outstanding -= 1
+        if not self.outstanding:
+            self.then()
 
 
 @attrs.define(eq=False)
@@ -54,6 +68,19 @@ class Task:
     """Blocks (first, end) that it has for itself, or waits to have (`LogicalUnit.exclusively`)."""
     aborted: bool = False
     """Nobody wants the answer; no further device request may be started."""
+    quiescings: tuple[Quiescing, ...] = ()
+    """Who waits for the end of this aborted task: `done` lets each of them `leave`."""
+
+    def abort(self, quiescing: Quiescing | None) -> None:
+        """No answer is wanted any more; `quiescing` waits if the task may still change the medium."""
+        if not self.running:
+            assert self.unit is not None
+            self.unit.drop(self)
+            return
+        self.aborted = True
+        if quiescing is not None:
+            quiescing.outstanding += 1
+            self.quiescings = (*self.quiescings, quiescing)
 
     def finish(self) -> None:
         """The answer is complete and nothing of this task is outstanding any more."""
@@ -72,10 +99,16 @@ class Task:
 
     def fail(self, sense: Sense) -> None:
         """Finish with CHECK CONDITION."""
+        unit = self.unit
         self.status = Status.CHECK_CONDITION
-        self.sense = sense.encode()
+        self.sense = sense.encode(descriptors=unit is not None and unit.mode.descriptor_sense)
         self.data_in = ()
         self.data_in_bytes = 0
+        self.finish()
+
+    def conflict(self) -> None:
+        """Finish with RESERVATION CONFLICT."""
+        self.status = Status.RESERVATION_CONFLICT
         self.finish()
 
     def read_done(self, request: Read) -> None:

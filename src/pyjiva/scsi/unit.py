@@ -11,6 +11,9 @@ while the unit is *strict*, that is while the task set contains
   after a reconnect cannot be followed by its first edition, late.
 
 Unit attentions are kept for each nexus, oldest first (SAM-5 §5.14).
+
+Reservations and mode parameters are kept here; `restricted` is the one flag that commands test.  What must
+survive the process goes through `save`; commands that save, or decide by what is being saved, take turns.
 """  # hot
 
 import hashlib
@@ -20,11 +23,14 @@ from typing import Final
 import attrs
 
 from pyjiva.block import BlockDevice, MemoryParameters, ParameterStore
-from pyjiva.errors import ConfigError
+from pyjiva.errors import ConfigError, StorageError
 from pyjiva.scsi.codes import AdditionalSense, SenseKey, TaskAttribute
+from pyjiva.scsi.reservation import Conflict, Reservations
+from pyjiva.scsi.saved import ModeParameters, Saved, decode_saved, encode_saved
 from pyjiva.scsi.sense import Sense
 from pyjiva.scsi.task import Nexus, Task
 from pyjiva.scsi.touched import overlaps
+from pyjiva.scsi.turns import Turns
 from pyjiva.units import KIB, MIB
 
 __all__ = [
@@ -90,6 +96,15 @@ class LogicalUnit:
     """Pending unit attentions; a nexus without any has no entry."""
     strict: bool = attrs.field(default=False, init=False)
     """The order of tasks matters at present."""
+    saved: Saved = attrs.field(init=False)
+    """What the store holds."""
+    reservations: Reservations = attrs.field(init=False)
+    reserved_by: Nexus | None = attrs.field(default=None, init=False)
+    """Who holds the unit by RESERVE(6) or (10); never together with a registration."""
+    mode: ModeParameters = attrs.field(init=False)
+    restricted: bool = attrs.field(default=False, init=False)
+    """Some commands are refused at present: a reservation, or write protection."""
+    turns: Turns = attrs.field(factory=Turns, init=False)
     _nexuses: dict[Nexus, None] = attrs.field(factory=dict, init=False)
     _held: list[tuple[Task, Callable[[Task], None]]] = attrs.field(factory=list, init=False)
     _sections: list[tuple[Task, Callable[[], None]]] = attrs.field(factory=list, init=False)
@@ -103,6 +118,10 @@ class LogicalUnit:
             raise ConfigError(f"a device of {self.device.size_bytes} bytes has no whole block")
         self.block_shift = self.block_size_bytes.bit_length() - 1
         self.blocks = self.device.size_bytes >> self.block_shift
+        self.saved = decode_saved(self.store.parameters)
+        self.reservations = self.saved.reservations or Reservations()
+        self.mode = self.saved.mode
+        self._restrict()
 
     # Nexuses and unit attentions
 
@@ -115,6 +134,8 @@ class LogicalUnit:
         """The session is gone (`nexus.lost`); its running tasks go on to their end."""
         self._nexuses.pop(nexus, None)
         self.attentions.pop(nexus, None)
+        if self.reserved_by is nexus:  # SPC-2 §5.5.1: with the nexus goes its reservation
+            self.reserve_for(None)
         if any(task.nexus is nexus for task in self.tasks):
             self.strict = True
 
@@ -145,6 +166,61 @@ class LogicalUnit:
         """The device has another size: every initiator is told."""
         self.blocks = self.device.size_bytes >> self.block_shift
         self.establish_attention(CAPACITY_CHANGED)
+
+    def nexuses(self) -> list[Nexus]:
+        """The sessions that see the unit, oldest first."""
+        return list(self._nexuses)
+
+    # Reservations, mode parameters, and what is saved of them
+
+    def save(self, saved: Saved, done: Callable[[StorageError | None], None]) -> None:
+        """Make `saved` what a restart finds.  Only in one's turn."""
+
+        def stored(error: StorageError | None) -> None:
+            if error is None:
+                self.saved = saved
+            done(error)
+
+        if saved == self.saved:
+            done(None)
+        else:
+            self.store.save_parameters(encode_saved(saved), stored)
+
+    def set_reservations(self, reservations: Reservations) -> None:
+        """They are in force from now on."""
+        self.reservations = reservations
+        self._restrict()
+
+    def reserve_for(self, nexus: Nexus | None) -> None:
+        """RESERVE(6) or (10), or its end."""
+        self.reserved_by = nexus
+        self._restrict()
+
+    def set_mode(self, mode: ModeParameters) -> None:
+        """They are in force from now on."""
+        self.mode = mode
+        self._restrict()
+
+    @property
+    def write_protected(self) -> bool:
+        """Nothing may be written."""
+        return self.mode.write_protected
+
+    def _restrict(self) -> None:
+        self.restricted = (
+            self.reservations.reservation is not None or self.reserved_by is not None or self.write_protected
+        )
+
+    def conflicts(self, nexus: Nexus, conflict: Conflict) -> bool:
+        """Whether a reservation forbids a command of `nexus`."""
+        if self.reserved_by is not None:  # SPC-2 §5.5.1
+            return self.reserved_by is not nexus and conflict is not Conflict.NEVER
+        return self.reservations.conflicts(nexus.initiator_port, conflict)
+
+    def reset(self) -> None:
+        """LOGICAL UNIT RESET or more: what is not persistent ends (SPC-2 §5.5.1, SPC-4 §7.5.2)."""
+        self.reserve_for(None)
+        self.set_mode(self.saved.mode)
 
     # Task set
 

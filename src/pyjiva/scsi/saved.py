@@ -1,0 +1,127 @@
+"""What a logical unit keeps in its ParameterStore, as JSON: reservations and saved mode pages.  Pure.
+
+    {"version": 1,
+     "reservations": {"registrations": [["iqn...,i,0x...", "00000000000000ab"], ...],
+                      "type": 5, "holder": "iqn...,i,0x..."} or null,
+     "mode": {"descriptor_sense": false, "write_protected": false}}
+
+Reservations are kept only while APTPL is in force (SPC-4 §5.13.5); `type` and `holder` are null without a
+reservation.  An empty string is a new volume.  Everything else is refused with a ConfigError: to go on
+without reservations that somebody relies on would let two machines write.
+"""
+
+import json
+import re
+from typing import Any, Final
+
+import attrs
+
+from pyjiva.errors import ConfigError
+from pyjiva.scsi.reservation import (
+    ALL_REGISTRANTS,
+    REGISTRATIONS_MAX,
+    Reservation,
+    Reservations,
+    ReservationType,
+)
+
+__all__ = ["ModeParameters", "Saved", "decode_saved", "encode_saved"]
+
+VERSION: Final = 1
+_KEY: Final = re.compile(r"[0-9a-f]{16}")
+
+
+@attrs.frozen
+class ModeParameters:
+    """The mode parameters that can be changed (control mode page, SPC-4 §7.5.8)."""
+
+    descriptor_sense: bool = False
+    """D_SENSE."""
+    write_protected: bool = False
+    """SWP."""
+
+
+@attrs.frozen
+class Saved:
+    """Everything that a unit saves."""
+
+    reservations: Reservations | None = None
+    """None while a loss of power ends all of them."""
+    mode: ModeParameters = ModeParameters()
+
+
+def encode_saved(saved: Saved) -> bytes:
+    """The bytes for the store."""
+    reservations = None
+    if saved.reservations is not None:
+        reservation = saved.reservations.reservation
+        reservations = {
+            "registrations": [
+                [port, f"{key:016x}"] for port, key in saved.reservations.registrations.items()
+            ],
+            "type": None if reservation is None else int(reservation.type),
+            "holder": None if reservation is None else reservation.holder,
+        }
+    document = {"version": VERSION, "reservations": reservations, "mode": attrs.asdict(saved.mode)}
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_saved(data: bytes) -> Saved:
+    """What was saved.  Raises ConfigError: the bytes are not what `encode_saved` of this version writes."""
+    if not data:
+        return Saved()
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(f"not JSON ({error})") from None
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        raise _damaged(f"not of version {VERSION}")
+    _need_keys("document", document, {"version", "reservations", "mode"})
+    reservations = document["reservations"]
+    return Saved(
+        None if reservations is None else _reservations(reservations),
+        _mode(document["mode"]),
+    )
+
+
+def _reservations(value: Any) -> Reservations:
+    _need_keys("reservations", value, {"registrations", "type", "holder"})
+    listed = value["registrations"]
+    if not isinstance(listed, list) or len(listed) > REGISTRATIONS_MAX:
+        raise _damaged("registrations: not a list, or too long")
+    registrations: dict[str, int] = {}
+    for entry in listed:
+        match entry:
+            case [str(port), str(key)] if _KEY.fullmatch(key) and int(key, 16) and port not in registrations:
+                registrations[port] = int(key, 16)
+            case _:
+                raise _damaged(f"registrations: {entry!r:.80}")
+    reservation = None
+    match value["type"], value["holder"]:
+        case None, None:
+            pass
+        case int(kind), str(holder) if kind in ReservationType.__members__.values():
+            reservation = Reservation(ReservationType(kind), holder)
+            held = not holder and registrations if kind in ALL_REGISTRANTS else holder in registrations
+            if not held or isinstance(kind, bool):
+                raise _damaged("the reservation has no holder")
+        case kind, holder:
+            raise _damaged(f"reservation: {kind!r:.20} held by {holder!r:.80}")
+    return Reservations(registrations, reservation, persistent=True)
+
+
+def _mode(value: Any) -> ModeParameters:
+    names = {field.name for field in attrs.fields(ModeParameters)}
+    _need_keys("mode", value, names)
+    if not all(isinstance(flag, bool) for flag in value.values()):
+        raise _damaged("mode: not true or false")
+    return ModeParameters(**value)
+
+
+def _need_keys(where: str, value: Any, names: set[str]) -> None:
+    if not isinstance(value, dict) or set(value) != names:
+        raise _damaged(f"{where}: needs exactly {', '.join(sorted(names))}")
+
+
+def _damaged(why: str) -> ConfigError:
+    return ConfigError(f"the saved parameters of the logical unit are damaged: {why}")

@@ -27,9 +27,14 @@ PROGRAMS: Final[dict[str, str]] = {
     "mke2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "fstrim": "util-linux",
+    "sg_persist": "sg3-utils",
+    "sg_vpd": "sg3-utils",
+    "sg_readcap": "sg3-utils",
     "cpio": "cpio",
     "ldd": "libc-bin",
 }
+#: Copied into the guest; busybox has the rest.
+TOOLS: Final = ("iscsid", "iscsiadm", "mke2fs", "e2fsck", "fstrim", "sg_persist", "sg_vpd", "sg_readcap")
 KERNEL: Final = "linux-image-cloud-amd64"
 #: In the order in which they are loaded; one that the kernel has built in is not found, and not needed.
 MODULES: Final = (
@@ -53,6 +58,7 @@ ip route add 127.0.0.0/8 via 10.0.2.2 dev eth0 src 10.0.2.15
 echo root:x:0:0:root:/:/bin/sh > /etc/passwd
 mkdir -p /run/lock/iscsi
 /tools/iscsid -f > /run/iscsid.log 2>&1 &
+dmesg -n 1
 echo SCRIPT-BEGINS
 sh /script 2>&1
 echo SCRIPT-ENDS
@@ -117,7 +123,7 @@ def build_guest(work: Path) -> Guest:
     for folder in ("bin", "tools", "modules", "etc/iscsi", "proc", "sys", "dev", "run", "tmp", "mnt"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     _copy(str(tools["busybox"]), root / "bin/busybox")
-    for program in ("iscsid", "iscsiadm", "mke2fs", "e2fsck", "fstrim"):
+    for program in TOOLS:
         path = str(tools[program])
         _copy(path, root / "tools" / program)
         for library in re.findall(r"/\S+", subprocess.check_output(["ldd", path], text=True)):

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -74,14 +75,24 @@ node.conn[0].tcp.window_size = 268435456
 
 
 class Guest:
-    """A kernel and an initramfs; every `run` boots it anew."""
+    """A kernel and an initramfs; every `run` boots one anew, several at a time if need be."""
 
     def __init__(self, kernel: Path, root: Path) -> None:
         self.kernel = kernel
         self.root = root
+        self._lock = threading.Lock()
+        self._runs = 0
 
     def run(self, script: str, *, timeout_s: float = 240) -> str:
         """Boot, run `script` by sh, power off; what the script printed."""
+        with self._lock:
+            initramfs = self._pack(script)
+        try:
+            return self._boot(initramfs, timeout_s)
+        finally:
+            initramfs.unlink()
+
+    def _pack(self, script: str) -> Path:
         (self.root / "script").write_text(script)
         names = "\n".join(str(p.relative_to(self.root)) for p in sorted(self.root.rglob("*")))
         archive = subprocess.run(
@@ -91,8 +102,12 @@ class Guest:
             capture_output=True,
             check=True,
         )
-        initramfs = self.root.with_suffix(".gz")
+        self._runs += 1
+        initramfs = self.root.with_suffix(f".{self._runs}.gz")
         initramfs.write_bytes(gzip.compress(archive.stdout, 1))
+        return initramfs
+
+    def _boot(self, initramfs: Path, timeout_s: float) -> str:
         done = subprocess.run(
             [
                 *("qemu-system-x86_64", "-accel", "tcg", "-m", str(GUEST_MIB), "-nographic", "-no-reboot"),

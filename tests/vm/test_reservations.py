@@ -1,4 +1,4 @@
-"""Persistent reservations as clusters use them: sg_persist by two initiators, through a controller's death."""
+"""Persistent reservations as clusters use them: sg_persist in two machines, through a controller's death."""
 
 import base64
 import json
@@ -13,94 +13,102 @@ from tests.vm.guest import Guest
 
 pytestmark = pytest.mark.real
 
-#: Two sessions of one guest, with initiator names of their own; $one and $two are their disks.
-TWO_INITIATORS = """
+#: Both machines; {name} is their initiator's.
+LOGIN = """
 while ! pidof iscsid > /dev/null; do sleep 0.1; done; sleep 0.5
-for name in one two; do
-    iscsiadm -m iface -I $name -o new > /dev/null
-    iscsiadm -m iface -I $name -o update -n iface.transport_name -v tcp > /dev/null
-    iscsiadm -m iface -I $name -o update -n iface.initiatorname -v iqn.1993-08.org.debian:01:$name > /dev/null
-done
-iscsiadm -m discovery -t sendtargets -p {portal} -I one -I two > /dev/null
-disk_of() {{
-    iscsiadm -m node -I $1 --login > /dev/null
-    while true; do
-        for session in /sys/class/iscsi_session/session*; do
-            [ "$(cat $session/initiatorname)" = iqn.1993-08.org.debian:01:$1 ] || continue
-            for disk in $session/device/target*/*/block/*; do
-                [ -b /dev/${{disk##*/}} ] && echo /dev/${{disk##*/}} && return
-            done
-        done
-        sleep 0.1
-    done
-}}
-one=$(disk_of one); two=$(disk_of two)
-try() {{ echo "$1"; shift; "$@" > /tmp/said 2>&1 && echo " done" || echo " refused: $?"; }}
-write() {{ dd if=/dev/zero of=$1 bs=512 count=1 oflag=direct conv=fsync; }}
-"""
-SCRIPT = (
-    TWO_INITIATORS
-    + """
-sg_persist -n --out --register --param-sark=0xaaa -Z $one > /dev/null && echo REGISTERED-ONE
-sg_persist -n --out --reserve --param-rk=0xaaa --prout-type=5 $one > /dev/null && echo RESERVED
-try one-writes write $one
-try two-writes write $two
-try two-reads dd if=$two of=/dev/null bs=512 count=1 iflag=direct
+iface() {{ iscsiadm -m iface -I own -o "$@" > /dev/null; }}
+iface new; iface update -n iface.transport_name -v tcp
+iface update -n iface.initiatorname -v iqn.1993-08.org.debian:01:{name}
+iscsiadm -m discovery -t sendtargets -p {portal} -I own > /dev/null
+iscsiadm -m node -I own --login > /dev/null
+while [ ! -b /dev/sda ]; do sleep 0.1; done
+try() {{ echo "$1"; shift; "$@" > /tmp/said 2>&1 && echo done || echo refused; }}
+keys() {{ sg_persist -n -k /dev/sda 2> /dev/null; }}
+write() {{ dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct conv=fsync; }}
 epoch() {{ wget -q -O /tmp/volume {api}/v1/volume 2>/dev/null && grep -o '"epoch": *[0-9]*' /tmp/volume; }}
+"""
+HOLDER = """
+sg_persist -n --out --register --param-sark=0xaaa -Z /dev/sda > /dev/null && echo REGISTERED
+sg_persist -n --out --reserve --param-rk=0xaaa --prout-type=5 /dev/sda > /dev/null && echo RESERVED
+try holder-writes write
+until keys | grep -q 0xbbb; do sleep 0.3; done
+while keys > /tmp/keys; ! grep -q 0xbbb /tmp/keys || grep -q 0xaaa /tmp/keys; do sleep 0.3; done
+dd if=/dev/sda of=/dev/null bs=512 count=1 iflag=direct 2> /dev/null
+try preempted-writes write
+try preempted-reads dd if=/dev/sda of=/dev/null bs=512 count=1 iflag=direct
+"""
+OTHER = """
+until sg_persist -n -r /dev/sda 2> /dev/null | grep -q 'Key=0xaaa'; do sleep 0.3; done
+try other-writes write
+try other-reads dd if=/dev/sda of=/dev/null bs=512 count=1 iflag=direct
 before=$(epoch)
-sg_persist -n --out --register --param-sark=0xbbb -Z $two > /dev/null && echo REGISTERED-TWO
+sg_persist -n --out --register --param-sark=0xbbb -Z /dev/sda > /dev/null
 while now=$(epoch); [ "$now" = "" -o "$now" = "$before" ] || grep -q parked /tmp/volume; do sleep 0.2; done
 echo CONTROLLER-IS-ANOTHER
-for n in 1 2 3 4 5 6 7 8 9; do sg_persist -n -k $two > /tmp/keys 2>&1 && break; sleep 1; done
+for n in 1 2 3 4 5 6 7 8 9; do keys > /tmp/keys && break; sleep 1; done
 cat /tmp/keys
-sg_persist -n -r $two
+sg_persist -n -r /dev/sda
+try other-writes-as-registrant write
 preempt="--out --preempt-abort --param-rk=0xbbb --param-sark=0xaaa --prout-type=5"
-sg_persist -n $preempt -Z $two > /dev/null && echo PREEMPTED
-try two-writes-now write $two
-dd if=$one of=/dev/null bs=512 count=1 iflag=direct 2> /dev/null
-try one-writes-now write $one
-sg_persist -n -k $two
-sg_vpd --page=di --quiet $one > /tmp/id-one; sg_vpd --page=di --quiet $two > /tmp/id-two
-cmp /tmp/id-one /tmp/id-two && echo SAME-UNIT
-sg_readcap -b $one
+sg_persist -n $preempt -Z /dev/sda > /dev/null && echo PREEMPTED
+try preemptor-writes write
+sg_persist -n -r /dev/sda
+sg_vpd --page=sn --raw /dev/sda; echo
+sg_readcap -b /dev/sda
+"""
+LOGOUT = """
 iscsiadm -m node --logout > /dev/null 2>&1 && echo LOGGED-OUT
 """
-)
 
 
-def test_sg_persist_through_the_death_of_the_controller(guest: Guest, tmp_path: Path) -> None:
+def test_sg_persist_in_two_machines_through_the_death_of_the_controller(guest: Guest, tmp_path: Path) -> None:
+    """What the holder was promised holds for a machine that never heard of the old controller."""
     data = tmp_path / "data"
     with running_up(data, "--size", "64MiB") as up:
-        output: list[str] = []
-        script = SCRIPT.format(portal=up.ready["portal"], api=up.ready["api"])
-        machine = threading.Thread(target=lambda: output.append(guest.run(script)))
-        machine.start()
+        output: dict[str, list[str]] = {}
+
+        def run(name: str, script: str) -> None:
+            said = guest.run(
+                (LOGIN + script + LOGOUT).format(name=name, portal=up.ready["portal"], api=up.ready["api"])
+            )
+            output[name] = [line.strip() for line in said.splitlines()]
+
+        machines = [
+            threading.Thread(target=run, args=("holder", HOLDER)),
+            threading.Thread(target=run, args=("other", OTHER)),
+        ]
+        for machine in machines:
+            machine.start()
         wait_until(
-            lambda: not machine.is_alive() or keys_kept(data / "demo/replica-1") == 2,
+            lambda: keys_kept(data / "demo/replica-1") == 2 or not all(m.is_alive() for m in machines),
             "both registrations to be on a replica",
             timeout_s=180,
         )
-        if machine.is_alive():
-            up.kill("controller")
-        machine.join()
-        assert output, "the guest failed: see the thread's exception above"
-    lines = [line.strip() for line in output[0].splitlines()]
-    for line in ("REGISTERED-ONE", "RESERVED", "REGISTERED-TWO", "CONTROLLER-IS-ANOTHER", "PREEMPTED"):
-        assert line in lines, output[0]
-    assert "SAME-UNIT" in lines, output[0]
-    assert "LOGGED-OUT" in lines, output[0]
-    outcome = {
-        name: lines[lines.index(name) + 1] for name in lines if name.endswith(("writes", "reads", "now"))
-    }
-    assert outcome["one-writes"] == "done", output[0]
-    assert outcome["two-writes"].startswith("refused"), output[0]
-    assert outcome["two-reads"] == "done", "write exclusive, registrants only"
-    assert outcome["two-writes-now"] == "done", output[0]
-    assert outcome["one-writes-now"].startswith("refused"), "it was preempted"
-    after = lines[lines.index("CONTROLLER-IS-ANOTHER") :]
-    assert any(line.startswith("0xaaa") for line in after[: after.index("PREEMPTED")]), output[0]
-    assert any("Write Exclusive, registrants only" in line for line in after), output[0]
-    assert not any(line.startswith("0xaaa") for line in after[after.index("PREEMPTED") :]), output[0]
+        up.kill("controller")
+        for machine in machines:
+            machine.join()
+        status = up.status()
+    assert set(output) == {"holder", "other"}, "a guest failed: see the thread's exception above"
+    holder, other = output["holder"], output["other"]
+    for line in ("REGISTERED", "RESERVED", "LOGGED-OUT"):
+        assert line in holder, holder
+    for line in ("CONTROLLER-IS-ANOTHER", "PREEMPTED", "LOGGED-OUT", "0x20000 0x200"):
+        assert line in other, other
+    for lines, step, outcome in (
+        (holder, "holder-writes", "done"),
+        (other, "other-writes", "refused"),
+        (other, "other-reads", "done"),  # write exclusive, registrants only
+        (other, "other-writes-as-registrant", "done"),
+        (other, "preemptor-writes", "done"),
+        (holder, "preempted-writes", "refused"),
+        (holder, "preempted-reads", "done"),
+    ):
+        assert lines[lines.index(step) + 1] == outcome, (step, lines)
+    another = other[other.index("CONTROLLER-IS-ANOTHER") : other.index("PREEMPTED")]
+    assert {"0xaaa", "0xbbb", "Key=0xaaa"} <= set(another), "the reservation outlived its controller"
+    assert "Key=0xbbb" in other[other.index("PREEMPTED") :]
+    assert status is not None
+    assert status["volume_id"] in "".join(other), "the serial number"
     assert "controller was ended by SIGKILL" in up.log.read_text()
 
 

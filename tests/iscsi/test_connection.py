@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyjiva.block import Buffer, MemoryDevice
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.iscsi.connection import COMMAND_WINDOW, Connection
-from pyjiva.iscsi.control import Control
+from pyjiva.iscsi.control import Control, Peer
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.parameters import Parameters
 from pyjiva.iscsi.pdu import DATA_OUT, NOP_OUT, SCSI_COMMAND, TEXT_REQUEST, Opcode, serial_add
@@ -39,7 +39,7 @@ class Out:
 class Host:
     """A target with nothing to tell."""
 
-    def send_targets(self, wanted: str, portal: str) -> list[tuple[str, str]]:
+    def send_targets(self, wanted: str, peer: Peer) -> list[tuple[str, str]]:
         return [("TargetName", "iqn.t")]
 
     def drop_sessions(self) -> None:
@@ -77,7 +77,7 @@ def world(**parameters: object) -> World:
     connection = Connection(
         out, Framing(ReceiveBuffer(), 65536), server, nexus, Parameters(**parameters), 1, FIRST_CMD_SN,  # type: ignore[arg-type]
     )  # fmt: skip
-    Control(connection, Host(), False, "iqn.t", "127.0.0.1:3260", 1, lambda: None)
+    Control(connection, Host(), False, "iqn.t", Peer("iqn.i", "127.0.0.1", "127.0.0.1:3260"), 1, lambda: None)
     return World(out, connection, device)
 
 

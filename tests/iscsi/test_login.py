@@ -36,6 +36,9 @@ class Policy:
     def has_target(self, target_name: str) -> bool:
         return target_name == NAMES["TargetName"]
 
+    def allows(self, initiator_name: str, host: str) -> bool:
+        return host != "forbidden"
+
     def authentication(self, initiator_name: str, *, discovery: bool) -> Authentication:
         return self.proof
 

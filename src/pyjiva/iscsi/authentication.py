@@ -18,7 +18,9 @@ class Verdict(enum.Enum):
 
     PENDING = "more keys are needed"
     PASSED = "may leave the security stage"
-    FAILED = "login status 0201h"
+    FAILED = "wrong, or nothing that we accept"
+    MALFORMED = "not the keys or values of this step"
+    MISSING = "a key of this step is not there"
 
 
 @attrs.frozen
@@ -27,6 +29,8 @@ class AuthenticationStep:
 
     verdict: Verdict
     answer: Mapping[str, str] = {}
+    reason: str = ""
+    """Why it did not pass, for our log: the initiator is told no more than the verdict."""
 
 
 class Authentication(Protocol):
@@ -50,12 +54,12 @@ class NoAuthentication:
         """AuthMethod=None if it is offered; another method alone cannot be accepted."""
         offered = keys.get("AuthMethod")
         if any(key != "AuthMethod" for key in keys):
-            return AuthenticationStep(Verdict.FAILED)
+            return AuthenticationStep(Verdict.MALFORMED, reason="keys of a method that was not agreed")
         if offered is None:
             return AuthenticationStep(Verdict.PASSED)
         if "None" in offered.split(","):
             return AuthenticationStep(Verdict.PASSED, {"AuthMethod": "None"})
-        return AuthenticationStep(Verdict.FAILED, {"AuthMethod": "Reject"})
+        return AuthenticationStep(Verdict.FAILED, reason="AuthMethod=None is not offered")
 
 
 NO_AUTHENTICATION: Final = NoAuthentication()

@@ -17,7 +17,7 @@ While a device is late, only what needs a budget waits: pings are answered, so t
 
 import collections
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
 
 import attrs
@@ -40,10 +40,11 @@ from pyjiva.iscsi.pdu import (
     Opcode,
     Pdu,
     RejectReason,
+    serial_less,
 )
 from pyjiva.iscsi.transfer import UNEXPECTED_DATA
 from pyjiva.iscsi.writes import WriteIntake
-from pyjiva.scsi import TRANSFER_BYTES_MAX, DeviceServer, Nexus
+from pyjiva.scsi import TRANSFER_BYTES_MAX, DeviceServer, LogicalUnit, Nexus
 from pyjiva.units import KIB, MIB
 
 __all__ = ["COMMAND_WINDOW", "Connection", "Outgoing"]
@@ -95,7 +96,8 @@ class Connection:
     """`answer`, bound once."""
     _end_cmd_sn: int = attrs.field(init=False)
     """MaxCmdSN + 1."""
-    _early: dict[int, Pdu] = attrs.field(factory=dict, init=False)
+    _early: dict[int, Pdu | None] = attrs.field(factory=dict, init=False)
+    """Commands before which others are missing, by CmdSN; None: one that must not be carried out."""
     _immediate_count: int = attrs.field(default=0, init=False)
     _next_tag: int = attrs.field(default=0, init=False)
     _reading_bytes: int = attrs.field(default=0, init=False)
@@ -166,8 +168,12 @@ class Connection:
             self._early.setdefault(cmd_sn, pdu)
 
     def _catch_up(self) -> None:
-        while (pdu := self._early.pop(self.exp_cmd_sn, None)) is not None:
+        while self.exp_cmd_sn in self._early:
+            pdu = self._early.pop(self.exp_cmd_sn)
             self.exp_cmd_sn = (self.exp_cmd_sn + 1) & SERIAL_MASK
+            if pdu is None:
+                self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
+                continue
             opcode = pdu.header[0] & OPCODE_MASK
             if opcode != _SCSI_COMMAND_OPCODE:
                 self._end_cmd_sn = (self._end_cmd_sn + 1) & SERIAL_MASK
@@ -332,6 +338,31 @@ class Connection:
         if command.unit is not None:
             command.unit.drop(command)
         self._forget(command)
+
+    def forestall(self, cmd_sn: int, itt: int) -> bool:
+        """Take command `cmd_sn` as received, but never carry it out; False: it was received before, is not
+        in the window, or has another task tag (§11.5.1, ABORT TASK).
+        """
+        window = (self._end_cmd_sn - self.exp_cmd_sn) & SERIAL_MASK
+        if (cmd_sn - self.exp_cmd_sn) & SERIAL_MASK >= window:
+            return False
+        early = self._early.get(cmd_sn)
+        if early is not None and early.header[16:20] != itt.to_bytes(4, "big"):
+            return False
+        self._early[cmd_sn] = None
+        self._catch_up()
+        return True
+
+    def forestall_all(self, before_cmd_sn: int, units: Collection[LogicalUnit]) -> None:
+        """Never carry out the commands for `units` that came early and are older than `before_cmd_sn`."""
+        for cmd_sn, pdu in self._early.items():
+            if (
+                pdu is not None
+                and pdu.header[0] & OPCODE_MASK == _SCSI_COMMAND_OPCODE
+                and serial_less(cmd_sn, before_cmd_sn)
+                and self.server.unit_at(pdu.header[8:16]) in units
+            ):
+                self._early[cmd_sn] = None
 
     def close(self) -> None:
         """The connection has ended: nothing is sent any more, what was not started never starts."""

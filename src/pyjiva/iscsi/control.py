@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from pyjiva.errors import RemoteProtocolError
 from pyjiva.iscsi import task_management
 from pyjiva.iscsi.command import Quiescing
 from pyjiva.iscsi.connection import Connection
@@ -35,18 +36,29 @@ from pyjiva.iscsi.pdu import (
 )
 from pyjiva.iscsi.text import TextCollector, encode_text, first_part
 
-__all__ = ["Control", "SessionHost"]
+__all__ = ["Control", "Peer", "SessionHost"]
 
 PENDING_FUNCTIONS_MAX: Final = 16  # task management requests that wait for aborted tasks
 LOGOUT_TIME_S: Final = 5  # what an initiator is given to log out after it was asked to
 _CONTINUE: Final = 0x40
 
 
+@attrs.frozen
+class Peer:
+    """Who is at the other end, and how it came."""
+
+    initiator_name: str
+    host: str
+    """Its address."""
+    portal: str
+    """Where it reached us, as it goes into TargetAddress."""
+
+
 class SessionHost(Protocol):
     """What a session asks of the target that it belongs to."""
 
-    def send_targets(self, wanted: str, portal: str) -> Sequence[tuple[str, str]] | None:
-        """The answer to SendTargets=`wanted`; None: that cannot be asked."""
+    def send_targets(self, wanted: str, peer: Peer) -> Sequence[tuple[str, str]] | None:
+        """The answer to SendTargets=`wanted` for `peer`; None: that cannot be asked."""
 
     def drop_sessions(self) -> None:
         """TARGET COLD RESET: end every connection."""
@@ -60,13 +72,13 @@ class Control:
     host: SessionHost
     discovery: bool
     target_name: str
-    portal: str
-    """Where the initiator reached us, as it goes into TargetAddress."""
+    peer: Peer
     cid: int
     finished: Callable[[], None]
     """Called when the connection is to be closed after what is queued was sent."""
     _collector: TextCollector = attrs.field(factory=TextCollector, init=False)
     _text_tag: int = attrs.field(default=NO_TAG, init=False)
+    _text_itt: int = attrs.field(default=NO_TAG, init=False)
     _unsent_text: bytes = attrs.field(default=b"", init=False)
     _pending_functions: int = attrs.field(default=0, init=False)
 
@@ -76,13 +88,14 @@ class Control:
         handlers[Opcode.TEXT_REQUEST] = self._text
         handlers[Opcode.LOGOUT_REQUEST] = self._logout
         handlers[Opcode.TASK_MANAGEMENT_REQUEST] = self._task_management
-        if self.discovery:  # §4.3: a discovery session serves for discovery only
+        if self.discovery:  # §4.3: only text requests, and a logout that closes the session
             handlers[Opcode.SCSI_COMMAND] = lambda pdu: self.connection.refuse_command(
                 pdu, RejectReason.PROTOCOL_ERROR
             )
-            handlers[Opcode.TASK_MANAGEMENT_REQUEST] = lambda pdu: self.connection.reject(
-                pdu, RejectReason.PROTOCOL_ERROR
-            )
+            handlers[Opcode.TASK_MANAGEMENT_REQUEST] = self._refuse
+
+    def _refuse(self, pdu: Pdu) -> None:
+        self.connection.reject(pdu, RejectReason.PROTOCOL_ERROR)
 
     # NOP
 
@@ -91,6 +104,9 @@ class Control:
         connection = self.connection
         _, _, lun, itt, _, _, _ = NOP_OUT.unpack(pdu.header)
         if itt == NO_TAG:
+            return
+        if self.discovery:
+            self._refuse(pdu)
             return
         data = pdu.data[: connection.parameters.max_recv_data_segment_length]
         header = NOP_IN.pack(
@@ -113,48 +129,60 @@ class Control:
     def _text(self, pdu: Pdu) -> None:
         _, flags, _, itt, tag, _, _ = TEXT_REQUEST.unpack(pdu.header)
         if tag == NO_TAG:  # a new negotiation; what was left of an old one is void
-            self._collector = TextCollector()
-            self._unsent_text, self._text_tag = b"", NO_TAG
-        elif tag != self._text_tag:
+            self._reset_text()
+            self._text_itt = itt
+        elif (tag, itt) != (self._text_tag, self._text_itt):
             self.connection.reject(pdu, RejectReason.INVALID_PDU_FIELD)
             return
-        if flags & FINAL and flags & _CONTINUE:
+        final, more = bool(flags & FINAL), bool(flags & _CONTINUE)
+        if (final and more) or (self._unsent_text and (more or pdu.data)):
+            self._reset_text()
             self.connection.reject(pdu, RejectReason.PROTOCOL_ERROR)
             return
         if self._unsent_text:
-            self._send_text(itt, final=bool(flags & FINAL))
+            self._send_text(itt, final=final)
             return
-        pairs = self._collector.add(bytes(pdu.data), more=bool(flags & _CONTINUE))
-        if pairs is None:
-            self._text_response(itt, 0, b"")
-            return
-        answers = self._answers(pairs)
-        if answers is None:
+        try:
+            pairs = self._collector.add(bytes(pdu.data), more=more)
+            answers = None if pairs is None else self._answers(pairs)
+        except RemoteProtocolError:  # §7.10: the negotiation failed, what held before it holds on
+            self._reset_text()
             self.connection.reject(pdu, RejectReason.PROTOCOL_ERROR)
             return
+        if answers is None:
+            self._text_response(itt, 0, b"")
+            return
         self._unsent_text = encode_text(answers)
-        self._send_text(itt, final=bool(flags & FINAL))
+        self._send_text(itt, final=final)
 
-    def _answers(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]] | None:
-        connection = self.connection
+    def _reset_text(self) -> None:
+        self._collector = TextCollector()
+        self._unsent_text, self._text_tag = b"", NO_TAG
+
+    def _answers(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Raises RemoteProtocolError: this cannot be negotiated; then nothing is changed."""
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise RemoteProtocolError("a key stands twice in one negotiation")
+        parameters = attrs.evolve(self.connection.parameters)
         answers: list[tuple[str, str]] = []
         for key, value in pairs:
             if key == "SendTargets":
                 # §4.3: in a normal session the question can only be for the session's own target
                 wanted = value or ("" if self.discovery else self.target_name)
                 if not self.discovery and wanted != self.target_name:
-                    return None
-                targets = self.host.send_targets(wanted, self.portal)
+                    raise RemoteProtocolError("SendTargets for another target in a normal session")
+                targets = self.host.send_targets(wanted, self.peer)
                 if targets is None:
-                    return None
+                    raise RemoteProtocolError("SendTargets without a value in a discovery session")
                 answers.extend(targets)
                 continue
             answer = negotiate(
-                connection.parameters, key, value, phase=Phase.FULL_FEATURE, discovery=self.discovery
+                parameters, key, value, phase=Phase.FULL_FEATURE, discovery=self.discovery, initial=False
             )
             if answer is not None:
                 answers.append((key, answer))
-        connection.parameters_changed()
+        self.connection.parameters = parameters
+        self.connection.parameters_changed()
         return answers
 
     def _send_text(self, itt: int, *, final: bool) -> None:
@@ -181,6 +209,8 @@ class Control:
         """The answer waits until no task of the session can change the medium any more."""
         _, reason, itt, cid, _, _ = LOGOUT_REQUEST.unpack(pdu.header)
         match reason & 0x7F:
+            case other if self.discovery and other != LogoutReason.CLOSE_SESSION:
+                self._refuse(pdu)
             case LogoutReason.CLOSE_CONNECTION if cid != self.cid:
                 self._logged_out(itt, LogoutResult.CONNECTION_NOT_FOUND)
             case LogoutReason.CLOSE_SESSION | LogoutReason.CLOSE_CONNECTION:

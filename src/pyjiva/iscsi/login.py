@@ -7,13 +7,22 @@ A login that fails is answered with its status and is over: the connection is cl
 """
 
 import enum
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import attrs
 
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.iscsi.authentication import Authentication, Verdict
-from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX, KEYS, Parameters, Phase, Rule, negotiate
+from pyjiva.iscsi.parameters import (
+    DATA_SEGMENT_LENGTH_MAX,
+    KEYS,
+    Parameters,
+    Phase,
+    Rule,
+    in_order,
+    negotiate,
+)
 from pyjiva.iscsi.pdu import (
     LOGIN_REQUEST,
     LOGIN_RESPONSE,
@@ -28,7 +37,7 @@ from pyjiva.iscsi.text import TextCollector, encode_text, first_part
 __all__ = ["LOGIN_SEGMENT_BYTES", "TRANSITIONS", "LoginMachine", "LoginPolicy", "LoginReply", "Stage"]
 
 LOGIN_SEGMENT_BYTES: Final = 8192  # MaxRecvDataSegmentLength of both sides during login (RFC 7143 §13.12)
-REQUESTS_MAX: Final = 32  # of one login: the longest CHAP login takes six
+REQUESTS_MAX: Final = 32  # of one login, parts of long texts included: the longest CHAP login takes six
 NAME_BYTES_MAX: Final = 223  # RFC 7143 §4.2.7.1
 PORTAL_GROUP_TAG: Final = 1
 VERSION: Final = 0
@@ -59,11 +68,22 @@ TRANSITIONS: Final[frozenset[tuple[Stage, Stage]]] = frozenset(
 )
 
 
+# RFC 7143 §12.1: what is not of the step is no authentication failure.
+_REFUSALS: Final[Mapping[Verdict, LoginStatus]] = {
+    Verdict.FAILED: LoginStatus.AUTHENTICATION_FAILURE,
+    Verdict.MALFORMED: LoginStatus.INITIATOR_ERROR,
+    Verdict.MISSING: LoginStatus.MISSING_PARAMETER,
+}
+
+
 class LoginPolicy(Protocol):
     """What the target decides about a login."""
 
     def has_target(self, target_name: str) -> bool:
         """Whether a target of this name is here."""
+
+    def allows(self, initiator_name: str, host: str) -> bool:
+        """Whether this initiator, at this address, may log in to the target at all."""
 
     def authentication(self, initiator_name: str, *, discovery: bool) -> Authentication:
         """What this initiator must prove."""
@@ -94,6 +114,8 @@ class LoginMachine:
     policy: LoginPolicy
     window: int
     """How many commands the initiator may send at once (MaxCmdSN)."""
+    host: str = ""
+    """The initiator's address."""
     stage: Stage = Stage.START
     parameters: Parameters = attrs.field(factory=Parameters)
     initiator_name: str = ""
@@ -169,21 +191,26 @@ class LoginMachine:
 
     def _answer(self, current: Stage, pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], bool]:
         """What to answer to a complete request, and whether the stage may be left."""
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise _LoginFailure(LoginStatus.INITIATOR_ERROR, "a key stands twice in one request")
         for key, _ in pairs:
             if key in self._seen and not _may_repeat(key):
                 raise _LoginFailure(LoginStatus.INITIATOR_ERROR, f"{key} was negotiated before")
             self._seen.add(key)
         answers: list[tuple[str, str]] = []
-        if self._authentication is None:
+        initial = self._authentication is None
+        if initial:
             self._identify(dict(pairs), answers)
         phase = Phase.SECURITY if current is Stage.SECURITY else Phase.OPERATIONAL
         security: dict[str, str] = {}
-        for key, value in pairs:
+        for key, value in in_order(pairs):
             row = KEYS.get(key)
             if row is not None and row.rule is Rule.SECURITY and phase is Phase.SECURITY:
                 security[key] = value
                 continue
-            answer = negotiate(self.parameters, key, value, phase=phase, discovery=self.discovery)
+            answer = negotiate(
+                self.parameters, key, value, phase=phase, discovery=self.discovery, initial=initial
+            )
             if answer is not None:
                 answers.append((key, answer))
         if current is Stage.SECURITY:
@@ -205,12 +232,14 @@ class LoginMachine:
             raise _LoginFailure(LoginStatus.SESSION_TYPE_NOT_SUPPORTED, f"SessionType={session_type}")
         self.discovery = session_type == "Discovery"
         self.target_name = keys.get("TargetName", "")
-        if not self.discovery:
-            if not self.target_name:
-                raise _LoginFailure(LoginStatus.MISSING_PARAMETER, "no TargetName")
+        if self.target_name:
             if not self.policy.has_target(self.target_name):
                 raise _LoginFailure(LoginStatus.NOT_FOUND, f"no target {self.target_name[:NAME_BYTES_MAX]}")
+            if not self.policy.allows(self.initiator_name, self.host):
+                raise _LoginFailure(LoginStatus.AUTHORIZATION_FAILURE, "no rule allows this initiator")
             answers.append(("TargetPortalGroupTag", str(PORTAL_GROUP_TAG)))
+        elif not self.discovery:
+            raise _LoginFailure(LoginStatus.MISSING_PARAMETER, "no TargetName")
         self._authentication = self.policy.authentication(self.initiator_name, discovery=self.discovery)
         if self.stage is Stage.OPERATIONAL and self._authentication.required:
             raise _LoginFailure(LoginStatus.AUTHENTICATION_FAILURE, "no security stage")
@@ -218,8 +247,8 @@ class LoginMachine:
     def _authenticate(self, security: dict[str, str], answers: list[tuple[str, str]]) -> bool:
         assert self._authentication is not None
         step = self._authentication.receive(security)
-        if step.verdict is Verdict.FAILED:
-            raise _LoginFailure(LoginStatus.AUTHENTICATION_FAILURE, "authentication failed")
+        if step.verdict in _REFUSALS:
+            raise _LoginFailure(_REFUSALS[step.verdict], step.reason)
         answers.extend(step.answer.items())
         return step.verdict is Verdict.PASSED
 

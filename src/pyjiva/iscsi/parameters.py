@@ -1,4 +1,4 @@
-"""The table of all text keys and how each is negotiated (RFC 7143 clause 13, RFC 7144, RFC 7145).  Pure.
+"""The table of all text keys and how each is negotiated (RFC 7143 §6.1-6.2, clause 13).  Pure.
 
 `negotiate` answers one key that the initiator sent.  We are always the responder: we never propose a value
 of our own, so what is not offered stays at the RFC's default.  The one thing that we declare unasked is our
@@ -6,7 +6,7 @@ MaxRecvDataSegmentLength.
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -14,7 +14,7 @@ import attrs
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.units import KIB, MIB
 
-__all__ = ["KEYS", "Key", "Parameters", "Phase", "Rule", "negotiate", "parse_number"]
+__all__ = ["KEYS", "Key", "Parameters", "Phase", "Rule", "in_order", "negotiate", "parse_number"]
 
 DATA_SEGMENT_LENGTH_MAX: Final = 256 * KIB  # what we receive in one PDU: Linux and libiscsi offer the same
 FIRST_BURST_LENGTH: Final = 256 * KIB
@@ -22,7 +22,8 @@ MAX_BURST_LENGTH: Final = 1 * MIB
 OUTSTANDING_R2T_MAX: Final = 8
 PROTOCOL_LEVEL: Final = 1  # RFC 7143
 LENGTH_LIMIT: Final = (1 << 24) - 1
-NUMBER_DIGITS_MAX: Final = 20  # RFC 7143 §6.1: numbers have at most 64 bits
+NUMBER_LIMIT: Final = 1 << 64  # RFC 7143 §6.1: numbers have at most 64 bits
+NUMBER_CHARACTERS_MAX: Final = 255  # a text value: zeros in front of hexadecimal digits are allowed
 
 NOT_UNDERSTOOD: Final = "NotUnderstood"
 REJECT: Final = "Reject"
@@ -92,6 +93,8 @@ class Key:
     normal_only: bool = False
     """Irrelevant in a discovery session."""
     longest: int = 255
+    bound: str = ""
+    """The field of Parameters that the result must not exceed."""
 
 
 _K = Key
@@ -101,9 +104,9 @@ KEYS: Final[dict[str, Key]] = {
         _K("AuthMethod", Rule.SECURITY, Phase.SECURITY),
         _K("CHAP_A", Rule.SECURITY, Phase.SECURITY),
         _K("CHAP_I", Rule.SECURITY, Phase.SECURITY),
-        _K("CHAP_C", Rule.SECURITY, Phase.SECURITY, longest=2100),
+        _K("CHAP_C", Rule.SECURITY, Phase.SECURITY),
         _K("CHAP_N", Rule.SECURITY, Phase.SECURITY),
-        _K("CHAP_R", Rule.SECURITY, Phase.SECURITY, longest=2100),
+        _K("CHAP_R", Rule.SECURITY, Phase.SECURITY),
         _K("HeaderDigest", Rule.LIST, Phase.OPERATIONAL, ours=("None", "CRC32C"), field="header_digest"),
         _K("DataDigest", Rule.LIST, Phase.OPERATIONAL, ours=("None", "CRC32C"), field="data_digest"),
         _K("MaxConnections", Rule.MINIMUM, Phase.OPERATIONAL, number=1, least=1, most=65535,
@@ -122,7 +125,7 @@ KEYS: Final[dict[str, Key]] = {
         _K("MaxBurstLength", Rule.MINIMUM, Phase.OPERATIONAL, number=MAX_BURST_LENGTH, least=512,
            most=LENGTH_LIMIT, field="max_burst_length", normal_only=True),
         _K("FirstBurstLength", Rule.MINIMUM, Phase.OPERATIONAL, number=FIRST_BURST_LENGTH, least=512,
-           most=LENGTH_LIMIT, field="first_burst_length", normal_only=True),
+           most=LENGTH_LIMIT, field="first_burst_length", normal_only=True, bound="max_burst_length"),
         _K("DefaultTime2Wait", Rule.MAXIMUM, Phase.OPERATIONAL, number=0, most=3600,
            field="default_time2wait_s"),
         _K("DefaultTime2Retain", Rule.MINIMUM, Phase.OPERATIONAL, number=0, most=3600,
@@ -152,24 +155,37 @@ def parse_number(text: str) -> int | None:
         allowed = "0123456789abcdefABCDEF"
     else:
         digits, base, allowed = text, 10, "0123456789"
-    if not digits or len(digits) > NUMBER_DIGITS_MAX or digits.strip(allowed):
+        if digits != "0" and digits.startswith("0"):
+            return None
+    if not digits or len(digits) > NUMBER_CHARACTERS_MAX or digits.strip(allowed):
         return None
-    return int(digits, base)
+    number = int(digits, base)
+    return number if number < NUMBER_LIMIT else None
 
 
-def negotiate(parameters: Parameters, key: str, value: str, *, phase: Phase, discovery: bool) -> str | None:
+def in_order(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs of one request, those whose result depends on another's after it."""
+    return sorted(pairs, key=lambda pair: pair[0] in KEYS and KEYS[pair[0]].bound != "")
+
+
+def negotiate(
+    parameters: Parameters, key: str, value: str, *, phase: Phase, discovery: bool, initial: bool = True
+) -> str | None:
     """Apply one pair to `parameters`; returns the value to answer with, None for no answer.
 
-    Raises RemoteProtocolError: a declaration that cannot be (the login must fail).
+    `initial`: it stands in the first request of a login.  Raises RemoteProtocolError: a declaration that
+    cannot be (the login must fail).
     """
+    if value in (NOT_UNDERSTOOD, REJECT, IRRELEVANT):
+        # We propose nothing, so this answers nothing; it is certainly no value (§6.2).
+        raise RemoteProtocolError(f"{key}={value} answers nothing")
     row = KEYS.get(key)
     if row is None:
         return NOT_UNDERSTOOD
     if len(value) > row.longest or not _is_allowed(row, phase):
         return REJECT
-    if value in (NOT_UNDERSTOOD, REJECT, IRRELEVANT):
-        # We propose nothing, so this answers nothing; it is certainly no value.
-        raise RemoteProtocolError(f"{key}={value} answers nothing")
+    if row.phase is Phase.INITIAL and not initial:
+        return REJECT
     if row.normal_only and discovery:
         return IRRELEVANT
     return _RULES[row.rule](parameters, row, value)
@@ -195,6 +211,8 @@ def _number(parameters: Parameters, row: Key, value: str, choose: Callable[[int,
     if offered is None or not row.least <= offered <= row.most:
         return REJECT
     chosen = choose(offered, row.number)
+    if row.bound:
+        chosen = min(chosen, getattr(parameters, row.bound))
     if row.field:
         setattr(parameters, row.field, chosen)
     return str(chosen)

@@ -68,6 +68,8 @@ class SessionTable:
     """Every session of a target."""
 
     sessions_max: int
+    discovery_max: int = 16
+    """Of them, discovery sessions: they need no target, so they must not keep initiators out of it."""
     _by_tsih: dict[int, Session] = attrs.field(factory=dict, init=False)
     _next_tsih: int = attrs.field(default=1, init=False)
 
@@ -88,7 +90,8 @@ class SessionTable:
             known = any(session.tsih == login.tsih for session in same)
             return LoginStatus.TOO_MANY_CONNECTIONS if known else LoginStatus.SESSION_DOES_NOT_EXIST
         replaced = same[0] if same and not login.discovery else None
-        if replaced is None and len(self._by_tsih) >= self.sessions_max:
+        alike = sum(session.discovery == login.discovery for session in self._by_tsih.values())
+        if replaced is None and alike >= (self.discovery_max if login.discovery else self.sessions_max):
             return LoginStatus.OUT_OF_RESOURCES
         if replaced is not None:
             del self._by_tsih[replaced.tsih]

@@ -4,8 +4,9 @@ For each connection one task waits, receives and handles (`_serve`), one sends w
 (in BatchedStream), and one keeps time (`_watch`).  Everything else happens in the pure modules, in place.
 """
 
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -13,14 +14,17 @@ import structlog
 import trio
 
 from pyjiva.errors import ConfigError, RemoteProtocolError
+from pyjiva.iscsi.access import EVERYBODY, InitiatorRules
 from pyjiva.iscsi.authentication import NO_AUTHENTICATION, Authentication
+from pyjiva.iscsi.chap import Chap, ChapSecrets, check_separate
 from pyjiva.iscsi.connection import COMMAND_WINDOW, QUEUED_BYTES_MAX, Connection
-from pyjiva.iscsi.control import LOGOUT_TIME_S, Control
+from pyjiva.iscsi.control import LOGOUT_TIME_S, Control, Peer
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.login import LOGIN_SEGMENT_BYTES, PORTAL_GROUP_TAG, LoginMachine, Stage
 from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX
 from pyjiva.iscsi.pdu import AsyncEvent, LoginStatus
 from pyjiva.iscsi.session import Session, SessionStatus, SessionTable
+from pyjiva.iscsi.slots import LoginSlots
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.stream_io import BatchedStream, own_stream
@@ -37,8 +41,16 @@ class TargetOptions:
     """What an operator may set."""
 
     target_name: str
+    initiators: InitiatorRules = EVERYBODY
+    chap: ChapSecrets | None = None
+    """For normal sessions; None: no proof is asked for."""
+    discovery_chap: ChapSecrets | None = None
+    """For discovery sessions."""
+    advertised: Sequence[str] = ()
+    """HOST:PORT of every address that discovery tells; none: the one that the question came in on."""
     sessions_max: int = 64
     logins_max: int = 32  # connections that have not logged in: what a flood of them can hold is 32 buffers
+    logins_per_address_max: int = 8  # of them, so that one machine's flood leaves room for others
     login_time_s: float = 15.0  # libiscsi and open-iscsi give up after 15 to 30 s themselves
     nop_interval_s: float = 10.0  # of silence before we ask, and again before we close
 
@@ -49,6 +61,14 @@ def format_portal(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _host_of(socket_stream: trio.SocketStream) -> str:
+    """The peer's address; empty when it is gone already."""
+    try:
+        return str(socket_stream.socket.getpeername()[0])
+    except OSError:
+        return ""
+
+
 @attrs.define(eq=False)
 class Target:
     """One iSCSI target: a name, logical units, sessions."""
@@ -56,16 +76,20 @@ class Target:
     options: TargetOptions
     units: Mapping[int, LogicalUnit]
     batch: EndOfBatch
+    draw: Callable[[int], bytes] = secrets.token_bytes
+    """So many bytes that nobody can guess, for challenges."""
     _server: DeviceServer = attrs.field(init=False)
     _table: SessionTable = attrs.field(init=False)
     _streams: dict[Session, BatchedStream] = attrs.field(factory=dict, init=False)
-    _logins: int = attrs.field(default=0, init=False)
+    _logins: LoginSlots = attrs.field(init=False)
     _closing: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         if not self.options.target_name.startswith(("iqn.", "eui.", "naa.")):
             raise ConfigError(f"target name {self.options.target_name!r}: starts with iqn., eui. or naa.")
+        check_separate(filter(None, (self.options.chap, self.options.discovery_chap)))
+        self._logins = LoginSlots(self.options.logins_max, self.options.logins_per_address_max)
         self._server = DeviceServer(self.units)
         self._table = SessionTable(self.options.sessions_max)
 
@@ -79,9 +103,14 @@ class Target:
         """Whether `target_name` is this target."""
         return target_name == self.options.target_name
 
+    def allows(self, initiator_name: str, host: str) -> bool:
+        """What the rules for initiators say."""
+        return self.options.initiators.allow(initiator_name, host)
+
     def authentication(self, initiator_name: str, *, discovery: bool) -> Authentication:
-        """Everybody may log in."""
-        return NO_AUTHENTICATION
+        """CHAP where there are secrets for this type of session, with a challenge of its own."""
+        chosen = self.options.discovery_chap if discovery else self.options.chap
+        return NO_AUTHENTICATION if chosen is None else Chap(chosen, self.draw)
 
     def admit(self, login: LoginMachine) -> int | LoginStatus:
         """Make the session, in the place of an older one of the same initiator port."""
@@ -99,14 +128,15 @@ class Target:
 
     # SessionHost
 
-    def send_targets(self, wanted: str, portal: str) -> Sequence[tuple[str, str]] | None:
-        """This target, if it is meant (RFC 7143 appendix C)."""
+    def send_targets(self, wanted: str, peer: Peer) -> Sequence[tuple[str, str]] | None:
+        """This target, if it is meant (RFC 7143 appendix C) and the initiator may log in to it."""
         if wanted not in ("All", self.options.target_name):
             return [] if wanted else None
-        return [
-            ("TargetName", self.options.target_name),
-            ("TargetAddress", f"{portal},{PORTAL_GROUP_TAG}"),
-        ]
+        if not self.allows(peer.initiator_name, peer.host):
+            return []
+        portals = self.options.advertised or (peer.portal,)
+        addresses = [("TargetAddress", f"{portal},{PORTAL_GROUP_TAG}") for portal in portals]
+        return [("TargetName", self.options.target_name), *addresses]
 
     def drop_sessions(self) -> None:
         """End every connection, after what is queued now was sent."""
@@ -127,12 +157,12 @@ class Target:
 
     async def serve_connection(self, socket_stream: trio.SocketStream) -> None:
         """One connection from its first byte to its end; whatever goes wrong in it stays in it."""
-        if self._logins >= self.options.logins_max:
-            log.warning("iscsi-too-many-logins", limit=self.options.logins_max)
+        host = _host_of(socket_stream)
+        if not self._logins.take(host):
+            log.warning("iscsi-too-many-logins", host=host)
             await trio.aclose_forcefully(socket_stream)
             return
         peer = ""
-        self._logins += 1
         logging_in = True
         try:
             async with own_stream(socket_stream, self.batch) as stream:
@@ -141,7 +171,7 @@ class Target:
                 session_login = None
                 with trio.move_on_after(self.options.login_time_s) as scope:
                     session_login = await self._log_in(stream, framing, peer)
-                self._logins -= 1
+                self._logins.give_back(host)
                 logging_in = False
                 if scope.cancelled_caught:
                     log.warning("iscsi-login-timeout", peer=peer, seconds=self.options.login_time_s)
@@ -156,12 +186,12 @@ class Target:
             log.exception("iscsi-connection-failed", peer=peer)
         finally:
             if logging_in:
-                self._logins -= 1
+                self._logins.give_back(host)
 
     async def _log_in(
         self, stream: BatchedStream, framing: Framing, peer: str
     ) -> tuple[LoginMachine, Session] | None:
-        machine = LoginMachine(self, COMMAND_WINDOW)
+        machine = LoginMachine(self, COMMAND_WINDOW, stream.peer_address[0])
         while machine.stage not in (Stage.FULL_FEATURE, Stage.FAILED):
             pdu = framing.next_pdu()
             if pdu is None:
@@ -197,7 +227,7 @@ class Target:
             self,
             discovery=machine.discovery,
             target_name=self.options.target_name,
-            portal=format_portal(*stream.local_address),
+            peer=Peer(machine.initiator_name, machine.host, format_portal(*stream.local_address)),
             cid=machine.cid,
             finished=finished.set,
         )

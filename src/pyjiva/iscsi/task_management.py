@@ -46,9 +46,12 @@ def carry_out(request: Request, connection: Connection, answer: Answer) -> None:
 
 def _abort_task(request: Request, connection: Connection, answer: Answer) -> None:
     command = connection.commands.get(request.referenced_task_tag)
-    if command is None or command.aborted:
-        # With one connection a command cannot still be on its way: it was answered, or never sent.
-        answer(TaskResult.TASK_DOES_NOT_EXIST)
+    if command is None:
+        # Answered, or never sent; or it waits for older ones, or was rejected for its digest: it must not
+        # be carried out when it comes again.
+        is_older = serial_less(request.ref_cmd_sn, request.cmd_sn)
+        held_off = is_older and connection.forestall(request.ref_cmd_sn, request.referenced_task_tag)
+        answer(TaskResult.COMPLETE if held_off else TaskResult.TASK_DOES_NOT_EXIST)
     elif command.unit is not connection.server.unit_at(request.lun):
         answer(TaskResult.TASK_DOES_NOT_EXIST)
     else:
@@ -61,6 +64,7 @@ def _abort_task_set(request: Request, connection: Connection, answer: Answer) ->
     if unit is None:
         answer(TaskResult.LUN_DOES_NOT_EXIST)
         return
+    connection.forestall_all(request.cmd_sn, [unit])
     _abort(
         [
             command
@@ -77,6 +81,7 @@ def _clear_task_set(request: Request, connection: Connection, answer: Answer) ->
     if unit is None:
         answer(TaskResult.LUN_DOES_NOT_EXIST)
         return
+    connection.forestall_all(request.cmd_sn, [unit])
     commands = _commands(unit)
     connection.server.cleared(unit, connection.nexus, {command.nexus: None for command in commands})
     _abort(commands, answer)
@@ -87,13 +92,15 @@ def _logical_unit_reset(request: Request, connection: Connection, answer: Answer
     if unit is None:
         answer(TaskResult.LUN_DOES_NOT_EXIST)
         return
+    connection.forestall_all(request.cmd_sn, [unit])
     connection.server.reset([unit])
     _abort(_commands(unit), answer)
 
 
-def _target_reset(_request: Request, connection: Connection, answer: Answer) -> None:
+def _target_reset(request: Request, connection: Connection, answer: Answer) -> None:
     """All logical units; what a cold reset does beyond that, the connection's host does after the answer."""
     units = connection.server.units.values()
+    connection.forestall_all(request.cmd_sn, list(units))
     connection.server.reset(units)
     _abort([command for unit in units for command in _commands(unit)], answer)
 

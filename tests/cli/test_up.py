@@ -37,7 +37,7 @@ from pyjiva.cli.up import Commands, UpOptions, run_up
 from pyjiva.supervisor import VolumeRequest
 data, controller, replica, stop_s, replicas = sys.argv[1:6]
 volume = VolumeRequest("demo", 1 << 20, 512, int(replicas))
-options = UpOptions(volume, Path(data), Address("127.0.0.1", 0), Address("127.0.0.1", 0))
+options = UpOptions(volume, Path(data), (Address("127.0.0.1", 0),), Address("127.0.0.1", 0))
 commands = Commands((sys.executable, controller), (sys.executable, replica), float(stop_s))
 sys.exit(run_daemon("pyjiva", partial(run_up, options, commands)))
 """

@@ -78,6 +78,9 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
         (("--api", "[::1"), "write HOST:PORT"),
         (("--colour",), "--colour"),
         (("demo", "demo"), "unexpected extra argument"),
+        (("--chap-file", "/nowhere/chap"), "--chap-file /nowhere/chap: No such file"),
+        (("--initiator", "10.0.0.1/8"), "initiator '10.0.0.1/8'"),
+        (("--advertise", "storage"), "write HOST:PORT"),
     ],
     ids=" ".join,
 )

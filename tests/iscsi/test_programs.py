@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 import trio
 
+from pyjiva.iscsi.chap import ChapSecrets, OwnSecret
 from pyjiva.testing.target import TARGET_NAME, VOLUME_ID, RunningTarget, running_target
 from pyjiva.units import MIB
 
@@ -198,3 +199,34 @@ def check_results(results: dict[str, str], wrong: Container[str], may_skip: Cont
         print(f"{result:8} {name}")
     assert [name for name, result in results.items() if result == "failed" and name not in wrong] == []
     assert [name for name, result in results.items() if result == "skipped" and name not in may_skip] == []
+
+
+# CHAP as libiscsi does it
+
+CHAP: Final = ChapSecrets({"alice": b"initiator-secret"}, OwnSecret("target", b"target-own-secret"))
+CHAP_USERS: Final = {
+    "no user": ("", "", False),
+    "wrong password": ("alice%wrong-password@", "", False),
+    "unknown user": ("mallory%initiator-secret@", "", False),
+    "right password": ("alice%initiator-secret@", "", True),
+    "mutual": (
+        "alice%initiator-secret@",
+        "?target_user=target&target_password=target-own-secret",
+        True,
+    ),
+    "mutual, wrong": (
+        "alice%initiator-secret@",
+        "?target_user=target&target_password=wrong-own-secret",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHAP_USERS)
+async def test_libiscsi_logs_in_with_chap(case: str) -> None:
+    need("iscsi-inq", LIBISCSI)
+    user, query, passes = CHAP_USERS[case]
+    async with running_target(chap=CHAP) as running:
+        url = running.url.replace("iscsi://", f"iscsi://{user}") + query
+        output = await run("iscsi-inq", url, fails=not passes)
+        assert ("Product:PYJIVA" in output) is passes

@@ -13,6 +13,7 @@ import attrs
 import click
 import trio
 
+from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced
 from pyjiva.controller.api_io import serve_api
@@ -70,6 +71,7 @@ class _ReplicaType(click.ParamType[ReplicaAddress]):
     help="iSCSI address; repeat for several.",
 )
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
+@access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
@@ -84,6 +86,7 @@ def main(
     key_file: Path,
     new_volume: bool,
     stop_with_stdin: bool,
+    **access: Any,
 ) -> None:
     """Serve one pyjiva volume over iSCSI."""
 
@@ -97,14 +100,15 @@ def main(
             key=read_key(key_file),
             new_volume=new_volume,
         )
-        return await _run(options, Endpoints(portals, api, stop_with_stdin))
+        allowed = read_access(AccessOptions(**access), warn=True)
+        return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed)
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 
 
-async def _run(options: ControllerOptions, endpoints: Endpoints) -> int:
+async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access) -> int:
     batch = EndOfBatch()
-    return await Controller(options, endpoints, batch, Volume(options, batch)).run()
+    return await Controller(options, endpoints, access, batch, Volume(options, batch)).run()
 
 
 @attrs.define(eq=False)
@@ -117,6 +121,7 @@ class Controller:
 
     options: ControllerOptions
     endpoints: Endpoints
+    access: Access
     batch: EndOfBatch
     volume: Volume
     target: Target | None = None
@@ -164,7 +169,15 @@ class Controller:
         options = self.options
         identity = UnitIdentity(options.volume_id)
         unit = LogicalUnit(self.volume, identity, options.block_size_bytes, self.volume)
-        self.target = Target(TargetOptions(target_name=self.iqn), units={0: unit}, batch=self.batch)
+        access = self.access
+        target_options = TargetOptions(
+            target_name=self.iqn,
+            initiators=access.initiators,
+            chap=access.chap,
+            discovery_chap=access.discovery_chap,
+            advertised=access.advertised,
+        )
+        self.target = Target(target_options, units={0: unit}, batch=self.batch)
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)

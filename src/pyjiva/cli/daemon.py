@@ -119,15 +119,21 @@ def _only(group: BaseExceptionGroup[Any]) -> BaseException:
 def _set_up_logs(program: str, context: dict[str, Any]) -> None:
     """One event per line on standard error: JSON when PYJIVA_LOG=json, else for people."""
     renderer: Any
+    formatters: list[Any] = []
     if os.environ.get("PYJIVA_LOG") == "json":
         renderer = structlog.processors.JSONRenderer()
+        formatters = [structlog.processors.format_exc_info]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Not rich's tracebacks, the default: they show local variables, which may be secrets.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
+            *formatters,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import attrs
 import click
 
+from pyjiva.cli.access import AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
 from pyjiva.errors import StorageError
 from pyjiva.supervisor import Children, HeldPorts, Supervisor, VolumeDirectory, VolumeRequest
@@ -38,8 +39,9 @@ class UpOptions:
 
     volume: VolumeRequest
     data: Path
-    portal: Address
+    portals: tuple[Address, ...]
     api: Address
+    access: AccessOptions = attrs.field(factory=AccessOptions)
 
 
 @attrs.frozen
@@ -62,13 +64,29 @@ class Commands:
     show_default=True,
     help="Where everything is kept, in a folder of the volume's name.",
 )
-@click.option("--portal", type=ADDRESS, default="127.0.0.1:3260", show_default=True, help="iSCSI address.")
+@click.option(
+    "--portal",
+    "portals",
+    type=ADDRESS,
+    multiple=True,
+    default=["127.0.0.1:3260"],
+    show_default=True,
+    help="iSCSI address; repeat for several.",
+)
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
 @click.option(
     "--block-size", type=int, default=512, show_default=True, help="Bytes in a logical block: 512 or 4096."
 )
+@access_options
 def command(
-    name: str, size: int, replicas: int, data: Path, portal: Address, api: Address, block_size: int
+    name: str,
+    size: int,
+    replicas: int,
+    data: Path,
+    portals: tuple[Address, ...],
+    api: Address,
+    block_size: int,
+    **access: Any,
 ) -> None:
     """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
 
@@ -78,7 +96,8 @@ def command(
     data = data.absolute()  # what status says of it is for people who stand elsewhere
 
     async def run() -> int:
-        return await run_up(UpOptions(VolumeRequest(name, size, block_size, replicas), data, portal, api))
+        request = VolumeRequest(name, size, block_size, replicas)
+        return await run_up(UpOptions(request, data, portals, api, AccessOptions(**access)))
 
     _open_standard_descriptors()
     sys.exit(run_daemon("pyjiva", run))
@@ -89,21 +108,24 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
 
     Raises ConfigError, StorageError: it cannot be, or not here; nothing was started.
     """
+    read_access(options.access)  # the controller reads it again: what is wrong is to be said now
     with contextlib.ExitStack() as stack:
         open_directory = functools.partial(VolumeDirectory.open_or_create, options.data, options.volume)
         held = stack.enter_context(HeldPorts())
         # A busy port must not leave a new directory behind; of one that is in use, that is what to say.
         exists = VolumeDirectory.exists(options.data, options.volume.name)
         directory = stack.enter_context(open_directory()) if exists else None
-        portal, api = (
+        *portals, api = (
             Address(address.host, held.hold(address.host, address.port))
-            for address in (options.portal, options.api)
+            for address in (*options.portals, options.api)
         )
         directory = directory or stack.enter_context(open_directory())
         _choose_replica_ports(directory, held)
         if options.volume.replicas == 2:
             _say("note: of two replicas both are a majority: while one is down, I/O waits for it")
-        return await UpVolume(directory, portal, api, commands or Commands()).run()
+        arguments = [part for portal in portals for part in ("--portal", str(portal))]
+        arguments += options.access.arguments()
+        return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 
 def _choose_replica_ports(directory: VolumeDirectory, held: HeldPorts) -> None:
@@ -121,7 +143,8 @@ class UpVolume:
     """One volume's children: their command lines, and what comes of the controller's ready line."""
 
     directory: VolumeDirectory
-    portal: Address
+    serving: Sequence[str]
+    """The controller's options for where and to whom it offers the volume."""
     api: Address
     commands: Commands
     _children: Children = attrs.field(init=False)
@@ -182,7 +205,7 @@ class UpVolume:
             for part in ("--replica", f"{number}={LOOPBACK}:{port}")
         ]
         new = [] if volume.born else ["--new-volume"]
-        return [*replicas, "--portal", str(self.portal), "--api", str(self.api), *new]
+        return [*replicas, *self.serving, "--api", str(self.api), *new]
 
     def _replica_options(self, number: int) -> list[str]:
         volume = self.directory.description

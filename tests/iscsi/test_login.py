@@ -201,6 +201,32 @@ def test_key_may_be_negotiated_once_only() -> None:
     assert reply.status == LoginStatus.INITIATOR_ERROR
 
 
+def test_key_stands_once_in_a_request() -> None:
+    text = encode_text([*NAMES.items(), ("AuthMethod", "None"), ("AuthMethod", "CHAP")])
+    reply = request(LoginMachine(Policy(), 32), stage_flags(SECURITY), text=text)
+    assert reply.status == LoginStatus.INITIATOR_ERROR
+
+
+def test_target_portal_group_tag_answers_a_target_name_in_discovery_too() -> None:
+    machine = LoginMachine(Policy(), 32)
+    keys = {**NAMES, "SessionType": "Discovery"}
+    reply = request(machine, stage_flags(OPERATIONAL, FULL_FEATURE), keys)
+    assert keys_of(reply)["TargetPortalGroupTag"] == "1"
+    machine = LoginMachine(Policy(), 32)
+    reply = request(machine, stage_flags(OPERATIONAL), {**keys, "TargetName": "iqn.other"})
+    assert reply.status == LoginStatus.NOT_FOUND
+
+
+@pytest.mark.parametrize("stage", [SECURITY, OPERATIONAL])
+def test_initiator_that_no_rule_allows_is_refused(stage: int) -> None:
+    machine = LoginMachine(Policy(), 32, "forbidden")
+    reply = request(machine, stage_flags(stage), {**NAMES, "AuthMethod": "None"})
+    assert reply.status == LoginStatus.AUTHORIZATION_FAILURE
+    machine = LoginMachine(Policy(), 32, "forbidden")
+    names = {"InitiatorName": "iqn.a", "SessionType": "Discovery"}
+    assert request(machine, stage_flags(stage), names).status == LoginStatus.SUCCESS
+
+
 def test_another_isid_in_the_middle_is_refused() -> None:
     machine = machine_in(Stage.OPERATIONAL)
     reply = request(machine, stage_flags(OPERATIONAL, FULL_FEATURE), isid=b"other0")
@@ -248,6 +274,29 @@ def test_long_answer_goes_out_in_parts() -> None:
     assert machine.stage is Stage.FULL_FEATURE
     answers = dict(decode_text(collected))
     assert all(answers[key] == "NotUnderstood" for key in unknown)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"),
+    [
+        (Verdict.FAILED, LoginStatus.AUTHENTICATION_FAILURE),
+        (Verdict.MALFORMED, LoginStatus.INITIATOR_ERROR),
+        (Verdict.MISSING, LoginStatus.MISSING_PARAMETER),
+    ],
+)
+def test_verdict_has_its_status(verdict: Verdict, status: LoginStatus) -> None:
+    """RFC 7143 §12.1: what does not belong to the step is no authentication failure."""
+
+    @attrs.define
+    class Refuses:
+        required: bool = True
+
+        def receive(self, keys: Mapping[str, str]) -> AuthenticationStep:
+            return AuthenticationStep(verdict, reason="because")
+
+    machine = LoginMachine(Policy(proof=Refuses()), 32)
+    assert request(machine, stage_flags(SECURITY), NAMES).status == status
+    assert machine.failure == "because"
 
 
 @attrs.define

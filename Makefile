@@ -1,7 +1,7 @@
 # What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
 .DEFAULT_GOAL := help
-.PHONY: help up test tests check format bench sim clean
+.PHONY: help up test tests check format bench sim fuzz clean
 
 # `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
@@ -14,6 +14,7 @@ help:
 	@echo 'make format  format the sources, and mend what the linter can mend'
 	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
+	@echo 'make fuzz    look for inputs that break the target: make fuzz FUZZ_SECONDS=600'
 	@echo 'make clean   remove what these made, but no data of volumes'
 
 up:
@@ -43,6 +44,9 @@ bench:
 
 sim:
 	@scripts/sim
+
+fuzz:
+	@scripts/fuzz
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache bench/build

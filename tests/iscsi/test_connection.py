@@ -245,3 +245,23 @@ def test_extended_cdb_is_put_together() -> None:
     header = SCSI_COMMAND.pack(1, 0x81, b"", 1, 0, serial_add(FIRST_CMD_SN, 1), 0, b"\x7f" + bytes(15))
     with pytest.raises(RemoteProtocolError):
         feed(here, header[:4] + bytes([1]) + header[5:] + cut)
+
+
+def test_command_that_came_early_holds_no_view_of_what_was_received() -> None:
+    here = world()
+    header = SCSI_COMMAND.pack(
+        1, 0xA1, b"", 1, 512, serial_add(FIRST_CMD_SN, 1), 0, write_cdb(0).ljust(16, b"\0")
+    )
+    feed(here, with_length(header, b"e" * 512))
+    [early] = here.connection._early.values()
+    assert early is not None
+    assert type(early.data) is bytes
+    feed(here, SCSI_COMMAND.pack(1, 0x81, b"", 2, 0, FIRST_CMD_SN, 0, bytes(16)))
+    assert not here.connection.commands
+    memory = here.device.device
+    assert isinstance(memory, MemoryDevice)
+    assert memory.content(0, 512) == b"e" * 512
+
+
+def write_cdb(lba: int) -> bytes:
+    return struct.pack(">BBIBHB", 0x2A, 0, lba, 0, 1, 0)

@@ -1,5 +1,8 @@
 """Bad input and initiators that do not read: nobody else notices."""
 
+import contextlib
+from random import Random
+
 import pytest
 import structlog
 import trio
@@ -10,8 +13,10 @@ from pyjiva.iscsi.pdu import (
 )
 from pyjiva.scsi import Status
 from pyjiva.testing.initiator import OFFER, ConnectionEnded, Initiator, open_initiator
-from pyjiva.testing.target import running_target
+from pyjiva.testing.target import TARGET_NAME, running_target
 from pyjiva.units import MIB
+from tests.fuzz.harness import FIRST_CMD_SN, PDUS
+from tests.fuzz.source import Source
 from tests.iscsi.exchanges import (
     BLOCK,
     TEST_UNIT_READY,
@@ -20,6 +25,7 @@ from tests.iscsi.exchanges import (
     read,
     read_10,
     wait_no_session,
+    write,
     write_10,
 )
 
@@ -125,3 +131,33 @@ async def test_bad_input_is_one_line_in_the_log() -> None:
             await initiator.wait_closed()
     assert [(line["event"], line["log_level"]) for line in lines] == [("iscsi-protocol-error", "warning")]
     assert lines[0]["peer"].startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("logged_in", [False, True])
+async def test_live_target_fed_garbage_keeps_serving_another_session(logged_in: bool) -> None:
+    """Bytes and near-PDUs on many sockets: not one of them is an error of ours."""
+    with structlog.testing.capture_logs() as lines:
+        async with (
+            running_target(nop_interval_s=60) as running,
+            open_initiator(running.host, running.port) as good,
+        ):
+            await log_in(good)
+            await write(good, 100, b"g" * BLOCK)
+            for seed in range(60):
+                source = Source(Random(seed).randbytes(2000))
+                async with open_initiator(running.host, running.port) as bad:
+                    bad.isid = b"\x80" + seed.to_bytes(5, "big")
+                    if logged_in:
+                        bad.cmd_sn = FIRST_CMD_SN
+                        assert (await bad.login(TARGET_NAME)).status == 0
+                    data = b"".join(source.pick(PDUS)(source) for _ in range(20) if source)
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await bad.stream.send_all(data if seed % 4 else Random(seed).randbytes(4000))
+                        with trio.move_on_after(0.01):
+                            await bad.stream.receive_some()
+                running.memory._write(100 * BLOCK, b"g" * BLOCK)  # garbage may write, as any initiator may
+                answer = await good.command(read_10(100, 1), read_bytes=BLOCK)
+                while answer.status != Status.GOOD:  # unit attentions: resets are among the garbage
+                    answer = await good.command(read_10(100, 1), read_bytes=BLOCK)
+                assert answer.data == b"g" * BLOCK
+    assert "iscsi-connection-failed" not in {line["event"] for line in lines}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjiva.iscsi.pdu import NO_TAG
-from pyjiva.iscsi.transfer import DIGEST_ERROR, UNEXPECTED_DATA, WRONG_AMOUNT, DataTransfer
+from pyjiva.iscsi.transfer import DIGEST_ERROR, LARGE_PIECE_BYTES, UNEXPECTED_DATA, WRONG_AMOUNT, DataTransfer
 
 
 def solicit(transfer: DataTransfer, data: bytes, *, burst: int, outstanding: int, segment: int) -> None:
@@ -114,3 +114,21 @@ def test_short_sequence_fails_the_command() -> None:
     assert transfer.ask(1, 16, 1) is not None
     receive(transfer, bytes(8), tag=1)
     assert transfer.failed == WRONG_AMOUNT
+
+
+def test_small_pieces_are_put_together_and_large_ones_kept_as_they_came() -> None:
+    """A view of one byte would hold a whole receive buffer, and be larger than what it shows."""
+    large = memoryview(bytes(LARGE_PIECE_BYTES))
+    transfer = DataTransfer(LARGE_PIECE_BYTES + 4000, 1 << 20, unsolicited_open=True)
+    pieces: list[memoryview] = [*[memoryview(b"a")] * 1000, large, *[memoryview(b"bc")] * 1500]
+    offset = 0
+    for number, piece in enumerate(pieces):
+        last = number == len(pieces) - 1
+        transfer.receive(
+            tag=NO_TAG, data_sn=number, offset_bytes=offset, data=piece, final=last, intact=True
+        )  # fmt: skip
+        offset += len(piece)
+    assert transfer.complete and transfer.failed is None
+    assert [len(buffer) for buffer in transfer.buffers] == [1000, LARGE_PIECE_BYTES, 3000]
+    assert transfer.buffers[1] is large
+    assert b"".join(transfer.buffers) == b"".join(pieces)

@@ -165,7 +165,9 @@ class Connection:
         """Outside the window a command is ignored (§4.2.2.1), inside it waits for those before it."""
         distance = (cmd_sn - self.exp_cmd_sn) & SERIAL_MASK
         if distance < (self._end_cmd_sn - self.exp_cmd_sn) & SERIAL_MASK:
-            self._early.setdefault(cmd_sn, pdu)
+            # With a copy of its data: a view would keep a whole receive buffer for as long as it waits.
+            waiting = Pdu(pdu.header, bytes(pdu.data), pdu.additional)
+            self._early.setdefault(cmd_sn, waiting)
 
     def _catch_up(self) -> None:
         while self.exp_cmd_sn in self._early:

@@ -81,6 +81,7 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
         (("--chap-file", "/nowhere/chap"), "--chap-file /nowhere/chap: No such file"),
         (("--initiator", "10.0.0.1/8"), "initiator '10.0.0.1/8'"),
         (("--advertise", "storage"), "write HOST:PORT"),
+        (("--advertise", "storage:0"), "--advertise storage:0: initiators need a port"),
     ],
     ids=" ".join,
 )

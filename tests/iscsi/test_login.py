@@ -227,6 +227,14 @@ def test_initiator_that_no_rule_allows_is_refused(stage: int) -> None:
     assert request(machine, stage_flags(stage), names).status == LoginStatus.SUCCESS
 
 
+def test_target_is_named_in_the_first_request_or_never() -> None:
+    machine = LoginMachine(Policy(), 32)
+    request(machine, stage_flags(OPERATIONAL), {"InitiatorName": "iqn.a", "SessionType": "Discovery"})
+    reply = request(machine, stage_flags(OPERATIONAL), {"TargetName": NAMES["TargetName"]})
+    assert keys_of(reply)["TargetName"] == "Reject"
+    assert machine.target_name == ""
+
+
 def test_another_isid_in_the_middle_is_refused() -> None:
     machine = machine_in(Stage.OPERATIONAL)
     reply = request(machine, stage_flags(OPERATIONAL, FULL_FEATURE), isid=b"other0")

@@ -101,6 +101,9 @@ def read_access(
     chap = _secrets(found["chap"], found["mutual_chap"], "chap")
     discovery = _secrets(found["discovery_chap"], found["discovery_mutual_chap"], "discovery_chap")
     check_separate(filter(None, (chap, discovery)))
+    for address in options.advertise:
+        if not address.port:
+            raise ConfigError(f"--advertise {address}: initiators need a port")
     return Access(
         chap,
         discovery,

@@ -49,3 +49,4 @@ def test_up_asks_for_chap_and_hides_its_secrets(tmp_path: Path) -> None:
         shown += [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in up.children().values()]
         assert not any(secret.encode() in text for secret in (SECRET, OWN) for text in shown)
         assert b"secrets-readable-by-others" in shown[0]
+        assert b"initiators have to log in with CHAP" in shown[0]

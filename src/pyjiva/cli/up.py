@@ -108,7 +108,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
 
     Raises ConfigError, StorageError: it cannot be, or not here; nothing was started.
     """
-    read_access(options.access)  # the controller reads it again: what is wrong is to be said now
+    access = read_access(options.access)  # the controller reads it again: what is wrong is to be said now
     with contextlib.ExitStack() as stack:
         open_directory = functools.partial(VolumeDirectory.open_or_create, options.data, options.volume)
         held = stack.enter_context(HeldPorts())
@@ -123,6 +123,8 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         _choose_replica_ports(directory, held)
         if options.volume.replicas == 2:
             _say("note: of two replicas both are a majority: while one is down, I/O waits for it")
+        if access.chap is not None:
+            _say("note: initiators have to log in with CHAP, see docs/reference/iscsi.md")
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
         arguments += options.access.arguments()
         return await UpVolume(directory, arguments, api, commands or Commands()).run()

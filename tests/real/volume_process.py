@@ -63,6 +63,13 @@ class UpProcess:
         """libiscsi's name of the portal."""
         return f"iscsi://{self.ready['portal']}"
 
+    @property
+    def portals(self) -> list[str]:
+        """All addresses of the target."""
+        status = self.status()
+        assert status is not None
+        return list(status["portals"])
+
     def children(self) -> dict[str, int]:
         """Process ids by role: `controller`, `replica-1`, …"""
         # A child belongs to the thread that started it.

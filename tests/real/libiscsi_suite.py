@@ -82,7 +82,9 @@ def judge(name: str, output: str, code: int) -> Outcome:
     if code < 0 or summary is None:
         return Outcome(name, "fail", f"it ended with code {code} and without a report")
     if summary[2] != "1" or summary[4] != "0":
-        failed = next((line for line in said if line.startswith("[FAILED]")), "an assertion of the suite failed")
+        failed = next(
+            (line for line in said if line.startswith("[FAILED]")), "an assertion of the suite failed"
+        )
         return Outcome(name, "fail", failed.removeprefix("[FAILED]").strip())
     skipped = next((line for line in said if line.startswith("[SKIPPED]")), None)
     if skipped is not None:

@@ -70,11 +70,12 @@ def test_force_unit_access_reaches_the_medium(disk: Disk, make: Any) -> None:
     ("cdb", "data", "expected"),
     [
         (compare_and_write(8191, 2), bytes(2048), AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE),
-        (compare_and_write(2**64 - 1, 1), bytes(1024), AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE),
+        (compare_and_write(2**63, 1), bytes(1024), AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE),
         (compare_and_write(8193, 0), b"", AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE),
         (compare_and_write(0, COMPARE_AND_WRITE_BLOCKS_MAX + 1), b"", AdditionalSense.INVALID_FIELD_IN_CDB),
         (compare_and_write(0, 1, 0x20), bytes(1024), AdditionalSense.INVALID_FIELD_IN_CDB),
-        (compare_and_write(0, 2), bytes(2047), AdditionalSense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT),
+        (compare_and_write(0, 2), bytes(2047), AdditionalSense.INVALID_FIELD_IN_CDB),
+        (compare_and_write(0, 0), bytes(512 * 512), AdditionalSense.INVALID_FIELD_IN_CDB),
         (orwrite(8191, 2), bytes(1024), AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE),
         (orwrite(0, 8193), b"", AdditionalSense.INVALID_FIELD_IN_CDB),
         (orwrite(0, 2), bytes(1023), AdditionalSense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT),
@@ -152,6 +153,20 @@ class TestNobodyInBetween:
         disk.device.release()
         assert disk.answered == [aside, first, second]
         assert not disk.unit.strict, "afterwards nothing costs anything"
+
+
+def test_an_older_command_that_was_held_back_does_not_come_in_between_either(disk: Disk) -> None:
+    """Found by `test_any_interleaving_is_some_order`."""
+    disk.device.holding = True
+    first = disk.start(orwrite(1, 2), b"a" * 1024)
+    held_back = disk.start(write(2, 2), b"w" * 1024)
+    younger = disk.start(orwrite(3, 1), b"\x01" * BLOCK)
+    disk.device.release(1)  # the first one's read
+    disk.device.release(2)  # its write, and the younger one's read
+    while disk.device.held:
+        disk.device.release(1)
+    assert disk.answered == [first, younger, held_back]
+    assert disk.memory.content(3 * BLOCK, 1) == b"w"
 
 
 OPERATIONS = st.lists(

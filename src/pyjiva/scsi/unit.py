@@ -274,11 +274,11 @@ class LogicalUnit:
         head = task.attribute == TaskAttribute.HEAD_OF_QUEUE
         ordered = task.attribute == TaskAttribute.ORDERED
         return not any(
-            ordered
-            or (older.attribute == TaskAttribute.ORDERED and not head)
-            or self._repeats(task, older)
-            or (older.exclusive is not None and overlaps(task.cdb, *older.exclusive))
+            ordered or (older.attribute == TaskAttribute.ORDERED and not head) or self._repeats(task, older)
             for older in self._older(task)
+        ) and not any(  # a younger one too, if it came to its blocks first
+            other.exclusive is not None and other is not task and overlaps(task.cdb, *other.exclusive)
+            for other in self.tasks
         )
 
     def _older(self, task: Task) -> Iterator[Task]:

@@ -1,6 +1,7 @@
 """Options for who may use the volume: files, environment, and what is handed on."""
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click.testing
@@ -98,11 +99,12 @@ def test_a_directory_is_no_file_of_secrets(tmp_path: Path) -> None:
 
 def test_the_controller_is_told_the_same_by_name(tmp_path: Path) -> None:
     """What `pyjiva up` hands on is understood, and holds files' names only."""
-    files = {field: file(tmp_path / field, f"name {SECRET}") for field in FILES}
+    files: dict[str, Any] = {field: file(tmp_path / field, f"name {SECRET}") for field in FILES}
     options = AccessOptions(
         **files,
         initiators=("iqn.2004-10.com.example:*", "10.0.0.0/8"),
         advertise=(Address("storage.example", 3260), Address("fd00::1", 3260)),
+        read_only=True,
     )
     arguments = options.arguments()
     assert not any(SECRET in argument for argument in arguments)

@@ -90,12 +90,18 @@ class HeldParameters:
 
 
 def make_disk(
-    block_size_bytes: int = 512, size_bytes: int = 4 * MIB, store: ParameterStore | None = None
+    block_size_bytes: int = 512,
+    size_bytes: int = 4 * MIB,
+    store: ParameterStore | None = None,
+    *,
+    read_only: bool = False,
 ) -> Disk:
     batch = EndOfBatch()
     memory = MemoryDevice(size_bytes)
     device = HeldDevice(memory, batch)
-    unit = LogicalUnit(device, UnitIdentity(VOLUME_ID), block_size_bytes, store or MemoryParameters())
+    unit = LogicalUnit(
+        device, UnitIdentity(VOLUME_ID), block_size_bytes, store or MemoryParameters(), read_only
+    )
     server = DeviceServer({0: unit})
     nexus = Nexus("iqn.2026-01.test:i,i,0x00")
     server.attach(nexus)

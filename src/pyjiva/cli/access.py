@@ -47,6 +47,7 @@ class AccessOptions:
     discovery_mutual_chap: Path | None = None
     initiators: tuple[str, ...] = ()
     advertise: tuple[Address, ...] = ()
+    read_only: bool = False
 
     def arguments(self) -> list[str]:
         """The same for another command's line; what the environment says, it says to a child too."""
@@ -55,6 +56,7 @@ class AccessOptions:
             *(part for option, path in files if path for part in (option, str(path.absolute()))),
             *(part for text in self.initiators for part in ("--initiator", text)),
             *(part for address in self.advertise for part in ("--advertise", str(address))),
+            *(["--read-only"] if self.read_only else []),
         ]
 
 
@@ -66,6 +68,7 @@ class Access:
     discovery_chap: ChapSecrets | None
     initiators: InitiatorRules
     advertised: tuple[str, ...]
+    read_only: bool
 
 
 def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,6 +90,7 @@ def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Address that discovery tells; repeat for several.",
             multiple=True,
         ),
+        click.option("--read-only", is_flag=True, help="Offer the volume for reading alone."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -109,6 +113,7 @@ def read_access(
         discovery,
         InitiatorRules.parse(options.initiators),
         tuple(str(address) for address in options.advertise),
+        options.read_only,
     )
 
 

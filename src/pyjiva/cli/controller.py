@@ -168,7 +168,13 @@ class Controller:
         await self.volume.ready.wait()
         options = self.options
         identity = UnitIdentity(options.volume_id)
-        unit = LogicalUnit(self.volume, identity, options.block_size_bytes, self.volume)
+        unit = LogicalUnit(
+            self.volume,
+            identity,
+            options.block_size_bytes,
+            store=self.volume,
+            read_only=self.access.read_only,
+        )
         access = self.access
         target_options = TargetOptions(
             target_name=self.iqn,

@@ -45,7 +45,7 @@ def compare_and_write(unit: LogicalUnit, task: Task) -> None:
         return
     length = count << unit.block_shift
     if task.expected_bytes != 2 * length:
-        # Meant for another number of blocks, perhaps 256 in a field of eight bits: no lock may be taken by that.
+        # Meant for another number of blocks, perhaps 256 in a field of eight bits: no lock is taken by that.
         task.fail(invalid_field_in_cdb(_COUNT_BYTE))
         return
     data = _data(unit, task, lba, count, 2 * length)

@@ -85,6 +85,8 @@ class LogicalUnit:
     block_size_bytes: int
     store: ParameterStore = attrs.field(factory=MemoryParameters)
     """Where what must survive this process is kept; read when the unit is made."""
+    read_only: bool = False
+    """Offered for reading alone, whatever the mode pages say."""
     blocks: int = attrs.field(init=False)
     """Capacity in logical blocks."""
     block_shift: int = attrs.field(init=False)
@@ -204,7 +206,7 @@ class LogicalUnit:
     @property
     def write_protected(self) -> bool:
         """Nothing may be written."""
-        return self.mode.write_protected
+        return self.read_only or self.mode.write_protected
 
     def _restrict(self) -> None:
         self.restricted = (

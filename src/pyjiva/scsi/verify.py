@@ -1,12 +1,15 @@
-"""VERIFY(10), (12) and (16): the medium can be read, or holds what the initiator sends (SBC-3 §5.29-5.31).
-Pure.
+"""VERIFY and WRITE AND VERIFY, (10), (12) and (16): the medium can be read, or holds what the initiator sends
+(SBC-3 §5.29-5.31, §5.36-5.38).  Pure.
+
+WRITE AND VERIFY has its blocks for itself from the write to the end, so that it does not compare with what
+another command has written meanwhile.
 """
 
 from typing import Any, Final
 
 import attrs
 
-from pyjiva.block import Read
+from pyjiva.block import Read, Write
 from pyjiva.scsi.cdb import block_range
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
 from pyjiva.scsi.read_write import OUT_OF_RANGE, transfer_bytes
@@ -15,7 +18,7 @@ from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import TRANSFER_BYTES_MAX, LogicalUnit
 from pyjiva.units import MIB
 
-__all__ = ["verify", "verify_data_bytes"]
+__all__ = ["verify", "verify_data_bytes", "write_and_verify"]
 
 READ_BYTES: Final = 1 * MIB  # read and compared at a time
 
@@ -62,6 +65,42 @@ def verify(unit: LogicalUnit, task: Task) -> None:
     elif check == _COMPARE_ALL:
         length = min(length, len(expected) >> unit.block_shift << unit.block_shift)
     VerifyRun(unit, task, lba << unit.block_shift, length, expected, repeats=check != _COMPARE_ALL).step()
+
+
+def write_and_verify(unit: LogicalUnit, task: Task) -> None:
+    """WRITE AND VERIFY: to the medium, then as VERIFY of the same blocks."""
+    lba, count, count_byte = block_range(task.cdb)
+    check = _byte_check(task.cdb)
+    if check not in (_MEDIUM_ONLY, _COMPARE_ALL):
+        task.fail(invalid_field_in_cdb(1, bit=2))
+        return
+    if lba + count > unit.blocks:
+        task.fail(OUT_OF_RANGE)
+        return
+    if count << unit.block_shift > TRANSFER_BYTES_MAX:
+        task.fail(invalid_field_in_cdb(count_byte))
+        return
+    length = task.data_out_bytes >> unit.block_shift << unit.block_shift
+    data = b"".join(task.data_out)[:length]
+    if not length:
+        task.finish()
+        return
+    offset = lba << unit.block_shift
+
+    def write() -> None:
+        if task.aborted:
+            task.finish()
+        else:
+            unit.device.submit(Write(offset, length, (data,), written, force_unit_access=True))
+
+    def written(request: Write) -> None:
+        if request.error is not None:
+            task.fail(sense_of(request.error))
+        else:
+            expected = data if check == _COMPARE_ALL else b""
+            VerifyRun(unit, task, offset, length, expected, repeats=False).step()
+
+    unit.exclusively(task, lba, lba + (length >> unit.block_shift), write)
 
 
 @attrs.define(eq=False)

@@ -34,7 +34,7 @@ def test_inquiry_is_cut_to_the_allocation_length(disk: Disk, length: int) -> Non
 
 def test_supported_pages_are_the_ones_that_answer(disk: Disk) -> None:
     supported = vpd(disk, 0)
-    assert list(supported) == [0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2]
+    assert list(supported) == [0x00, 0x80, 0x83, 0x8F, 0xB0, 0xB1, 0xB2]
     for page in range(256):
         if page in supported:
             vpd(disk, page)

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from pyjiva.scsi import (
+    extended_copy,
     inquiry,
     log,
     medium,
@@ -252,6 +253,13 @@ COMMANDS: Final[tuple[Command, ...]] = (
              data_out_bytes=_transfer),
     _command("VERIFY(12)", _OP.VERIFY_12, "16 ffffffff ffffffff 1f 00", _OUT, _READS, verify.verify,
              data_out_bytes=verify.verify_data_bytes),
+
+    _command("EXTENDED COPY(LID1)", _OP.EXTENDED_COPY, "00 0000000000000000 ffffffff 00 00", _OUT, _WRITES,
+             extended_copy.extended_copy, service_action=0x00,
+             data_out_bytes=extended_copy.parameter_list_bytes),
+    *(_command(f"RECEIVE COPY RESULTS, {name}", _OP.RECEIVE_COPY_RESULTS,
+               "00 ff 00000000000000 ffffffff 00 00", _IN, _NEVER, handler, service_action=action)
+      for action, (name, handler) in extended_copy.RECEIVE_COPY_RESULTS.items()),
 
     # Reservations, mode and log parameters
     *(_command(f"PERSISTENT RESERVE IN, {name}", _OP.PERSISTENT_RESERVE_IN, "00 0000000000 ffff 00", _IN,

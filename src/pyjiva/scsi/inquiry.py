@@ -6,6 +6,7 @@ from typing import Final
 from pyjiva.scsi.codes import PeripheralType
 from pyjiva.scsi.sense import invalid_field_in_cdb
 from pyjiva.scsi.task import Task
+from pyjiva.scsi.third_party_copy import RECEIVE_COPY_RESULTS_ACTIONS, third_party_copy_page
 from pyjiva.scsi.unit import (
     COMPARE_AND_WRITE_BLOCKS_MAX,
     PHYSICAL_BLOCK_BYTES,
@@ -21,6 +22,7 @@ __all__ = [
     "WRITE_SAME_BYTES_MAX",
     "inquiry",
     "standard_data",
+    "unit_designators",
 ]
 
 UNMAP_BYTES_MAX: Final = 512 * MIB  # in one command: a device that punches holes does that within seconds
@@ -32,7 +34,8 @@ _VERSION_SPC_4: Final = 0x06
 _RESPONSE_DATA_FORMAT: Final = 0x02
 _HIERARCHICAL_SUPPORT: Final = 0x10
 _COMMAND_QUEUING: Final = 0x02
-_SUPPORTED_PAGES: Final = (0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2)
+_SUPPORTED_PAGES: Final = (0x00, 0x80, 0x83, 0x8F, 0xB0, 0xB1, 0xB2)
+_THIRD_PARTY_COPY: Final = 0x08
 _VERSION_DESCRIPTORS: Final = (
     0x0960,
     0x0460,
@@ -80,7 +83,7 @@ def standard_data(peripheral: PeripheralType, unit: LogicalUnit | None) -> bytes
         _VERSION_SPC_4,
         _HIERARCHICAL_SUPPORT | _RESPONSE_DATA_FORMAT,
         91,  # additional length: 96 bytes in all
-        0,
+        _THIRD_PARTY_COPY if unit else 0,
         0,
         _COMMAND_QUEUING,
         vendor.encode("ascii", "replace").ljust(8),
@@ -103,17 +106,21 @@ def _unit_serial_number(unit: LogicalUnit) -> bytes:
     return unit.identity.serial_number.encode("ascii", "replace")
 
 
-def _device_identification(unit: LogicalUnit) -> bytes:
+def unit_designators(unit: LogicalUnit) -> list[tuple[int, int, bytes]]:
+    """(code set, association and type, designator) of every name of the unit, the best first."""
     identity = unit.identity
     vendor_specific = f"{identity.product} {identity.volume_id}".encode("ascii", "replace")
+    vendor = identity.vendor.encode("ascii", "replace").ljust(8)
+    return [
+        (_CODE_SET_BINARY, _ASSOCIATION_UNIT | _NAA, identity.network_address_authority),
+        (_CODE_SET_ASCII, _ASSOCIATION_UNIT | _T10_VENDOR_ID, vendor + vendor_specific),
+    ]
+
+
+def _device_identification(unit: LogicalUnit) -> bytes:
     return b"".join(
         (
-            _designator(_CODE_SET_BINARY, _ASSOCIATION_UNIT | _NAA, identity.network_address_authority),
-            _designator(
-                _CODE_SET_ASCII,
-                _ASSOCIATION_UNIT | _T10_VENDOR_ID,
-                identity.vendor.encode("ascii", "replace").ljust(8) + vendor_specific,
-            ),
+            *(_designator(*designator) for designator in unit_designators(unit)),
             _designator(
                 _PROTOCOL_ISCSI | _CODE_SET_BINARY,
                 _ASSOCIATION_PORT | _RELATIVE_TARGET_PORT,
@@ -125,6 +132,10 @@ def _device_identification(unit: LogicalUnit) -> bytes:
 
 def _designator(code_set: int, kind: int, identifier: bytes) -> bytes:
     return struct.pack(">BBBB", code_set, kind, 0, len(identifier)) + identifier
+
+
+def _third_party_copy(unit: LogicalUnit) -> bytes:
+    return third_party_copy_page(RECEIVE_COPY_RESULTS_ACTIONS, unit.block_shift)
 
 
 def _block_limits(unit: LogicalUnit) -> bytes:
@@ -163,6 +174,7 @@ _PAGES: Final = {
     0x00: _supported_pages,
     0x80: _unit_serial_number,
     0x83: _device_identification,
+    0x8F: _third_party_copy,
     0xB0: _block_limits,
     0xB1: _block_device_characteristics,
     0xB2: _logical_block_provisioning,

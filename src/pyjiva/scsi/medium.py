@@ -2,8 +2,8 @@
 (SBC-3 §5.10-5.11, §5.17-5.18).  Pure.
 
 The device server keeps no cache of blocks.  So a PRE-FETCH is GOOD, which says that not all blocks fit into
-the cache, and never CONDITION MET, which would say that they are in it.  A file has no list of defects, neither
-primary nor grown: both are empty, whatever format is asked for.
+the cache, and never CONDITION MET, which would say that they are in it.  A file has no list of defects,
+neither primary nor grown: both are empty, whatever format is asked for.
 """
 
 import struct

@@ -29,6 +29,7 @@ from pyjiva.scsi.reservation import Conflict, Reservations
 from pyjiva.scsi.saved import ModeParameters, Saved, decode_saved, encode_saved
 from pyjiva.scsi.sense import Sense
 from pyjiva.scsi.task import Nexus, Task
+from pyjiva.scsi.third_party_copy import CopyResults
 from pyjiva.scsi.touched import overlaps
 from pyjiva.scsi.turns import Turns
 from pyjiva.units import KIB, MIB
@@ -106,6 +107,7 @@ class LogicalUnit:
     mode: ModeParameters = attrs.field(init=False)
     restricted: bool = attrs.field(default=False, init=False)
     """Some commands are refused at present: a reservation, or write protection."""
+    copies: CopyResults = attrs.field(factory=CopyResults, init=False)
     turns: Turns = attrs.field(factory=Turns, init=False)
     _nexuses: dict[Nexus, None] = attrs.field(factory=dict, init=False)
     _held: list[tuple[Task, Callable[[Task], None]]] = attrs.field(factory=list, init=False)

@@ -26,6 +26,7 @@ from pyjiva.scsi import (
     read_modify_write,
     read_write,
     report,
+    sanitize,
     verify,
 )
 from pyjiva.scsi.codes import OperationCode
@@ -260,6 +261,12 @@ COMMANDS: Final[tuple[Command, ...]] = (
     *(_command(f"RECEIVE COPY RESULTS, {name}", _OP.RECEIVE_COPY_RESULTS,
                "00 ff 00000000000000 ffffffff 00 00", _IN, _NEVER, handler, service_action=action)
       for action, (name, handler) in extended_copy.RECEIVE_COPY_RESULTS.items()),
+
+    _command("SANITIZE, OVERWRITE", _OP.SANITIZE, "a0 0000000000 ffff 00", _OUT, _WRITES, sanitize.overwrite,
+             service_action=0x01, data_out_bytes=sanitize.parameter_list_bytes),
+    *(_command(f"SANITIZE, {name}", _OP.SANITIZE, "a0 0000000000 ffff 00", _NONE, _WRITES, handler,
+               service_action=action, writes_medium=True)
+      for action, (name, handler) in sanitize.SANITIZE.items() if action != 0x01),
 
     # Reservations, mode and log parameters
     *(_command(f"PERSISTENT RESERVE IN, {name}", _OP.PERSISTENT_RESERVE_IN, "00 0000000000 ffff 00", _IN,

@@ -15,6 +15,7 @@ from pyjiva.scsi.codes import AdditionalSense, OperationCode, PeripheralType, Se
 from pyjiva.scsi.command_table import Command, find, has_service_actions
 from pyjiva.scsi.inquiry import standard_data
 from pyjiva.scsi.report import report_lun_list
+from pyjiva.scsi.sanitize import refusal, resume
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
 from pyjiva.scsi.task import Nexus, Task
 from pyjiva.scsi.unit import LogicalUnit
@@ -56,6 +57,7 @@ class DeviceServer:
         self._luns = tuple(lun_field(lun) for lun in sorted(self.units))
         for unit in self.units.values():
             unit.luns = self._luns
+            resume(unit)
 
     def attach(self, nexus: Nexus) -> None:
         """A session begins."""
@@ -123,6 +125,9 @@ class DeviceServer:
         """Whether the command is refused, and answered, because of a reservation or write protection."""
         if unit.conflicts(task.nexus, command.conflict_of(task.cdb)):
             task.conflict()
+            return True
+        if (refused := refusal(unit, task.cdb)) is not None:
+            task.fail(refused)
             return True
         if command.writes_medium and unit.write_protected:
             task.fail(_WRITE_PROTECTED)

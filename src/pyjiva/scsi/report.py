@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
+from pyjiva.scsi.sanitize import progress
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import PHYSICAL_BLOCK_BYTES, LogicalUnit
@@ -38,8 +39,8 @@ def unit_is_ready(_unit: LogicalUnit, task: Task) -> None:
 
 
 def request_sense(unit: LogicalUnit, task: Task) -> None:
-    """REQUEST SENSE: a pending unit attention is reported and cleared (SPC-4 §6.39)."""
-    sense = unit.take_attention(task.nexus) or _NO_SENSE
+    """REQUEST SENSE: a pending unit attention is reported and cleared (SPC-4 §6.39), or a progress."""
+    sense = unit.take_attention(task.nexus) or progress(unit) or _NO_SENSE
     task.give(sense.encode(descriptors=bool(task.cdb[1] & _DESCRIPTOR_FORMAT)), task.cdb[4])
 
 

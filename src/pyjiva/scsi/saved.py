@@ -25,10 +25,11 @@ from pyjiva.scsi.reservation import (
     ReservationType,
 )
 
-__all__ = ["ModeParameters", "Saved", "decode_saved", "encode_saved"]
+__all__ = ["ModeParameters", "SanitizeJob", "Saved", "decode_saved", "encode_saved"]
 
 VERSION: Final = 1
 _KEY: Final = re.compile(r"[0-9a-f]{16}")
+_PATTERN: Final = re.compile(r"([0-9a-f]{2}){0,4096}")
 
 
 @attrs.frozen
@@ -42,12 +43,27 @@ class ModeParameters:
 
 
 @attrs.frozen
+class SanitizeJob:
+    """A SANITIZE that has begun and is not over (`sanitize`)."""
+
+    pattern: bytes
+    """What is written to every block, from its start on; empty: blocks are unmapped."""
+    passes: int
+    invert: bool
+    """Every other pass writes the complement."""
+    may_exit: bool
+    """AUSE: EXIT FAILURE MODE is allowed."""
+    failed: bool = False
+
+
+@attrs.frozen
 class Saved:
     """Everything that a unit saves."""
 
     reservations: Reservations | None = None
     """None while a loss of power ends all of them."""
     mode: ModeParameters = ModeParameters()
+    sanitize: SanitizeJob | None = None
 
 
 def encode_saved(saved: Saved) -> bytes:
@@ -62,7 +78,13 @@ def encode_saved(saved: Saved) -> bytes:
             "type": None if reservation is None else int(reservation.type),
             "holder": None if reservation is None else reservation.holder,
         }
-    document = {"version": VERSION, "reservations": reservations, "mode": attrs.asdict(saved.mode)}
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "reservations": reservations,
+        "mode": attrs.asdict(saved.mode),
+    }
+    if saved.sanitize is not None:
+        document["sanitize"] = attrs.asdict(saved.sanitize) | {"pattern": saved.sanitize.pattern.hex()}
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -76,11 +98,13 @@ def decode_saved(data: bytes) -> Saved:
         raise _damaged(f"not JSON ({error})") from None
     if not isinstance(document, dict) or document.get("version") != VERSION:
         raise _damaged(f"not of version {VERSION}")
+    sanitize = document.pop("sanitize", None)
     _need_keys("document", document, {"version", "reservations", "mode"})
     reservations = document["reservations"]
     return Saved(
         None if reservations is None else _reservations(reservations),
         _mode(document["mode"]),
+        None if sanitize is None else _sanitize(sanitize),
     )
 
 
@@ -116,6 +140,20 @@ def _mode(value: Any) -> ModeParameters:
     if not all(isinstance(flag, bool) for flag in value.values()):
         raise _damaged("mode: not true or false")
     return ModeParameters(**value)
+
+
+def _sanitize(value: Any) -> SanitizeJob:
+    _need_keys("sanitize", value, {field.name for field in attrs.fields(SanitizeJob)})
+    match value:
+        case {
+            "pattern": str(pattern),
+            "passes": int(passes),
+            "invert": bool(invert),
+            "may_exit": bool(may_exit),
+            "failed": bool(failed),
+        } if _PATTERN.fullmatch(pattern) and type(passes) is int and 0 < passes < 32:
+            return SanitizeJob(bytes.fromhex(pattern), passes, invert, may_exit, failed)
+    raise _damaged("sanitize: not what a SANITIZE may be")
 
 
 def _need_keys(where: str, value: Any, names: set[str]) -> None:

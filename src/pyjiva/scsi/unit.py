@@ -18,7 +18,7 @@ survive the process goes through `save`; commands that save, or decide by what i
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
@@ -53,6 +53,13 @@ ATTENTIONS_MAX: Final = 8  # for one nexus; a longer queue tells the initiator n
 
 POWER_ON: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.POWER_ON_OR_RESET)
 CAPACITY_CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.CAPACITY_DATA_HAS_CHANGED)
+
+
+class Sanitizing(Protocol):
+    """A SANITIZE that runs (`sanitize`)."""
+
+    done_bytes: int
+    total_bytes: int
 
 
 @attrs.frozen
@@ -106,7 +113,8 @@ class LogicalUnit:
     """Who holds the unit by RESERVE(6) or (10); never together with a registration."""
     mode: ModeParameters = attrs.field(init=False)
     restricted: bool = attrs.field(default=False, init=False)
-    """Some commands are refused at present: a reservation, or write protection."""
+    """Some commands are refused at present: a reservation, write protection, or a SANITIZE."""
+    sanitizing: "Sanitizing | None" = attrs.field(default=None, init=False)
     copies: CopyResults = attrs.field(factory=CopyResults, init=False)
     turns: Turns = attrs.field(factory=Turns, init=False)
     _nexuses: dict[Nexus, None] = attrs.field(factory=dict, init=False)
@@ -125,7 +133,7 @@ class LogicalUnit:
         self.saved = decode_saved(self.store.parameters)
         self.reservations = self.saved.reservations or Reservations()
         self.mode = self.saved.mode
-        self._restrict()
+        self.restrict()
 
     # Nexuses and unit attentions
 
@@ -193,26 +201,31 @@ class LogicalUnit:
     def set_reservations(self, reservations: Reservations) -> None:
         """They are in force from now on."""
         self.reservations = reservations
-        self._restrict()
+        self.restrict()
 
     def reserve_for(self, nexus: Nexus | None) -> None:
         """RESERVE(6) or (10), or its end."""
         self.reserved_by = nexus
-        self._restrict()
+        self.restrict()
 
     def set_mode(self, mode: ModeParameters) -> None:
         """They are in force from now on."""
         self.mode = mode
-        self._restrict()
+        self.restrict()
 
     @property
     def write_protected(self) -> bool:
         """Nothing may be written."""
         return self.read_only or self.mode.write_protected
 
-    def _restrict(self) -> None:
+    def restrict(self) -> None:
+        """Find out anew whether some commands are refused."""
         self.restricted = (
-            self.reservations.reservation is not None or self.reserved_by is not None or self.write_protected
+            self.reservations.reservation is not None
+            or self.reserved_by is not None
+            or self.write_protected
+            or self.sanitizing is not None
+            or self.saved.sanitize is not None
         )
 
     def conflicts(self, nexus: Nexus, conflict: Conflict) -> bool:
@@ -258,6 +271,11 @@ class LogicalUnit:
             begin()
         else:
             self._sections.append((task, begin))
+
+    def shares_again(self, task: Task) -> None:
+        """`task` is not finished, and others may touch its blocks again."""
+        task.exclusive = None
+        self._review()
 
     def _has_for_itself(self, task: Task) -> bool:
         assert task.exclusive is not None

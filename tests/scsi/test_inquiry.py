@@ -34,7 +34,7 @@ def test_inquiry_is_cut_to_the_allocation_length(disk: Disk, length: int) -> Non
 
 def test_supported_pages_are_the_ones_that_answer(disk: Disk) -> None:
     supported = vpd(disk, 0)
-    assert list(supported) == [0x00, 0x80, 0x83, 0x8F, 0xB0, 0xB1, 0xB2]
+    assert list(supported) == [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8F, 0xB0, 0xB1, 0xB2]
     for page in range(256):
         if page in supported:
             vpd(disk, page)
@@ -58,10 +58,33 @@ def designators(data: bytes) -> list[tuple[int, int, bytes]]:
 def test_identifiers_come_from_the_volume_id_alone(disk: Disk, disk_4k: Disk) -> None:
     assert vpd(disk, 0x80) == VOLUME_ID.encode()
     assert vpd(disk, 0x83) == vpd(disk_4k, 0x83)
-    naa, vendor, port = designators(vpd(disk, 0x83))
+    naa, vendor, port, group = designators(vpd(disk, 0x83))
     assert (naa[:2], len(naa[2]), naa[2][0] >> 4) == ((0x01, 0x03), 8, 3)
     assert vendor == (0x02, 0x01, b"OPENEBS PYJIVA " + VOLUME_ID.encode())
     assert port == (0x51, 0x94, b"\0\0\0\1")
+    assert group == (0x51, 0x95, b"\0\0\0\1")
+
+
+def test_the_port_has_its_iscsi_name(disk: Disk) -> None:
+    disk.unit.target_port_name = "iqn.2026-01.test:volume,t,0x0001"
+    name = (0x53, 0x98, b"iqn.2026-01.test:volume,t,0x0001\0\0\0\0")
+    assert designators(vpd(disk, 0x83))[-1] == name
+    ports = vpd(disk, 0x88)
+    assert struct.unpack_from(">2xH2xH2xH", ports) == (1, 0, len(ports) - 12)
+    assert designators(ports[12:]) == [name]
+
+
+def test_what_the_unit_says_of_its_ways(disk: Disk) -> None:
+    assert disk.data(bytes([0x12, 0, 0, 0, 96, 0]))[5] >> 4 & 3 == 1, "TPGS: implicit"
+    assert vpd(disk, 0x86) == bytes([0, 7, 1, 1]) + bytes(56)
+    assert vpd(disk, 0x87) == bytes([0x3F, 0xFF, 0, 0])
+    groups = bytes([0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1])
+    assert disk.data(struct.pack(">BBIIBB", 0xA3, 0x0A, 0, 99, 0, 0)) == bytes([0, 0, 0, 12]) + groups
+    extended = disk.data(struct.pack(">BBIIBB", 0xA3, 0x2A, 0, 99, 0, 0))
+    assert extended == bytes([0, 0, 0, 16, 0x10, 0, 0, 0]) + groups
+    assert disk.sense(struct.pack(">BBIIBB", 0xA3, 0x4A, 0, 99, 0, 0)) == ILLEGAL_FIELD
+    assert disk.run(bytes([0x1D, 4, 0, 0, 0, 0])).status == 0
+    assert disk.sense(bytes([0x1D, 0x14, 0, 0, 0, 0])) == ILLEGAL_FIELD
 
 
 def test_identifiers_of_two_volumes_differ() -> None:
@@ -129,7 +152,7 @@ def test_one_command_is_reported_with_its_usage(disk: Disk, command: Command) ->
 
 @pytest.mark.parametrize(
     ("options", "code", "action"),
-    [(1, 0x3C, 0), (2, 0x5E, 4), (3, 0xA3, 0x0A), (2, 0x9E, 0x11), (3, 0x28, 1)],
+    [(1, 0x3C, 0), (2, 0x5E, 4), (3, 0xA3, 0x0B), (2, 0x9E, 0x11), (3, 0x28, 1)],
 )
 def test_command_that_is_not_there_is_reported_as_such(
     disk: Disk, options: int, code: int, action: int

@@ -90,7 +90,8 @@ class Target:
             raise ConfigError(f"target name {self.options.target_name!r}: starts with iqn., eui. or naa.")
         check_separate(filter(None, (self.options.chap, self.options.discovery_chap)))
         self._logins = LoginSlots(self.options.logins_max, self.options.logins_per_address_max)
-        self._server = DeviceServer(self.units)
+        port_name = f"{self.options.target_name},t,0x{PORTAL_GROUP_TAG:04x}"
+        self._server = DeviceServer(self.units, port_name)
         self._table = SessionTable(self.options.sessions_max)
 
     def sessions(self) -> list[SessionStatus]:

@@ -45,6 +45,7 @@ class DeviceServer:
     """The logical units of one target."""
 
     units: Mapping[int, LogicalUnit]
+    target_port_name: str = ""
     _by_field: dict[bytes, LogicalUnit] = attrs.field(factory=dict, init=False)
     _luns: tuple[bytes, ...] = attrs.field(init=False)
 
@@ -57,6 +58,7 @@ class DeviceServer:
         self._luns = tuple(lun_field(lun) for lun in sorted(self.units))
         for unit in self.units.values():
             unit.luns = self._luns
+            unit.target_port_name = self.target_port_name
             resume(unit)
 
     def attach(self, nexus: Nexus) -> None:

@@ -10,6 +10,8 @@ from pyjiva.scsi.third_party_copy import RECEIVE_COPY_RESULTS_ACTIONS, third_par
 from pyjiva.scsi.unit import (
     COMPARE_AND_WRITE_BLOCKS_MAX,
     PHYSICAL_BLOCK_BYTES,
+    RELATIVE_TARGET_PORT,
+    TARGET_PORT_GROUP,
     TRANSFER_BYTES_MAX,
     TRANSFER_BYTES_OPTIMAL,
     LogicalUnit,
@@ -34,7 +36,8 @@ _VERSION_SPC_4: Final = 0x06
 _RESPONSE_DATA_FORMAT: Final = 0x02
 _HIERARCHICAL_SUPPORT: Final = 0x10
 _COMMAND_QUEUING: Final = 0x02
-_SUPPORTED_PAGES: Final = (0x00, 0x80, 0x83, 0x8F, 0xB0, 0xB1, 0xB2)
+_IMPLICIT_ALUA: Final = 0x10  # TPGS 01b
+_SUPPORTED_PAGES: Final = (0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8F, 0xB0, 0xB1, 0xB2)
 _THIRD_PARTY_COPY: Final = 0x08
 _VERSION_DESCRIPTORS: Final = (
     0x0960,
@@ -52,6 +55,9 @@ _PROTOCOL_ISCSI: Final = 0x50
 _T10_VENDOR_ID: Final = 0x1
 _NAA: Final = 0x3
 _RELATIVE_TARGET_PORT: Final = 0x4
+_TARGET_PORT_GROUP: Final = 0x5
+_SCSI_NAME_STRING: Final = 0x8
+_CODE_SET_UTF8: Final = 0x3
 
 
 def inquiry(unit: LogicalUnit, task: Task) -> None:
@@ -83,7 +89,7 @@ def standard_data(peripheral: PeripheralType, unit: LogicalUnit | None) -> bytes
         _VERSION_SPC_4,
         _HIERARCHICAL_SUPPORT | _RESPONSE_DATA_FORMAT,
         91,  # additional length: 96 bytes in all
-        _THIRD_PARTY_COPY if unit else 0,
+        _THIRD_PARTY_COPY | _IMPLICIT_ALUA if unit else 0,
         0,
         _COMMAND_QUEUING,
         vendor.encode("ascii", "replace").ljust(8),
@@ -124,14 +130,49 @@ def _device_identification(unit: LogicalUnit) -> bytes:
             _designator(
                 _PROTOCOL_ISCSI | _CODE_SET_BINARY,
                 _ASSOCIATION_PORT | _RELATIVE_TARGET_PORT,
-                struct.pack(">HH", 0, 1),
+                struct.pack(">HH", 0, RELATIVE_TARGET_PORT),
             ),
+            _designator(
+                _PROTOCOL_ISCSI | _CODE_SET_BINARY,
+                _ASSOCIATION_PORT | _TARGET_PORT_GROUP,
+                struct.pack(">HH", 0, TARGET_PORT_GROUP),
+            ),
+            _target_port_name(unit),
         )
     )
 
 
+def _target_port_name(unit: LogicalUnit) -> bytes:
+    """RFC 7143 §4.2.7.3, SPC-4 §7.8.6.11: the target's name and its portal group; nothing if it has none."""
+    if not unit.target_port_name:
+        return b""
+    name = unit.target_port_name.encode() + b"\0"
+    name += bytes(-len(name) % 4)
+    return _designator(_PROTOCOL_ISCSI | _CODE_SET_UTF8, _ASSOCIATION_PORT | _SCSI_NAME_STRING, name)
+
+
 def _designator(code_set: int, kind: int, identifier: bytes) -> bytes:
     return struct.pack(">BBBB", code_set, kind, 0, len(identifier)) + identifier
+
+
+def _extended_inquiry(_unit: LogicalUnit) -> bytes:
+    """SPC-4 table 457: head of queue, ordered and simple tasks; a cache that may be volatile; unit attentions
+    are cleared for the nexus that was told.
+    """
+    task_attributes, volatile_cache, clears_for_nexus = 0x07, 0x01, 0x01
+    return bytes([0, task_attributes, volatile_cache, clears_for_nexus]) + bytes(56)
+
+
+def _mode_page_policy(_unit: LogicalUnit) -> bytes:
+    """SPC-4 table 491: every page is shared by all initiators."""
+    every_page, every_subpage, shared = 0x3F, 0xFF, 0x00
+    return bytes([every_page, every_subpage, shared, 0])
+
+
+def _scsi_ports(unit: LogicalUnit) -> bytes:
+    """SPC-4 table 520: one target port."""
+    name = _target_port_name(unit)
+    return struct.pack(">2xH2xH2xH", RELATIVE_TARGET_PORT, 0, len(name)) + name
 
 
 def _third_party_copy(unit: LogicalUnit) -> bytes:
@@ -174,6 +215,9 @@ _PAGES: Final = {
     0x00: _supported_pages,
     0x80: _unit_serial_number,
     0x83: _device_identification,
+    0x86: _extended_inquiry,
+    0x87: _mode_page_policy,
+    0x88: _scsi_ports,
     0x8F: _third_party_copy,
     0xB0: _block_limits,
     0xB1: _block_device_characteristics,

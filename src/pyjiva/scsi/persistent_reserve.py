@@ -27,7 +27,7 @@ from pyjiva.scsi.sense import (
 )
 from pyjiva.scsi.task import Quiescing, Task
 from pyjiva.scsi.transport_id import decode_transport_ids, encode_transport_id
-from pyjiva.scsi.unit import LogicalUnit
+from pyjiva.scsi.unit import RELATIVE_TARGET_PORT, LogicalUnit
 from pyjiva.units import KIB
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 PARAMETER_LIST_BYTES_MAX: Final = 64 * KIB  # more TransportIDs than registrations that there can be
-RELATIVE_TARGET_PORT: Final = 1  # as VPD page 83h says
 
 _REGISTER, _RESERVE, _RELEASE, _CLEAR, _PREEMPT, _PREEMPT_AND_ABORT, _REGISTER_AND_IGNORE, _MOVE = range(8)
 PERSISTENT_RESERVE_OUT: Final = (

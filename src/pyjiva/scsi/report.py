@@ -10,7 +10,7 @@ from pyjiva.scsi.codes import AdditionalSense, SenseKey
 from pyjiva.scsi.sanitize import progress
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
 from pyjiva.scsi.task import Task
-from pyjiva.scsi.unit import PHYSICAL_BLOCK_BYTES, LogicalUnit
+from pyjiva.scsi.unit import PHYSICAL_BLOCK_BYTES, RELATIVE_TARGET_PORT, TARGET_PORT_GROUP, LogicalUnit
 
 __all__ = [
     "prevent_allow_medium_removal",
@@ -19,12 +19,15 @@ __all__ = [
     "report_lun_list",
     "report_luns",
     "report_supported_task_management_functions",
+    "report_target_port_groups",
     "request_sense",
+    "send_diagnostic",
     "start_stop_unit",
     "unit_is_ready",
 ]
 
 _DESCRIPTOR_FORMAT: Final = 0x01
+_EXTENDED_HEADER: Final = 1
 _NO_SENSE: Final = Sense(SenseKey.NO_SENSE, AdditionalSense.NO_ADDITIONAL_SENSE_INFORMATION)
 _PROVISIONING_ENABLED: Final = 0x80
 _READS_ZEROS: Final = 0x40
@@ -103,6 +106,26 @@ def start_stop_unit(_unit: LogicalUnit, task: Task) -> None:
 
 def prevent_allow_medium_removal(_unit: LogicalUnit, task: Task) -> None:
     """PREVENT ALLOW MEDIUM REMOVAL: nobody can remove the medium, so preventing it is already done."""
+    task.finish()
+
+
+def report_target_port_groups(_unit: LogicalUnit, task: Task) -> None:
+    """REPORT TARGET PORT GROUPS (SPC-4 §6.37): one group with one port, always active/optimized."""
+    layout, allocation = task.cdb[1] >> 5, int.from_bytes(task.cdb[6:10], "big")
+    if layout > _EXTENDED_HEADER:
+        task.fail(invalid_field_in_cdb(1, bit=7))
+        return
+    active_optimized, supports_only_that = 0x0, 0x01
+    data = struct.pack(">BBH3xB", active_optimized, supports_only_that, TARGET_PORT_GROUP, 1)
+    data += struct.pack(">2xH", RELATIVE_TARGET_PORT)
+    if layout == _EXTENDED_HEADER:
+        no_transition_takes_time = 0
+        data = struct.pack(">BB2x", _EXTENDED_HEADER << 4, no_transition_takes_time) + data
+    task.give(struct.pack(">I", len(data)) + data, allocation)
+
+
+def send_diagnostic(_unit: LogicalUnit, task: Task) -> None:
+    """SEND DIAGNOSTIC: the default self-test (SPC-4 §5.6.2); what answers is well."""
     task.finish()
 
 

@@ -37,6 +37,8 @@ from pyjiva.units import KIB, MIB
 __all__ = [
     "COMPARE_AND_WRITE_BLOCKS_MAX",
     "PHYSICAL_BLOCK_BYTES",
+    "RELATIVE_TARGET_PORT",
+    "TARGET_PORT_GROUP",
     "TRANSFER_BYTES_MAX",
     "TRANSFER_BYTES_OPTIMAL",
     "LogicalUnit",
@@ -47,6 +49,8 @@ PHYSICAL_BLOCK_BYTES: Final = 4 * KIB  # what a sparse file can allocate
 TRANSFER_BYTES_MAX: Final = 4 * MIB  # one READ or WRITE: with the command window it bounds a session's memory
 TRANSFER_BYTES_OPTIMAL: Final = 1 * MIB
 COMPARE_AND_WRITE_BLOCKS_MAX: Final = 128
+RELATIVE_TARGET_PORT: Final = 1  # several portals of one portal group are one port (RFC 7143 §4.2.7.1)
+TARGET_PORT_GROUP: Final = 1
 LOGICAL_BLOCK_BYTES: Final = (512, 4096)
 _ORDERED: Final = int(TaskAttribute.ORDERED)
 ATTENTIONS_MAX: Final = 8  # for one nexus; a longer queue tells the initiator nothing more
@@ -100,6 +104,8 @@ class LogicalUnit:
     block_shift: int = attrs.field(init=False)
     luns: tuple[bytes, ...] = attrs.field(default=(bytes(8),), init=False)
     """LUN list of the target device that this unit belongs to (REPORT LUNS)."""
+    target_port_name: str = attrs.field(default="", init=False)
+    """The SCSI name of the port that it is reached by; empty: it is not known."""
     tasks: dict[Task, None] = attrs.field(factory=dict, init=False)
     """The task set, oldest first."""
     attentions: dict[Nexus, list[Sense]] = attrs.field(factory=dict, init=False)

@@ -1,7 +1,7 @@
 # What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
 .DEFAULT_GOAL := help
-.PHONY: help up test tests check format bench sim fuzz clean
+.PHONY: help up test tests check format bench sim fuzz suite clean
 
 # `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
 	@echo 'make fuzz    look for inputs that break the target: make fuzz FUZZ_SECONDS=600'
+	@echo 'make suite   run libiscsi'"'"'s suite and write docs/reference/libiscsi.md'
 	@echo 'make clean   remove what these made, but no data of volumes'
 
 up:
@@ -47,6 +48,11 @@ sim:
 
 fuzz:
 	@scripts/fuzz
+
+suite:
+	@scripts/debian-packages tests
+	@scripts/venv test
+	@exec .venv/bin/python -m tests.real.libiscsi_suite
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache bench/build

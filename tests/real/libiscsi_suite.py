@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -17,20 +18,41 @@ import attrs
 
 from tests.real.volume_process import UpProcess, running_up
 
-__all__ = ["REFERENCE", "Outcome", "Suite", "documented", "list_tests", "open_suite"]
+__all__ = [
+    "PROGRAM",
+    "REFERENCE",
+    "WRONG_TESTS",
+    "Outcome",
+    "Suite",
+    "documented",
+    "list_tests",
+    "open_suite",
+]
 
 REFERENCE: Final = Path(__file__).parents[2] / "docs/reference/libiscsi.md"
 PROGRAM: Final = "iscsi-test-cu"
-TEST_TIME_S: Final = 120
+TEST_TIME_S: Final = 240
 SIZE: Final = "64MiB"
+LARGE_SIZE: Final = "1GiB"
 BEGIN, END = "<!-- made by `make suite`: begin -->", "<!-- made by `make suite`: end -->"
 
 #: What a test needs beside one URL.
 READ_ONLY: Final = ("SCSI.ReadOnly.",)
 TWO_PATHS: Final = ("SCSI.MultipathIO.",)
 SANITIZES: Final = ("SCSI.Sanitize.",)
-#: It wants an answer about the block after the one that it asked for: right where no two blocks share an allocation.
+#: It looks, seconds after it began, whether the unit is still being overwritten; then it sleeps for a minute.
+TAKES_LONG: Final = ("SCSI.Sanitize.Reset",)
+#: It asks about one block and wants to hear of the next allocation: right where each block has its own.
 LARGE_BLOCKS: Final = ("SCSI.GetLBAStatus.UnmapSingle",)
+
+
+#: They ask for what the standards do not say, or forbid.
+WRONG_TESTS: Final = {
+    "SCSI.WriteSame10.UnmapUntilEnd": "sends a block of FFh with UNMAP and wants to read zeros afterwards;"
+    " SBC-3 §5.43: where unmapped blocks would not read as what was sent, it is written",
+    "iSCSI.iSCSITMF.LUNResetSimpleAsync": "asserts, before its request is on the wire, what only the answer"
+    " to it can tell: no target passes",
+}
 
 
 @attrs.frozen
@@ -60,6 +82,16 @@ class Suite:
     read_only: UpProcess
     large_blocks: UpProcess
     """Of 4096 bytes."""
+    large: UpProcess
+    """Overwriting it takes some seconds."""
+
+    def run_all(self) -> list[Outcome]:
+        """Every test; those that mostly sleep beside the others."""
+        names = list_tests()
+        with ThreadPoolExecutor() as beside:
+            sleeping = [beside.submit(self.run, name) for name in names if name.startswith(TAKES_LONG)]
+            outcomes = [self.run(name) for name in names if not name.startswith(TAKES_LONG)]
+            return [*outcomes, *(future.result() for future in sleeping)]
 
     def run(self, name: str) -> Outcome:
         """One test."""
@@ -70,6 +102,8 @@ class Suite:
             command.append(self.read_only.url)
         elif name.startswith(LARGE_BLOCKS):
             command.append(self.large_blocks.url)
+        elif name.startswith(TAKES_LONG):
+            command.append(self.large.url)
         else:
             portals = self.volume.portals if name.startswith(TWO_PATHS) else self.volume.portals[:1]
             command += [f"iscsi://{portal}/{self.volume.ready['iqn']}/0" for portal in portals]
@@ -101,16 +135,17 @@ def judge(name: str, output: str, code: int) -> Outcome:
 
 @contextmanager
 def open_suite(folder: Path) -> Iterator[Suite]:
-    """Three volumes with three replicas each."""
+    """Four volumes with three replicas each."""
     with ExitStack() as stack:
 
-        def up(name: str, *options: str) -> UpProcess:
-            return stack.enter_context(running_up(folder / name, name, "--size", SIZE, *options))
+        def up(name: str, *options: str, size: str = SIZE) -> UpProcess:
+            return stack.enter_context(running_up(folder / name, name, "--size", size, *options))
 
         yield Suite(
             up("suite", "--portal", "127.0.0.1:0", "--portal", "127.0.0.1:0"),
             up("guarded", "--read-only"),
-            up("large", "--block-size", "4096"),
+            up("blocks", "--block-size", "4096"),
+            up("large", size=LARGE_SIZE),
         )
 
 
@@ -129,7 +164,10 @@ def table(outcomes: Iterable[Outcome]) -> str:
         "",
         "| test | result | reason |",
         "|---|---|---|",
-        *(f"| `{o.name}` | {o.result} | {o.reason.replace('|', '/')} |" for o in rows),
+        *(
+            f"| `{o.name}` | {o.result} | {WRONG_TESTS.get(o.name, o.reason).replace('|', '/')} |"
+            for o in rows
+        ),
     ]
     return "\n".join(lines)
 
@@ -137,11 +175,10 @@ def table(outcomes: Iterable[Outcome]) -> str:
 def main() -> None:
     """Run everything, print what is not passed, write the reference."""
     with tempfile.TemporaryDirectory() as folder, open_suite(Path(folder)) as suite:
-        outcomes = []
-        for name in list_tests():
-            outcomes.append(suite.run(name))
-            if outcomes[-1].result != "pass":
-                print(outcomes[-1].result, name, outcomes[-1].reason, flush=True)
+        outcomes = suite.run_all()
+    for outcome in outcomes:
+        if outcome.result != "pass":
+            print(outcome.result, outcome.name, outcome.reason)
     before, _, rest = REFERENCE.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     REFERENCE.write_text(f"{before}{BEGIN}\n\n{table(outcomes)}\n\n{END}{after}")

@@ -110,7 +110,7 @@ def test_limits_and_capacity(disk: Disk, disk_4k: Disk, size: int, per_physical:
 
 
 def test_unit_is_thin_does_not_rotate_and_reads_zeros(disk: Disk) -> None:
-    assert vpd(disk, 0xB1)[:2] == b"\0\1"
+    assert vpd(disk, 0xB1)[:4] == b"\0\1\0\x40"
     assert vpd(disk, 0xB2) == bytes([0, 0xE4, 2, 0])
 
 

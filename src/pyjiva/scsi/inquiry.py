@@ -201,8 +201,9 @@ def _block_limits(unit: LogicalUnit) -> bytes:
 
 
 def _block_device_characteristics(_unit: LogicalUnit) -> bytes:
-    """SBC-3 table 203: medium rotation rate 1 = does not rotate."""
-    return struct.pack(">H58s", 1, b"")
+    """SBC-3 table 203: rotation rate 1 = does not rotate; WABEREQ 01b = what SANITIZE erased can be read."""
+    reads_after_block_erase = 0x40
+    return struct.pack(">HBB56s", 1, 0, reads_after_block_erase, b"")
 
 
 def _logical_block_provisioning(_unit: LogicalUnit) -> bytes:

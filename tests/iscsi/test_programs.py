@@ -133,28 +133,8 @@ async def test_qemu_writes_zeroes_discards_and_flushes() -> None:
 
 # libiscsi's conformance suite
 
-FAMILIES: Final = (
-    "SCSI.GetLBAStatus", "SCSI.Inquiry", "SCSI.Mandatory", "SCSI.ModeSense6", "SCSI.NoMedia",
-    "SCSI.PrinReadKeys", "SCSI.PrinReportCapabilities", "SCSI.PrinServiceactionRange", "SCSI.ProutClear",
-    "SCSI.ProutPreempt", "SCSI.ProutRegister", "SCSI.ProutReserve", "SCSI.Reserve6", "SCSI.Read6",
-    "SCSI.Read10", "SCSI.Read12", "SCSI.Read16", "SCSI.ReadCapacity10", "SCSI.ReadCapacity16",
-    "SCSI.ReportSupportedOpcodes", "SCSI.StartStopUnit", "SCSI.TestUnitReady", "SCSI.Unmap", "SCSI.Verify10",
-    "SCSI.Verify12", "SCSI.Verify16", "SCSI.Write10", "SCSI.Write12", "SCSI.Write16", "SCSI.WriteSame10",
-    "SCSI.WriteSame16", "iSCSI.iSCSIcmdsn", "iSCSI.iSCSIdatasn", "iSCSI.iSCSIResiduals", "iSCSI.iSCSITMF",
-)  # fmt: skip
-
-# Tests of libiscsi 1.19 that no correct target can pass, and why
-WRONG_TESTS: Final = {
-    "iSCSI.iSCSITMF.LUNResetSimpleAsync": "asserts a flag that only the answer sets, before it can have come",
-    "SCSI.WriteSame10.UnmapUntilEnd": "sends FFh with UNMAP and wants zeros; SBC-3 §5.43: reads as was sent",
-    "SCSI.GetLBAStatus.UnmapSingle": "wants LBA i+8 for a question about i+1; right for 1 block per physical",
-}
-# With 4096-byte blocks a logical block is a physical one, and the last of them is right.
+# The whole suite runs over replicas (tests/real/libiscsi_suite.py); these look at the size of blocks.
 FAMILIES_4K: Final = ("SCSI.GetLBAStatus", "SCSI.ReadCapacity16", "SCSI.Read10", "SCSI.Unmap")
-# What the standards leave out for a disk that is not removable, or what has its own commands to come
-MAY_SKIP: Final = {"SCSI.StartStopUnit.Simple"} | {
-    f"iSCSI.iSCSIResiduals.WriteVerify{size}Residuals" for size in (10, 12, 16)
-}
 
 
 async def conformance_results(running: RunningTarget, families: Container[str]) -> dict[str, str]:
@@ -178,27 +158,13 @@ async def conformance_results(running: RunningTarget, families: Container[str]) 
     return results
 
 
-async def test_conformance_of_the_commands_that_we_have() -> None:
-    need("iscsi-test-cu", LIBISCSI)
-    async with running_target(size_bytes=256 * MIB) as running:
-        results = await conformance_results(running, FAMILIES)
-    check_results(results, WRONG_TESTS, MAY_SKIP)
-    assert len(results) > 130
-
-
 async def test_conformance_with_large_logical_blocks() -> None:
     need("iscsi-test-cu", LIBISCSI)
     async with running_target(size_bytes=64 * MIB, block_size_bytes=4096) as running:
         results = await conformance_results(running, FAMILIES_4K)
-    check_results(results, {}, set())
-
-
-def check_results(results: dict[str, str], wrong: Container[str], may_skip: Container[str]) -> None:
-    """Print every result; nothing may have failed or been skipped but what is known."""
     for name, result in results.items():
         print(f"{result:8} {name}")
-    assert [name for name, result in results.items() if result == "failed" and name not in wrong] == []
-    assert [name for name, result in results.items() if result == "skipped" and name not in may_skip] == []
+    assert set(results.values()) == {"passed"}
 
 
 # CHAP as libiscsi does it

@@ -98,7 +98,7 @@ async def test_connections_before_login_are_limited_in_number_and_time() -> None
 
 async def test_silent_initiator_is_asked_and_then_dropped() -> None:
     async with (
-        running_target(nop_interval_s=0.1) as running,
+        running_target(nop_interval_s=0.1, silence_max_s=0.15) as running,
         open_initiator(running.host, running.port) as initiator,
     ):
         await initiator.login(TARGET_NAME)

@@ -52,7 +52,10 @@ class TargetOptions:
     logins_max: int = 32  # connections that have not logged in: what a flood of them can hold is 32 buffers
     logins_per_address_max: int = 8  # of them, so that one machine's flood leaves room for others
     login_time_s: float = 15.0  # libiscsi and open-iscsi give up after 15 to 30 s themselves
-    nop_interval_s: float = 10.0  # of silence before we ask, and again before we close
+    nop_interval_s: float = 10.0  # of silence before we ask whether the initiator is there
+    silence_max_s: float = (
+        90.0  # before we close: a paused virtual machine, or a program that sleeps, comes back
+    )
 
 
 def format_portal(host: str, port: int) -> str:
@@ -273,7 +276,7 @@ class Target:
 
     async def _watch(self, stream: BatchedStream, control: Control, finished: trio.Event) -> None:
         """Ask a silent initiator whether it is there; close when it is not, or when the session is over."""
-        asked = False
+        silent_s = 0.0
         while True:
             before = (stream.received_bytes, stream.queued_bytes)
             with trio.move_on_after(self.options.nop_interval_s):
@@ -283,16 +286,16 @@ class Target:
                 stream.shut_down()
                 return
             if (stream.received_bytes, stream.queued_bytes) != before:  # it sends, or takes what we send
-                asked = False
-            elif asked:
+                silent_s = 0.0
+                continue
+            silent_s += self.options.nop_interval_s
+            if silent_s > self.options.silence_max_s:
                 log.warning("iscsi-initiator-silent", peer=format_portal(*stream.peer_address))
                 stream.shut_down()
                 return
-            else:
-                asked = True
-                if not control.discovery:
-                    control.ping()
-                    self.batch.end()
+            if silent_s == self.options.nop_interval_s and not control.discovery:
+                control.ping()
+                self.batch.end()
 
     def _notify(self) -> None:
         self._changed.set()

@@ -161,6 +161,20 @@ def test_a_child_that_dies_is_started_again_and_only_one_line_is_printed(up: Up)
     assert "pyjiva: controller was ended by SIGKILL: starting it again\n" in err
 
 
+def test_secrets_in_the_environment_are_the_controllers_alone(
+    up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYJIVA_CHAP", "alice not-for-replicas")
+    process = up()
+    line_of(process)
+    told = {
+        b"--replica-id" in command_line(pid): b"not-for-replicas" in Path(f"/proc/{pid}/environ").read_bytes()
+        for pid in children(process)
+    }
+    assert told == {True: False, False: True}
+    end(process)
+
+
 def test_everything_is_the_same_in_a_second_life(up: Up, tmp_path: Path) -> None:
     """The ports above all: initiators know them.  And blank replicas are not served any more."""
     calls = tmp_path / "calls"

@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 import attrs
 import click
 
-from pyjiva.cli.access import AccessOptions, access_options, read_access
+from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
 from pyjiva.errors import StorageError
 from pyjiva.supervisor import Children, HeldPorts, Supervisor, VolumeDirectory, VolumeRequest
@@ -156,7 +156,7 @@ class UpVolume:
         numbers = range(1, self.directory.description.replicas + 1)
         ranks = [*((f"replica-{number}", REPLICA_RANK) for number in numbers), (CONTROLLER, CONTROLLER_RANK)]
         supervisor = Supervisor(ranks, self.commands.stop_s)
-        self._children = Children(supervisor, self._command_of, self._on_line, _say)
+        self._children = Children(supervisor, self._command_of, self._on_line, _say, self._environment_of)
 
     async def run(self) -> int:
         """Until everything has ended; the exit code."""
@@ -198,6 +198,12 @@ class UpVolume:
         if name == CONTROLLER:
             return [*self.commands.controller, *common, *self._controller_options()]
         return [*self.commands.replica, *common, *self._replica_options(int(name.rpartition("-")[2]))]
+
+    @staticmethod
+    def _environment_of(name: str) -> dict[str, str]:
+        """Ours; secrets of initiators are the controller's alone."""
+        secret = set() if name == CONTROLLER else {variable for _, variable, _ in FILES.values()}
+        return {variable: value for variable, value in os.environ.items() if variable not in secret}
 
     def _controller_options(self) -> list[str]:
         volume = self.directory.description

@@ -8,7 +8,7 @@ the children stop (`--stop-with-stdin`).
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 import attrs
@@ -45,6 +45,8 @@ class Children:
     """Told of every line that a child prints: its name, the line."""
     say: Callable[[str], None]
     """Prints a line for people."""
+    environment_of: Callable[[str], Mapping[str, str]]
+    """The environment of a child: what is not its business is left out."""
     _processes: dict[str, trio.Process] = attrs.field(factory=dict, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -115,7 +117,11 @@ class Children:
         """The new process.  Closes `stdin`.  Raises OSError: there can be none now."""
         try:
             return await trio.lowlevel.open_process(
-                self.command_of(name), stdin=stdin, stdout=subprocess.PIPE, start_new_session=True
+                self.command_of(name),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                env=self.environment_of(name),
             )
         finally:
             os.close(stdin)

@@ -56,6 +56,7 @@ class Faults:
     disk_errors: float = 0.2
     blackouts: float = 0.1
     takeovers: float = 0.15
+    partitions: float = 0.15
 
 
 @attrs.define(eq=False)
@@ -352,6 +353,20 @@ class World:
         self._note("takeover")
         self._next_controller.set()
         await trio.sleep(1)
+
+    async def _partitions(self) -> None:
+        """The present controller and one replica are cut off together; the others get a new controller."""
+        present = self.counts.get("controllers", 1) - 1
+        alone = self.random.choice(self._ids)
+        self._note("partition", f"controller-{present} and replica-{alone}")
+        for machine in self._machines.values():
+            if machine.id == alone:
+                self._network.cut(f"controller-{present + 1}", machine.name)
+            else:
+                self._network.cut(f"controller-{present}", machine.name)
+        self._next_controller.set()
+        await trio.sleep(3 + self.random.random() * 9)
+        self._network.mend()
 
     def _others_with_everything(self, machine: Replica) -> list[int]:
         """Machines beside `machine` that hold every acknowledged write, flushed or not, as the records

@@ -41,8 +41,8 @@ def test_a_single_replica_keeps_its_word(seed: int) -> None:
     play(World(seed, replicas=1, faults=Faults(cuts=0.2)))
 
 
-#: What went wrong in these worlds once, before there were partitions.  Every change of the code makes other worlds of
-#: them, so each fault has a test of its own too.
+#: What went wrong in these worlds once, before there were partitions.  Every change of the code makes other
+#: worlds of them, so each fault has a test of its own too.
 FOUND: dict[int, str] = {
     1014: "a write before the first piece that was missed, after the copy had gone there",
     1060: "two controllers began at once and outbid each other for ever",

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["MembershipRecord"]
+__all__ = ["PARAMETERS_BYTES_MAX", "MembershipRecord"]
 
 REPLICA_ID_MAX: Final = 2**32 - 1
-PARAMETERS_BYTES_MAX: Final = 32 * 1024
+PARAMETERS_BYTES_MAX: Final = 32 * 1024  # in base64 it fits a control message between controller and replica
 
 
 @attrs.frozen(order=True)

@@ -93,6 +93,7 @@ class SavesModel(RuleBasedStateMachine):
             if self.proposed is not None:
                 self.commit()
         assert len(self.answers) == len(self.asked)
+        assert self.committed == self.durable, "what was given up is taken back"
 
 
 SavesModel.TestCase.settings = settings(max_examples=200, deadline=None)

@@ -5,15 +5,14 @@ one, and once `done` was called without an error it is the new one.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 import attrs
 
 from pyjiva.errors import StorageError
+from pyjiva.membership import PARAMETERS_BYTES_MAX
 
 __all__ = ["PARAMETERS_BYTES_MAX", "MemoryParameters", "ParameterStore"]
-
-PARAMETERS_BYTES_MAX: Final = 32 * 1024  # in base64 it fits a control message between controller and replica
 
 
 class ParameterStore(Protocol):

@@ -110,6 +110,13 @@ class TestWrites:
         )  # fmt: skip
         assert bool(frame.code & Flag.FORCE_UNIT_ACCESS) is (type_ is not FrameType.UNMAP)
 
+    @pytest.mark.parametrize("fua", [False, True])
+    @pytest.mark.parametrize("atomic", [False, True])
+    def test_an_atomic_write_is_sent_as_one(self, atomic: bool, fua: bool) -> None:
+        bench = Bench()
+        bench.submit(Write(512, 4, (b"abcd",), bench.done, fua, atomic=atomic))
+        assert bench.frame(3).code == Flag.ATOMIC * atomic | Flag.FORCE_UNIT_ACCESS * fua
+
     def test_overlapping_requests_take_turns(self) -> None:
         bench = Bench()
         write(bench, 0, b"a" * 1024)

@@ -84,6 +84,20 @@ def test_a_flush_reaches_the_device_and_so_does_forced_access() -> None:
     assert world.device.flush_count == 2
 
 
+@pytest.mark.parametrize(
+    "code", [0, Flag.FORCE_UNIT_ACCESS, Flag.ATOMIC, Flag.ATOMIC | Flag.FORCE_UNIT_ACCESS]
+)
+def test_an_atomic_write_reaches_the_device_as_one(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    seen: list[Any] = []
+    submit = world.device.submit
+    monkeypatch.setattr(MemoryDevice, "submit", lambda _, request: (seen.append(request), submit(request)))
+    world.write(0, b"x" * 1024, code=code)
+    (write,) = seen
+    assert write.atomic is bool(code & Flag.ATOMIC)
+    assert write.force_unit_access is bool(code & Flag.FORCE_UNIT_ACCESS)
+
+
 def test_block_status_names_what_is_allocated() -> None:
     world = World()
     world.write(8192, b"x" * 4096)

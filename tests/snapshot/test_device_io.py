@@ -24,9 +24,9 @@ from tests.suites.block_device import CASES, SIZE_BYTES, Case, Driver, case_name
 HEAD: Final = "volume-head-000.img"
 
 
-def open_memory(disk: MemoryDisk) -> Store:
+def open_memory(disk: MemoryDisk, boot_id: str = "b-1") -> Store:
     identity = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
-    return Store.open_in(disk.open_directory(), identity, boot_id="b-1")
+    return Store.open_in(disk.open_directory(), identity, boot_id=boot_id)
 
 
 async def in_turn(call: Callable[[], None]) -> None:
@@ -91,6 +91,9 @@ class Bench:
 
     def write(self, offset: int = 0, length: int = 4096, *, fua: bool = False) -> Write:
         return Write(offset, length, [b"w" * length], self.done.append, fua)
+
+    def atomic(self, *, fua: bool = False) -> Write:
+        return Write(0, 4096, [b"a" * 4096], self.done.append, fua, atomic=True)
 
     def read(self, offset: int = 0, length: int = 4096) -> Read:
         return Read(offset, length, self.done.append)
@@ -282,6 +285,22 @@ async def test_forced_write_is_answered_by_a_sync_that_began_after_it() -> None:
         assert bench.done == [flush, forced]
         bench.disk.power_cut()
         assert bench.disk.content(HEAD)[:4096] == b"w" * 4096
+
+
+async def test_an_atomic_write_waits_for_the_disk_in_a_thread_and_is_whole_after_a_power_cut() -> None:
+    async with open_bench() as bench:
+        await bench.mark()
+        await bench.submit(bench.flush())
+        await bench.gate.let_all_go()
+        bench.done.clear()
+        await bench.submit(bench.atomic())
+        assert bench.done == []
+        assert len(bench.gate.waiting) == 1
+        await bench.gate.let_all_go()
+        assert len(bench.done) == 1
+        bench.disk.power_cut()
+        store = open_memory(bench.disk, "b-2")
+        assert bytes(store.read(0, 4096)) == b"w" * 4096, "undone as a whole, as no flush came"
 
 
 async def test_forced_requests_that_went_through_a_thread_are_synced_too() -> None:

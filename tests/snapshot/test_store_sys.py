@@ -71,6 +71,13 @@ class RealStoreMachine(RuleBasedStateMachine):
         self.store.write(offset, length, [data[: length // 3], data[length // 3 :]])
         self.model[offset : offset + length] = data
 
+    @rule(at=RANGES, seed=st.integers(0, 99))
+    def write_atomic(self, at: tuple[int, int], seed: int) -> None:
+        offset, length = at
+        data = noise(length, seed)
+        self.store.write_atomic(offset, length, [data[: length // 3], data[length // 3 :]])
+        self.model[offset : offset + length] = data
+
     @rule(at=RANGES)
     def zero(self, at: tuple[int, int]) -> None:
         offset, length = at
@@ -193,6 +200,11 @@ class CrashingStoreMachine(RuleBasedStateMachine):
         data = noise(at[1], seed)
         self.change(cut, Extent(*at), data, lambda: self.store.write(*at, [data]))
 
+    @rule(cut=cuts, at=SECTORS, seed=st.integers(1, 99))
+    def write_atomic(self, cut: int | None, at: tuple[int, int], seed: int) -> None:
+        data = noise(at[1], seed)
+        self.change(cut, Extent(*at), data, lambda: self.store.write_atomic(*at, [data]))
+
     @rule(cut=cuts, at=SECTORS | RANGES)
     def zero(self, cut: int | None, at: tuple[int, int]) -> None:
         self.change(cut, Extent(*at), bytes(at[1]), lambda: self.store.zero(*at))
@@ -286,6 +298,7 @@ def test_requests_beyond_the_end_are_refused_before_anything_happens(offset: int
         lambda: store.read_nowait(offset, length),
         lambda: store.read(offset, length),
         lambda: store.write(offset, length, [b""]),
+        lambda: store.write_atomic(offset, length, [b""]),
         lambda: store.zero(offset, length),
         lambda: store.allocated(Extent(offset, length)),
         lambda: store.hash_range(offset, length),

@@ -91,10 +91,12 @@ class Driver:
         assert len(data) == length_bytes
         return data
 
-    async def write(self, offset_bytes: int, *data: Buffer, force_unit_access: bool = False) -> None:
+    async def write(
+        self, offset_bytes: int, *data: Buffer, force_unit_access: bool = False, atomic: bool = False
+    ) -> None:
         """Write the buffers one after the other, to the device and to the model."""
         length = sum(len(buffer) for buffer in data)
-        request = Write(offset_bytes, length, data, self.done, force_unit_access)
+        request = Write(offset_bytes, length, data, self.done, force_unit_access, atomic=atomic)
         self.model[offset_bytes : offset_bytes + length] = b"".join(data)
         await self.submit(request)
         assert request.error is None, request.error
@@ -268,6 +270,13 @@ async def flush_and_force_unit_access_are_answered(driver: Driver) -> None:
     await driver.check()
 
 
+async def an_atomic_write_is_a_write(driver: Driver) -> None:
+    await driver.write(0, noise(12288))
+    data = noise(8192, 2)
+    await driver.write(512, data[:100], data[100:], force_unit_access=True, atomic=True)
+    assert await driver.read(0, 12288) == noise(12288)[:512] + data + noise(12288)[8704:]
+
+
 async def many_requests_in_one_batch(driver: Driver) -> None:
     writes = []
     for index in range(200):
@@ -389,6 +398,7 @@ CASES: Final[tuple[Case, ...]] = (
     unmapped_space_can_be_written_again,
     block_status_tells_data_from_holes,
     flush_and_force_unit_access_are_answered,
+    an_atomic_write_is_a_write,
     many_requests_in_one_batch,
     done_may_submit_the_next_request,
     random_requests_match_a_plain_copy,

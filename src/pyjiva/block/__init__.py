@@ -1,6 +1,7 @@
 """The verbs of a block device, and wrappers that offer the same verbs."""
 
 from pyjiva.block.device import (
+    ATOMIC_BYTES_MAX,
     BlockDevice,
     BlockStatus,
     Buffer,
@@ -16,6 +17,7 @@ from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 
 __all__ = [
+    "ATOMIC_BYTES_MAX",
     "PARAMETERS_BYTES_MAX",
     "BlockDevice",
     "BlockStatus",

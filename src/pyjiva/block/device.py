@@ -17,6 +17,8 @@ The contract, which `tests/suites/block_device.py` checks for every device:
   alignment to logical blocks is the device server's business, not the device's.
 - A request that failed leaves its own range in any mixture of old and new contents, and every other byte as
   it was.
+- An atomic write is seen, and left by a crash, as a whole or not at all; after an error the device tries to
+  put back what was there.
 - Requests that are outstanding at the same time are not ordered; a request submitted after `done` of
   another sees it.
 - After a batch of `submit` calls the caller ends the batch (`transport.EndOfBatch`): a device may collect
@@ -26,14 +28,16 @@ Source of the verbs: nbdkit's plugin interface, reduced to what SBC-3 asks for.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent
+from pyjiva.units import MIB
 
 __all__ = [
+    "ATOMIC_BYTES_MAX",
     "BlockDevice",
     "BlockStatus",
     "Buffer",
@@ -46,6 +50,9 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
+
+ATOMIC_BYTES_MAX: Final = 1 * MIB
+"""The largest atomic write."""
 
 
 @attrs.define(eq=False)
@@ -71,6 +78,8 @@ class Write:
     force_unit_access: bool = False
     """Answer only when this write is on stable storage (SBC-3 FUA)."""
     error: StorageError | None = None
+    atomic: bool = False
+    """A crash leaves all of it or nothing (SBC-4 WRITE ATOMIC).  At most ATOMIC_BYTES_MAX."""
 
 
 @attrs.define(eq=False)

@@ -274,10 +274,12 @@ class DataPath:
             if request.length_bytes > PAYLOAD_BYTES_MAX:
                 self._refuse_length(lock, request)
                 return
+            if request.atomic:
+                code = Flag.ATOMIC
         else:
             type_ = FrameType.UNMAP if type(request) is Unmap else FrameType.WRITE_ZEROES
         if type_ is not FrameType.UNMAP and request.force_unit_access:
-            code = Flag.FORCE_UNIT_ACCESS
+            code |= Flag.FORCE_UNIT_ACCESS
         self._last_id = id_ = self._last_id + 1
         self._writes[id_] = None  # before the header, which must not call this write stable
         offset, length = request.offset_bytes, request.length_bytes

@@ -28,6 +28,7 @@ from pyjiva.replication import (
 __all__ = ["DataPath"]
 
 _FORCE_UNIT_ACCESS: Final = 1  # Flag.FORCE_UNIT_ACCESS as a plain integer
+_ATOMIC: Final = 4  # Flag.ATOMIC
 
 
 @attrs.define(eq=False)
@@ -89,6 +90,7 @@ class DataPath:  # hot
                 (payload,),
                 partial(_answer, peer, frame),
                 bool(frame.code & _FORCE_UNIT_ACCESS),
+                atomic=bool(frame.code & _ATOMIC),
             )
         )
 

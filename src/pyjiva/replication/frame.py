@@ -82,6 +82,8 @@ class Flag(enum.IntFlag):
     FORCE_UNIT_ACCESS = 1
     EQUAL = 2
     """ACCEPT: but for writes of this epoch that it has itself, the replica has what the others have."""
+    ATOMIC = 4
+    """WRITE: a crash leaves all of it or nothing."""
 
 
 class Status(enum.IntEnum):

@@ -224,6 +224,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
              provisioning.write_same, data_out_bytes=provisioning.write_same_data_bytes),
     _command("COMPARE AND WRITE", _OP.COMPARE_AND_WRITE, "18 ffffffffffffffff 000000 ff 1f 00", _OUT, _WRITES,
              read_modify_write.compare_and_write, data_out_bytes=read_modify_write.compare_and_write_bytes),
+    _command("WRITE ATOMIC(16)", _OP.WRITE_ATOMIC_16, "18 ffffffffffffffff 0000 ffff 1f 00", _OUT, _WRITES,
+             read_write.write_atomic_16, data_out_bytes=read_write.write_atomic_bytes),
     _command("ORWRITE(16)", _OP.ORWRITE_16, "18 ffffffffffffffff ffffffff 1f 00", _OUT, _WRITES,
              read_modify_write.orwrite_16, data_out_bytes=read_modify_write.orwrite_bytes),
     _command("WRITE AND VERIFY(10)", _OP.WRITE_AND_VERIFY_10, "16 ffffffff 1f ffff 00", _OUT, _WRITES,

@@ -3,6 +3,7 @@
 import struct
 from typing import Final
 
+from pyjiva.block import ATOMIC_BYTES_MAX
 from pyjiva.scsi.codes import PeripheralType
 from pyjiva.scsi.sense import invalid_field_in_cdb
 from pyjiva.scsi.task import Task
@@ -180,11 +181,11 @@ def _third_party_copy(unit: LogicalUnit) -> bytes:
 
 
 def _block_limits(unit: LogicalUnit) -> bytes:
-    """SBC-3 table 206.  WSNZ=0: WRITE SAME of 0 blocks means "to the end of the medium"."""
+    """SBC-4 §6.6.4.  WSNZ=0: WRITE SAME of 0 blocks means "to the end of the medium"."""
     size = unit.block_size_bytes
     granularity = PHYSICAL_BLOCK_BYTES // size
     return struct.pack(
-        ">BBHIIIIIIIQ20s",
+        ">BBHIIIIIIIQIIIII",
         0,
         COMPARE_AND_WRITE_BLOCKS_MAX,
         granularity,
@@ -196,7 +197,11 @@ def _block_limits(unit: LogicalUnit) -> bytes:
         granularity,
         0x8000_0000,  # UGAVALID, alignment 0
         WRITE_SAME_BYTES_MAX // size,
-        b"",
+        ATOMIC_BYTES_MAX // size,
+        0,  # atomic writes need no alignment,
+        0,  # and have the granularity of a block
+        0,  # atomic boundaries are not supported
+        0,
     )
 
 

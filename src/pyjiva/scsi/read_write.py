@@ -1,14 +1,15 @@
-"""READ, WRITE and SYNCHRONIZE CACHE (SBC-3 §5.8-5.11, 5.18-5.19, 5.31-5.34).  Pure.
+"""READ, WRITE, WRITE ATOMIC and SYNCHRONIZE CACHE (SBC-3 §5.8-5.11, 5.18-5.19, 5.31-5.34).  Pure.
 
 A short transfer (the transport has fewer bytes than the CDB asks for) writes the whole blocks that came;
 the transport reports the residual.  A READ with FUA must come from the medium: what is cached is flushed
 first.
 """  # hot
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
-from pyjiva.block import Flush, Read, Write
+from pyjiva.block import ATOMIC_BYTES_MAX, Flush, Read, Write
 from pyjiva.scsi.cdb import CDB_10, CDB_12, CDB_16, block_range
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb, sense_of
@@ -29,9 +30,12 @@ __all__ = [
     "write_10",
     "write_12",
     "write_16",
+    "write_atomic_16",
+    "write_atomic_bytes",
 ]
 
 FORCE_UNIT_ACCESS: Final = 0x08
+_CDB_WRITE_ATOMIC: Final = struct.Struct(">BBQHHBB")  # boundary and length where others have one length
 OUT_OF_RANGE: Final = Sense(SenseKey.ILLEGAL_REQUEST, AdditionalSense.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE)
 
 
@@ -140,6 +144,34 @@ def _write(unit: LogicalUnit, task: Task, lba: int, count: int, flags: int, coun
         return
     fua = bool(flags & FORCE_UNIT_ACCESS)
     unit.device.submit(Write(lba << shift, length, data, task.request_done, fua))
+
+
+def write_atomic_16(unit: LogicalUnit, task: Task) -> None:
+    """WRITE ATOMIC(16) (SBC-4 §5.48): a power cut leaves all of the blocks as they were or all written.
+
+    A transfer that is shorter than the CDB says is refused: there is no part of such a write.
+    """
+    _, flags, lba, _, count, _, _ = _CDB_WRITE_ATOMIC.unpack_from(task.cdb)
+    length = count << unit.block_shift
+    if lba + count > unit.blocks:
+        task.fail(OUT_OF_RANGE)
+    elif length > ATOMIC_BYTES_MAX:
+        task.fail(invalid_field_in_cdb(12))
+    elif task.data_out_bytes != length:
+        task.fail(Sense(SenseKey.ILLEGAL_REQUEST, AdditionalSense.INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT))
+    elif not count:
+        task.finish()
+    else:
+        fua = bool(flags & FORCE_UNIT_ACCESS)
+        offset = lba << unit.block_shift
+        unit.device.submit(Write(offset, length, task.data_out, task.request_done, fua, atomic=True))
+
+
+def write_atomic_bytes(unit: LogicalUnit, cdb: bytes) -> int:
+    """How much data-out a WRITE ATOMIC(16) wants; 0 if it will fail anyway."""
+    _, _, lba, _, count, _, _ = _CDB_WRITE_ATOMIC.unpack_from(cdb)
+    length = count << unit.block_shift
+    return 0 if lba + count > unit.blocks or length > ATOMIC_BYTES_MAX else length
 
 
 def synchronize_cache_10(unit: LogicalUnit, task: Task) -> None:

@@ -3,8 +3,8 @@
 In place, inside `submit`: reads that the page cache can answer and writes of up to
 WRITE_IN_PLACE_BYTES_MAX, which only copy into it.  To threads: reads that miss, larger writes, zeroing (a
 punch waits for the write-back of what it removes), the first write after a clean point (it makes the state
-durable), maps, hashes and flushes.  A trip to a thread costs 150 us, so requests for threads are collected
-until the end of the batch and then shared out over WORKERS tasks, several per trip.
+durable), atomic writes, maps, hashes and flushes.  A trip to a thread costs 150 us, so requests for threads
+are collected until the end of the batch and then shared out over WORKERS tasks, several per trip.
 
 Flushes are grouped: one fdatasync at a time, and it answers every flush and FUA write that was waiting when
 it began; one that comes while it runs waits for the next, as its writes may be too late for this one.
@@ -151,7 +151,7 @@ class ChainDevice:  # hot
         length = request.length_bytes
         self._writes += 1
         self._written_bytes += length
-        if length > WRITE_IN_PLACE_BYTES_MAX or not self.store.marked:
+        if length > WRITE_IN_PLACE_BYTES_MAX or not self.store.marked or request.atomic:
             self._queue_for_thread(request)
             return
         try:
@@ -306,7 +306,8 @@ class ChainDevice:  # hot
         request.data = (self.store.read(request.offset_bytes, request.length_bytes),)
 
     def _write_in_thread(self, request: Write) -> None:
-        self.store.write(request.offset_bytes, request.length_bytes, request.data)
+        write = self.store.write_atomic if request.atomic else self.store.write
+        write(request.offset_bytes, request.length_bytes, request.data)
 
     def _zero_in_thread(self, request: Unmap | WriteZeroes) -> None:
         self.store.zero(request.offset_bytes, request.length_bytes)

@@ -22,18 +22,20 @@ Any number of threads may call the verbs at once.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
 import attrs
 import xxhash
 
+from pyjiva.block import ATOMIC_BYTES_MAX
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.boot_sys import read_boot_id
 from pyjiva.snapshot.layout_sys import open_layout
 from pyjiva.snapshot.state import FLUSH_FAILED, STATE_FILE, ReplicaState, encode_state
+from pyjiva.snapshot.undo_log_sys import UndoLog
 from pyjiva.sparse import Buffer, DataFile, Directory, open_directory, replace_file
 from pyjiva.units import MIB
 
@@ -49,6 +51,7 @@ class Store:  # hot
 
     _directory: Directory
     _head: DataFile
+    _undo_log: UndoLog
     _state: ReplicaState
     _boot_id: str
     _size_bytes: int
@@ -99,11 +102,18 @@ class Store:  # hot
         except BaseException:
             directory.close()
             raise
+        try:
+            undo_log = UndoLog.open_beside(head, directory, boot_id)
+        except BaseException:
+            head.close()
+            directory.close()
+            raise
         written = state.written_boot_id
         unflushed = 1 if written else 0
         return cls(
             directory=directory,
             head=head,
+            undo_log=undo_log,
             state=state,
             boot_id=boot_id,
             size_bytes=state.size_bytes,
@@ -189,6 +199,43 @@ class Store:  # hot
             with self._count_lock:
                 self._writes_ended += 1
 
+    def write_atomic(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
+        """As `write`, and a crash leaves all of it or nothing; so does an error, if the old content can be
+        put back.  At most ATOMIC_BYTES_MAX.  Waits for the disk.
+        """
+        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
+            self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
+        if length_bytes > ATOMIC_BYTES_MAX:
+            raise StorageError(
+                StorageFailure.OUT_OF_RANGE,
+                f"atomic write of {length_bytes} bytes: at most {ATOMIC_BYTES_MAX}",
+            )
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            if not self._marked:
+                self._mark()
+            with self._flush_lock:
+                self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+                self._write_with_undo(offset_bytes, length_bytes, buffers)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
+
+    def _write_with_undo(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
+        log = self._undo_log
+        if log.held:  # what it holds may be replaced when the write that it is for is stable
+            self._or_break(self._head.sync_data)
+        kept = log.keep(offset_bytes, length_bytes)
+        self._or_break(log.sync)
+        try:
+            self._head.write(offset_bytes, buffers)
+        except StorageError:
+            log.put_back(kept)
+            raise
+        finally:
+            self._or_break(log.end_write)
+
     def zero(self, offset_bytes: int, length_bytes: int) -> None:
         """Make the range a hole: it reads as zeros for ever, and its space is free."""
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
@@ -238,11 +285,9 @@ class Store:  # hot
             self._refuse_if_broken(StorageFailure.WRITE_ERROR)
             with self._count_lock:
                 ended = self._writes_ended
-            try:
-                self._head.sync_data()
-            except StorageError as error:
-                self._break(error)
-                raise
+            self._or_break(self._head.sync_data)
+            if self._undo_log.held:
+                self._or_break(self._undo_log.forget)
             self._writes_flushed = ended
 
     def mark_clean(self) -> bool:
@@ -272,6 +317,7 @@ class Store:  # hot
 
     def close(self) -> None:
         """Give the directory back.  Flushes nothing: the caller does, if it wants to."""
+        self._undo_log.close()
         self._head.close()
         self._directory.close()
 
@@ -282,6 +328,14 @@ class Store:  # hot
                 self._save(attrs.evolve(self._state, written_boot_id=self._boot_id))
             # A store that is not intact already says so, and the boot that it names must not be forgotten.
             self._marked = True
+
+    def _or_break(self, step: Callable[[], None]) -> None:
+        """Take a step after whose failure nobody knows what is stable."""
+        try:
+            step()
+        except StorageError as error:
+            self._break(error)
+            raise
 
     def _break(self, error: StorageError) -> None:
         self._broken = error

@@ -91,7 +91,12 @@ def test_an_atomic_write_reaches_the_device_as_one(code: int, monkeypatch: pytes
     world = World()
     seen: list[Any] = []
     submit = world.device.submit
-    monkeypatch.setattr(MemoryDevice, "submit", lambda _, request: (seen.append(request), submit(request)))
+
+    def spy(_: MemoryDevice, request: Request) -> None:
+        seen.append(request)
+        submit(request)
+
+    monkeypatch.setattr(MemoryDevice, "submit", spy)
     world.write(0, b"x" * 1024, code=code)
     (write,) = seen
     assert write.atomic is bool(code & Flag.ATOMIC)

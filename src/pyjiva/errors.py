@@ -45,6 +45,8 @@ class StorageFailure(enum.Enum):
     """No room below: DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT."""
     READ_ERROR = "read-error"
     """The medium lost data: MEDIUM ERROR, UNRECOVERED READ ERROR."""
+    BAD_CHECKSUM = "bad-checksum"
+    """The medium gives something else than what was written: as READ_ERROR, if no other copy is good."""
     WRITE_ERROR = "write-error"
     """The medium refused data: MEDIUM ERROR, WRITE ERROR."""
     NOT_READY = "not-ready"

@@ -342,8 +342,8 @@ async def test_failed_requests_are_answered_with_their_error() -> None:
         for verb, request in (
             ("write", bench.write(fua=True)),
             ("read", bench.read()),
-            ("punch", Unmap(0, 512, bench.done.append)),
-            ("punch", WriteZeroes(0, 512, bench.done.append, force_unit_access=True)),
+            ("punch", Unmap(0, 4096, bench.done.append)),
+            ("punch", WriteZeroes(0, 4096, bench.done.append, force_unit_access=True)),
             ("map", BlockStatus(0, 512, bench.done.append)),
         ):
             bench.done.clear()
@@ -353,6 +353,17 @@ async def test_failed_requests_are_answered_with_their_error() -> None:
             assert bench.done == [request]
             assert request.error is not None, verb
             assert request.error.failure is StorageFailure.NO_SPACE
+
+
+async def test_a_flush_now_and_then_retires_what_is_not_written_any_more() -> None:
+    now = 100.0
+    async with open_bench(clock=lambda: now) as bench:
+        await bench.mark()
+        for moment, marked in ((159.0, True), (160.0, True), (219.0, True), (220.0, False)):
+            now = moment
+            await bench.submit(bench.flush())
+            await bench.gate.let_all_go()
+            assert bench.store.marked(0, 4096) is marked
 
 
 async def test_oldest_operation_is_the_one_that_hangs() -> None:

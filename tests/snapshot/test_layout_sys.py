@@ -20,7 +20,13 @@ from pyjiva.units import KIB, MIB
 
 SIZE_BYTES: Final = 4 * MIB
 IDENTITY: Final = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
-NAMES: Final = ["pyjiva.json", "volume-head-000.img", "volume-head-000.img.meta", "volume.meta"]
+NAMES: Final = [
+    "pyjiva.json",
+    "volume-head-000.img",
+    "volume-head-000.img.meta",
+    "volume-head-000.img.sums",
+    "volume.meta",
+]
 
 
 def open_store(path: Path, **other: Any) -> Store:

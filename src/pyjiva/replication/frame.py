@@ -103,6 +103,7 @@ class Status(enum.IntEnum):
     WRITE_ERROR = 19
     NOT_READY = 20
     NOT_SUPPORTED = 21
+    BAD_CHECKSUM = 22
 
 
 STATUS_OF_FAILURE: Final[dict[StorageFailure, Status]] = {
@@ -112,6 +113,7 @@ STATUS_OF_FAILURE: Final[dict[StorageFailure, Status]] = {
     StorageFailure.WRITE_ERROR: Status.WRITE_ERROR,
     StorageFailure.NOT_READY: Status.NOT_READY,
     StorageFailure.NOT_SUPPORTED: Status.NOT_SUPPORTED,
+    StorageFailure.BAD_CHECKSUM: Status.BAD_CHECKSUM,
 }
 FAILURE_OF_STATUS: Final[dict[int, StorageFailure]] = {v: k for k, v in STATUS_OF_FAILURE.items()}
 

@@ -103,6 +103,7 @@ SENSE_OF_FAILURE: Final[dict[StorageFailure, Sense]] = {
         SenseKey.DATA_PROTECT, AdditionalSense.SPACE_ALLOCATION_FAILED_WRITE_PROTECT
     ),
     StorageFailure.READ_ERROR: Sense(SenseKey.MEDIUM_ERROR, AdditionalSense.UNRECOVERED_READ_ERROR),
+    StorageFailure.BAD_CHECKSUM: Sense(SenseKey.MEDIUM_ERROR, AdditionalSense.UNRECOVERED_READ_ERROR),
     StorageFailure.WRITE_ERROR: Sense(SenseKey.MEDIUM_ERROR, AdditionalSense.WRITE_ERROR),
     StorageFailure.NOT_READY: Sense(SenseKey.NOT_READY, AdditionalSense.BECOMING_READY),
     StorageFailure.NOT_SUPPORTED: Sense(

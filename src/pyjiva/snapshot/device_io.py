@@ -11,6 +11,7 @@ it began; one that comes while it runs waits for the next, as its writes may be 
 """
 
 import collections
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,6 +32,7 @@ __all__ = ["ChainDevice", "ChainStatistics", "open_chain_device"]
 
 WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes over beyond that
 REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
+RETIRE_S: Final = 60.0  # between two looks at which regions are not written to any more
 WRITE_IN_PLACE_BYTES_MAX: Final = 1 * MIB  # 50 us of copying at most: less than the trip
 QUICK: Final = frozenset({Read, Write})
 
@@ -106,6 +108,7 @@ class ChainDevice:  # hot
     _zeroed_bytes: int = attrs.field(default=0, init=False)
     _flushes: int = attrs.field(default=0, init=False)
     _flush_s: float = attrs.field(default=0.0, init=False)
+    _retire_at: float = attrs.field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.size_bytes = self.store.size_bytes
@@ -126,6 +129,7 @@ class ChainDevice:  # hot
             _Hash: self._hash_in_thread,
         }
         self._idle.set()
+        self._retire_at = self._clock() + RETIRE_S
 
     def submit(self, request: Request) -> None:
         """See BlockDevice."""
@@ -151,11 +155,12 @@ class ChainDevice:  # hot
         length = request.length_bytes
         self._writes += 1
         self._written_bytes += length
-        if length > WRITE_IN_PLACE_BYTES_MAX or not self.store.marked or request.atomic:
+        offset = request.offset_bytes
+        if length > WRITE_IN_PLACE_BYTES_MAX or request.atomic or not self.store.marked(offset, length):
             self._queue_for_thread(request)
             return
         try:
-            self.store.write(request.offset_bytes, length, request.data)
+            self.store.write(offset, length, request.data)
         except StorageError as error:
             request.error = error
         if request.force_unit_access and request.error is None:
@@ -266,8 +271,11 @@ class ChainDevice:  # hot
                 continue
             waiters, self._flush_waiters = self._flush_waiters, []
             began_at = self._clock()
+            retire = began_at >= self._retire_at
+            if retire:
+                self._retire_at = began_at + RETIRE_S
             try:
-                await self._call(waiters, partial(self._flush_in_thread, waiters))
+                await self._call(waiters, partial(self._flush_in_thread, waiters, retire=retire))
             except trio.Cancelled:
                 self._flush_waiters[:0] = waiters
                 raise
@@ -278,12 +286,17 @@ class ChainDevice:  # hot
                 request.done(request)
             self._end_batch()
 
-    def _flush_in_thread(self, waiters: list[Any]) -> None:
+    def _flush_in_thread(self, waiters: list[Any], *, retire: bool) -> None:
         try:
             self.store.flush()
         except StorageError as error:
             for request in waiters:
                 request.error = StorageError(error.failure, error.detail)
+            return
+        if retire:
+            # If it cannot be stored, more regions count as written than are; the next time makes up for it.
+            with contextlib.suppress(StorageError):
+                self.store.retire_regions()
 
     async def _call(self, owner: object, call: Callable[[], None]) -> None:
         """Run `call` in a thread, with its age in the books."""

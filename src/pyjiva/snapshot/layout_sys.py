@@ -12,17 +12,26 @@ from typing import Final
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, decode_state, encode_state
-from pyjiva.sparse import TEMPORARY_SUFFIX, DataFile, Directory, read_file, replace_file
+from pyjiva.sparse import (
+    TEMPORARY_SUFFIX,
+    CheckedFile,
+    DataFile,
+    Directory,
+    read_file,
+    replace_file,
+    sums_size_bytes,
+)
 from pyjiva.units import format_size
 
 __all__ = ["open_layout"]
 
 MARKER: Final = "pyjiva.creating"
+SUMS_SUFFIX: Final = ".sums"
 _CREATED: Final = (FIRST_HEAD, FIRST_HEAD + META_SUFFIX, VOLUME_META)
 _NOT_OURS_TO_SEE: Final = frozenset({"lost+found"})  # the directory may be the root of a file system
 
 
-def open_layout(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, DataFile]:
+def open_layout(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, CheckedFile]:
     """The state and the head of the replica in `directory`, which is created if it is empty.
 
     `identity` is the state of a new replica; of an old one, its ids and sizes must be those.  Raises
@@ -75,7 +84,7 @@ def _create(directory: Directory, names: list[str], identity: ReplicaState) -> N
     directory.sync()
 
 
-def _open(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, DataFile]:
+def _open(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, CheckedFile]:
     state = decode_state(read_file(directory, STATE_FILE))
     _check_identity(state, identity)
     names = set(directory.names())
@@ -102,10 +111,33 @@ def _open(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, D
             raise ConfigError(
                 f"{volume.head} has {head.size_bytes()} bytes instead of {state.size_bytes}: it is damaged"
             )
+        sums = _open_sums(directory, volume.head + SUMS_SUFFIX, state.size_bytes)
     except (ConfigError, StorageError):
         head.close()
         raise
-    return state, head
+    return state, CheckedFile(head, sums, state.size_bytes)
+
+
+def _open_sums(directory: Directory, name: str, size_bytes: int) -> DataFile:
+    """The checksums of a layer.  One that has none yet, or whose file a power cut took, knows none."""
+    wanted_bytes = sums_size_bytes(size_bytes)
+    if name in directory.names():
+        sums = directory.open(name)
+        present_bytes = sums.size_bytes()
+    else:
+        sums = directory.create(name)
+        present_bytes = 0
+    try:
+        if present_bytes > wanted_bytes:
+            raise ConfigError(f"{name} has {present_bytes} bytes instead of {wanted_bytes}: it is damaged")
+        if present_bytes < wanted_bytes:
+            sums.truncate(wanted_bytes)
+            sums.sync_data()
+            directory.sync()
+    except BaseException:
+        sums.close()
+        raise
+    return sums
 
 
 def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:

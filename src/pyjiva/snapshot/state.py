@@ -13,12 +13,22 @@ import xxhash
 
 from pyjiva.errors import ConfigError
 from pyjiva.membership import MembershipRecord
+from pyjiva.units import MIB
 
-__all__ = ["FLUSH_FAILED", "FORMAT_VERSION", "STATE_FILE", "ReplicaState", "decode_state", "encode_state"]
+__all__ = [
+    "FLUSH_FAILED",
+    "FORMAT_VERSION",
+    "REGION_BYTES",
+    "STATE_FILE",
+    "ReplicaState",
+    "decode_state",
+    "encode_state",
+]
 
 STATE_FILE: Final = "pyjiva.json"
 FORMAT_VERSION: Final = 1
 BLOCK_SIZES_BYTES: Final = (512, 4096)
+REGION_BYTES: Final = 64 * MIB
 FLUSH_FAILED: Final = "flush-failed"
 """A `written_boot_id` that no boot has: a flush failed, so acknowledged writes are gone on any boot."""
 
@@ -46,11 +56,23 @@ class ReplicaState:
     """"" when everything written is on stable storage; else the boot during which writes were made that may
     not be.
     """
+    written_regions: str = ""
+    """Where: a bit map of regions of REGION_BYTES as a hexadecimal number, region 0 its lowest bit.  The
+    checksums of their blocks may not be stable either.
+    """
 
     def __attrs_post_init__(self) -> None:
-        texts = (self.volume_id, self.volume_name, self.promised_to, self.written_boot_id)
+        texts = (
+            self.volume_id,
+            self.volume_name,
+            self.promised_to,
+            self.written_boot_id,
+            self.written_regions,
+        )
         if not all(type(text) is str for text in texts) or not self.volume_id:
-            raise ValueError("volume_id, volume_name, promised_to and written_boot_id are strings")
+            raise ValueError("ids, names, written_boot_id and written_regions are strings")
+        if self.written_regions.strip("0123456789abcdef"):
+            raise ValueError("written_regions is a hexadecimal number")
         counts = (self.replica_id, self.size_bytes, self.block_size_bytes, self.promised_epoch)
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError("replica_id, sizes and promised_epoch are counts from 0")
@@ -63,6 +85,7 @@ class ReplicaState:
 
 
 _STATE_FIELDS: Final = frozenset(field.name for field in attrs.fields(ReplicaState))
+_LATER_FIELDS: Final = frozenset({"written_regions"})  # absent in what older versions wrote
 
 
 def encode_state(state: ReplicaState) -> bytes:
@@ -93,7 +116,7 @@ def decode_state(content: bytes) -> ReplicaState:
     if checksum != _checksum(fields):
         raise _damaged("its checksum does not match")
     state = fields.get("state")
-    if not isinstance(state, dict) or set(state) != _STATE_FIELDS:
+    if not isinstance(state, dict) or not _STATE_FIELDS - _LATER_FIELDS <= set(state) <= _STATE_FIELDS:
         raise _damaged("not the fields of a replica's state")
     try:
         record = state.pop("record")

@@ -23,7 +23,7 @@ Any number of threads may call the verbs at once.
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import attrs
@@ -34,14 +34,15 @@ from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.boot_sys import read_boot_id
 from pyjiva.snapshot.layout_sys import open_layout
-from pyjiva.snapshot.state import FLUSH_FAILED, STATE_FILE, ReplicaState, encode_state
+from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.undo_log_sys import UndoLog
-from pyjiva.sparse import Buffer, DataFile, Directory, open_directory, replace_file
+from pyjiva.sparse import Buffer, CheckedFile, Directory, open_directory, replace_file
 from pyjiva.units import MIB
 
 __all__ = ["Store"]
 
 HASH_STEP_BYTES: Final = MIB
+_REGION_SHIFT: Final = REGION_BYTES.bit_length() - 1
 _ZEROS: Final = bytes(HASH_STEP_BYTES)
 
 
@@ -50,14 +51,16 @@ class Store:  # hot
     """An open replica directory, owned by this process."""
 
     _directory: Directory
-    _head: DataFile
+    _head: CheckedFile
     _undo_log: UndoLog
     _state: ReplicaState
     _boot_id: str
     _size_bytes: int
     _intact: bool
-    _marked: bool
-    """Whether the state on disk already says that writes of this boot may not be stable."""
+    _marks: bytearray
+    """For each region: 0, or that the state on disk says that writes to it may not be stable: 1 if there was
+    none since `retire_regions`, 2 if there was.
+    """
     _writes_started: int
     """Writes and zeroings; what earlier processes did not flush counts as one."""
     _writes_ended: int
@@ -104,6 +107,8 @@ class Store:  # hot
             raise
         try:
             undo_log = UndoLog.open_beside(head, directory, boot_id)
+            if state.written_boot_id != boot_id:
+                _forget_sums(head, state)
         except BaseException:
             head.close()
             directory.close()
@@ -118,7 +123,7 @@ class Store:  # hot
             boot_id=boot_id,
             size_bytes=state.size_bytes,
             intact=written in ("", boot_id),
-            marked=written == boot_id,
+            marks=_marks_of(state),
             writes_started=unflushed,
             writes_ended=unflushed,
         )
@@ -145,10 +150,27 @@ class Store:  # hot
         """
         return self._intact
 
+    def marked(self, offset_bytes: int, length_bytes: int) -> bool:
+        """Whether a write to the range can go ahead without first making the state durable."""
+        first = offset_bytes >> _REGION_SHIFT
+        last = (offset_bytes + length_bytes - 1) >> _REGION_SHIFT
+        return 0 not in self._marks[first : last + 1]
+
+    def _prepare(self, offset_bytes: int, length_bytes: int) -> None:
+        """Before a write: see that the state on disk tells of it."""
+        first = offset_bytes >> _REGION_SHIFT
+        last = (offset_bytes + length_bytes - 1) >> _REGION_SHIFT
+        if 0 in self._marks[first : last + 1]:
+            self._mark(first, last)
+        elif first == last:
+            self._marks[first] = 2
+        else:
+            self._marks[first : last + 1] = b"\x02" * (last + 1 - first)
+
     @property
-    def marked(self) -> bool:
-        """Whether a write can go ahead without first making the state durable."""
-        return self._marked
+    def mismatches(self) -> int:
+        """Reads that were refused since the store was opened, because a block was not what was written."""
+        return self._head.mismatches
 
     @property
     def broken(self) -> StorageError | None:
@@ -156,12 +178,17 @@ class Store:  # hot
         return self._broken
 
     def save_state(self, new_state: ReplicaState) -> None:
-        """Make `new_state` durable, except its `written_boot_id`, which is the store's own business.
+        """Make `new_state` durable, except what was written in which boot, which is the store's own business.
 
         Raises StorageError: it may or may not be durable; `state` is still the old one.
         """
         with self._state_lock:
-            self._save(attrs.evolve(new_state, written_boot_id=self._state.written_boot_id))
+            old = self._state
+            self._save(
+                attrs.evolve(
+                    new_state, written_boot_id=old.written_boot_id, written_regions=old.written_regions
+                )
+            )
 
     def _save(self, new_state: ReplicaState) -> None:
         if new_state == self._state and self._state_known:
@@ -192,16 +219,15 @@ class Store:  # hot
         with self._count_lock:
             self._writes_started += 1
         try:
-            if not self._marked:
-                self._mark()
+            self._prepare(offset_bytes, length_bytes)
             self._head.write(offset_bytes, buffers)
         finally:
             with self._count_lock:
                 self._writes_ended += 1
 
     def write_atomic(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
-        """As `write`, and a crash leaves all of it or nothing; so does an error, if the old content can be
-        put back.  At most ATOMIC_BYTES_MAX.  Waits for the disk.
+        """As `write`, and a crash leaves all of it or nothing; so does an error; if the
+        old content cannot be put back, the store is broken.  At most ATOMIC_BYTES_MAX.  Waits for the disk.
         """
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
             self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
@@ -213,8 +239,7 @@ class Store:  # hot
         with self._count_lock:
             self._writes_started += 1
         try:
-            if not self._marked:
-                self._mark()
+            self._prepare(offset_bytes, length_bytes)
             with self._flush_lock:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
                 self._write_with_undo(offset_bytes, length_bytes, buffers)
@@ -231,10 +256,10 @@ class Store:  # hot
         try:
             self._head.write(offset_bytes, buffers)
         except StorageError:
-            log.put_back(kept)
-            raise
-        finally:
+            self._or_break(partial(log.put_back, kept))
             self._or_break(log.end_write)
+            raise
+        self._or_break(log.end_write)
 
     def zero(self, offset_bytes: int, length_bytes: int) -> None:
         """Make the range a hole: it reads as zeros for ever, and its space is free."""
@@ -243,8 +268,7 @@ class Store:  # hot
         with self._count_lock:
             self._writes_started += 1
         try:
-            if not self._marked:
-                self._mark()
+            self._prepare(offset_bytes, length_bytes)
             self._head.punch(offset_bytes, length_bytes)
         finally:
             with self._count_lock:
@@ -271,7 +295,7 @@ class Store:  # hot
         for part in parts:
             _add_zeros(hasher, part.offset_bytes - position)
             for piece in part.split(HASH_STEP_BYTES):
-                hasher.update(self._head.read(piece.offset_bytes, piece.length_bytes))
+                hasher.update(self._head.data.read(piece.offset_bytes, piece.length_bytes))
             position = part.end_bytes
         _add_zeros(hasher, wanted.end_bytes - position)
         return hasher.digest()
@@ -299,21 +323,42 @@ class Store:  # hot
         with self._state_lock:
             if not self._intact:
                 return False
-            was_marked, self._marked = self._marked, False
+            marks, self._marks = self._marks, bytearray(len(self._marks))
             with self._count_lock:
                 stable = self._writes_started == self._writes_flushed
             if not stable:
-                self._marked = was_marked
+                self._marks = marks
                 return False
-            self._save(attrs.evolve(self._state, written_boot_id=""))
+            self._or_break(self._head.sync_sums)
+            self._save(attrs.evolve(self._state, written_boot_id="", written_regions=""))
             return True
+
+    def retire_regions(self) -> None:
+        """Say durably that all is stable in the regions that nothing was written to since the last call.
+
+        To be called after a flush, now and then, so that a power cut costs the checksums of few blocks.
+        """
+        with self._state_lock:
+            marks = self._marks
+            if not self._intact or 1 not in marks:
+                self._marks = marks.replace(b"\x02", b"\x01")
+                return
+            # From here on a write to a retired region waits in `_mark` for the lock.
+            self._marks = marks.replace(b"\x01", b"\x00").replace(b"\x02", b"\x01")
+            with self._count_lock:
+                calm = self._writes_started == self._writes_ended
+            if not calm:  # a write under way may have seen the old marks
+                self._marks = marks
+                return
+            self._or_break(self._head.sync_sums)
+            self._save(attrs.evolve(self._state, written_regions=_regions_of(self._marks)))
 
     def mark_intact(self) -> None:
         """Say durably that the content is whole again: a rebuild has made it equal to a good one."""
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
         with self._state_lock:
             self._save(attrs.evolve(self._state, written_boot_id=self._boot_id))
-            self._intact = self._marked = True
+            self._intact = True
 
     def close(self) -> None:
         """Give the directory back.  Flushes nothing: the caller does, if it wants to."""
@@ -321,13 +366,15 @@ class Store:  # hot
         self._head.close()
         self._directory.close()
 
-    def _mark(self) -> None:
-        """Before the first write after a clean point: say durably that a reboot may lose writes."""
+    def _mark(self, first: int, last: int) -> None:
+        """Before the first write to regions after a clean point: say durably that a reboot may lose it."""
         with self._state_lock:
-            if self._intact:
-                self._save(attrs.evolve(self._state, written_boot_id=self._boot_id))
+            marks = bytearray(self._marks)
+            marks[first : last + 1] = b"\x02" * (last + 1 - first)
             # A store that is not intact already says so, and the boot that it names must not be forgotten.
-            self._marked = True
+            boot_id = self._boot_id if self._intact else self._state.written_boot_id
+            self._save(attrs.evolve(self._state, written_boot_id=boot_id, written_regions=_regions_of(marks)))
+            self._marks = marks
 
     def _or_break(self, step: Callable[[], None]) -> None:
         """Take a step after whose failure nobody knows what is stable."""
@@ -359,6 +406,25 @@ class Store:  # hot
     def _refuse_if_broken(self, failure: StorageFailure) -> None:
         if self._broken is not None:
             raise StorageError(failure, f"{self.path}: refused since a flush failed ({self._broken})")
+
+
+def _marks_of(state: ReplicaState) -> bytearray:
+    count = -(-state.size_bytes // REGION_BYTES)
+    bits = f"{int(state.written_regions or '0', 16):0{count}b}"
+    return bytearray(bit == "1" for bit in bits[::-1][:count])
+
+
+def _regions_of(marks: bytearray) -> str:
+    bits = "".join("1" if mark else "0" for mark in reversed(marks))
+    return f"{int(bits, 2):x}"
+
+
+def _forget_sums(head: CheckedFile, state: ReplicaState) -> None:
+    """The machine went down: what was written to these regions, and its checksums, may be there or not."""
+    for number, mark in enumerate(_marks_of(state)):
+        if mark:
+            start = number * REGION_BYTES
+            head.forget(Extent(start, min(REGION_BYTES, state.size_bytes - start)))
 
 
 @lru_cache(maxsize=64)

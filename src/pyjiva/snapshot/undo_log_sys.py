@@ -31,7 +31,7 @@ import xxhash
 from pyjiva.block import ATOMIC_BYTES_MAX
 from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.sparse import Buffer, DataFile, Directory
+from pyjiva.sparse import Buffer, CheckedFile, DataFile, Directory
 from pyjiva.units import KIB
 
 __all__ = ["UNDO_FILE", "UndoLog"]
@@ -65,14 +65,14 @@ class UndoLog:
     """The file beside `_head`, made when it is first needed."""
 
     _directory: Directory
-    _head: DataFile
+    _head: CheckedFile
     _boot_id: str
     _file: DataFile | None = None
     held: bool = False
     """The disk may have a valid entry."""
 
     @classmethod
-    def open_beside(cls, head: DataFile, directory: Directory, boot_id: str) -> "UndoLog":
+    def open_beside(cls, head: CheckedFile, directory: Directory, boot_id: str) -> "UndoLog":
         """The log of `head`, after undoing what a crash left half done.
 
         Raises StorageError, and ConfigError: a newer version wrote the log."""
@@ -102,7 +102,8 @@ class UndoLog:
         """Save what the range holds; `sync` makes it stable.  Raises StorageError: nothing is kept."""
         wanted = Extent(offset_bytes, length_bytes)
         parts = merge_extents(self._head.allocated(wanted))
-        kept = _Kept(wanted, [(p, self._head.read(p.offset_bytes, p.length_bytes)) for p in parts])
+        head = self._head.data
+        kept = _Kept(wanted, [(p, head.read(p.offset_bytes, p.length_bytes)) for p in parts])
         if self._file is None:
             self._file = self._create()
         table = b"".join(_PART.pack(part.offset_bytes, part.length_bytes) for part in parts)
@@ -123,16 +124,17 @@ class UndoLog:
 
     def put_back(self, kept: _Kept) -> None:
         """Undo a write that failed.  Raises StorageError: the range holds a mixture."""
+        self._head.forget(kept.range)
         position = kept.range.offset_bytes
         for part, data in kept.parts:
             self._punch(position, part.offset_bytes)
-            self._head.write(part.offset_bytes, (data,))
+            self._head.data.write(part.offset_bytes, (data,))
             position = part.end_bytes
         self._punch(position, kept.range.end_bytes)
 
     def _punch(self, start_bytes: int, end_bytes: int) -> None:
         if start_bytes < end_bytes:
-            self._head.punch(start_bytes, end_bytes - start_bytes)
+            self._head.data.punch(start_bytes, end_bytes - start_bytes)
 
     def end_write(self) -> None:
         """The write is over, well or badly.  Raises StorageError: the log may undo later writes."""

@@ -1,5 +1,6 @@
 """Sparse files and the directory they lie in: what a replica's disk can do, and nothing about volumes."""
 
+from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_size_bytes
 from pyjiva.sparse.directory_sys import (
     TEMPORARY_SUFFIX,
     Directory,
@@ -11,8 +12,10 @@ from pyjiva.sparse.directory_sys import (
 from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, storage_error
 
 __all__ = [
+    "SUM_BLOCK_BYTES",
     "TEMPORARY_SUFFIX",
     "Buffer",
+    "CheckedFile",
     "DataFile",
     "Directory",
     "FileDirectory",
@@ -21,4 +24,5 @@ __all__ = [
     "read_file",
     "replace_file",
     "storage_error",
+    "sums_size_bytes",
 ]

@@ -70,6 +70,9 @@ class DataFile(Protocol):
         takes the pages for clean.  The caller must not ask again and believe the answer.
         """
 
+    def drop_cache(self, offset_bytes: int, length_bytes: int) -> None:
+        """Let the next read of the range come from the disk, but for what is not written back yet."""
+
     def truncate(self, size_bytes: int) -> None:
         """Set the size; what is added is a hole."""
 
@@ -202,6 +205,13 @@ class SparseFile:  # hot
             os.fdatasync(self._fd)
         except OSError as error:
             raise storage_error(error, StorageFailure.WRITE_ERROR, f"sync {self._name}") from error
+
+    def drop_cache(self, offset_bytes: int, length_bytes: int) -> None:
+        """See DataFile.  posix_fadvise(2), POSIX_FADV_DONTNEED."""
+        try:
+            os.posix_fadvise(self._fd, offset_bytes, length_bytes, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise storage_error(error, StorageFailure.READ_ERROR, f"read {self._name}") from error
 
     def truncate(self, size_bytes: int) -> None:
         """See DataFile."""

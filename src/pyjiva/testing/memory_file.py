@@ -11,7 +11,7 @@ process on it.  What was not synced is decided at `power_cut`, by `random`:
   the cache: Linux' own behaviour.
 
 Every step that could meet a fault or a power cut first calls `before_step` (see `cut_power_at`, `fail_at`).
-Not modelled: bit rot, misdirected writes, a disk that lies about a sync.
+Not modelled: misdirected writes, a disk that lies about a sync.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -202,6 +202,16 @@ class MemoryDisk:
         """A part of a file, as the running machine sees it."""
         return _read(self._names[name], offset_bytes, length_bytes)
 
+    def rot(self, name: str, offset_bytes: int) -> None:
+        """Change a bit of what the platter has; the page leaves the cache, if it is not dirty."""
+        inode = self._names[name]
+        number, start = divmod(offset_bytes, PAGE_BYTES)
+        page = bytearray(inode.stable_pages.get(number, _HOLE))
+        page[start] ^= 1 << self.random.randrange(8)
+        _put(inode.stable_pages, number, bytes(page))
+        if number not in inode.dirty:
+            _put(inode.pages, number, bytes(page))
+
     def put(self, name: str, content: bytes) -> None:
         """Make a file with `content`, all stable: what somebody else left here."""
         inode = _Inode(size_bytes=len(content), stable_size_bytes=len(content))
@@ -345,6 +355,10 @@ class MemoryFile:
         for number in sorted(inode.dirty):
             inode.write_back(number)
         inode.stable_size_bytes = inode.size_bytes
+
+    def drop_cache(self, offset_bytes: int, length_bytes: int) -> None:
+        """See DataFile.  What is clean in the cache is what the platter has, but for rot: see `rot`."""
+        self._step("drop")
 
     def truncate(self, size_bytes: int) -> None:
         """See DataFile.  Only to make a file larger."""

@@ -1,0 +1,260 @@
+"""A sparse file whose every block has a checksum beside it, in a file of its own.  Blocking calls only.
+
+The checksum of a block of 4 KiB is the xxh3-64 of its content; 0 says *unknown*: never written, punched, or
+being written.  A read compares what is known, so that what the disk has changed or lost is never given out
+for what was written (DESIGN G4): `read` refuses it with BAD_CHECKSUM.
+
+*A kill* between the data and its checksum must not look like rot.  So a write first makes its checksums
+unknown, then writes the data, then the checksums: all of it goes to the page cache, which outlives the
+process.
+
+*A power cut* keeps any mixture of what was not synced, of both files.  Whoever owns the file remembers
+durably which regions were written since both were last synced (`sync_data`, then `sync_sums`), and makes
+them unknown (`forget`) when the machine has gone down meanwhile.  So a torn or lost block is not taken for
+rot, and what had been stable before keeps its checksum.  A flush need not sync the checksums.
+
+*A part of a block* is written by reading the rest of it: a lock keeps two such writes to one block apart.
+If what was there did not match its checksum, the new one is made wrong on purpose: the block stays bad until
+it is written whole.
+
+*Reads beside writes* are safe: a mismatch counts only if the checksum was the same before and after the data
+was read, as every write makes it unknown first.  Two writes at once must not overlap; the controller's locks
+see to that.
+
+512-byte sectors at the end of the file that fill no block make a short one.
+"""
+
+import struct
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import xxhash
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent, merge_extents
+from pyjiva.sparse.file_sys import Buffer, DataFile
+from pyjiva.units import KIB, MIB, align_down
+
+__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_size_bytes"]
+
+SUM_BLOCK_BYTES: Final = 4 * KIB
+_SHIFT: Final = 12
+_MASK: Final = SUM_BLOCK_BYTES - 1
+_SUM: Final = struct.Struct("<Q")
+_SUM_SHIFT: Final = 3  # 8 bytes
+_UNKNOWN: Final = bytes(KIB << _SUM_SHIFT)
+_UNKNOWN_ONE: Final = bytes(_SUM.size)
+_VERIFY_STEP_BYTES: Final = MIB
+_ALL_ONES: Final = 2**64 - 1
+
+_hash: Final = xxhash.xxh3_64_intdigest
+
+
+def sums_size_bytes(size_bytes: int) -> int:
+    """How long the file of the checksums is, for a file of `size_bytes`."""
+    return -(-size_bytes // SUM_BLOCK_BYTES) << _SUM_SHIFT
+
+
+@attrs.define(eq=False)
+class CheckedFile:  # hot
+    """A file of `size_bytes` over `data` and `sums`; it owns both."""
+
+    data: DataFile
+    _sums: DataFile
+    _size_bytes: int
+    mismatches: int = attrs.field(default=0, init=False)
+    """Reads that were refused because a block was not what had been written."""
+    _parts: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    """Held while a part of a block is written."""
+
+    def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """See DataFile.  None also if a checksum does not match: `read` finds out why."""
+        start = offset_bytes & _MASK
+        if start or (length_bytes & _MASK and offset_bytes + length_bytes != self._size_bytes):
+            blocks = self._whole_blocks(offset_bytes, length_bytes)
+            whole = self.read_nowait(blocks.offset_bytes, blocks.length_bytes)
+            return None if whole is None else memoryview(whole)[start : start + length_bytes]
+        count = (length_bytes + _MASK) >> _SHIFT
+        sums = self._sums.read_nowait(offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT)
+        if sums is None:
+            return None
+        data = self.data.read_nowait(offset_bytes, length_bytes)
+        if data is None:
+            return None
+        if count == 1:
+            known = _SUM.unpack(sums)[0]
+            return None if known and known != (_hash(data) or 1) else data
+        return None if _first_bad(sums, data, count) >= 0 else data
+
+    def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """See DataFile.  Raises StorageError BAD_CHECKSUM: a block is not what was written."""
+        blocks = self._whole_blocks(offset_bytes, length_bytes)
+        count = (blocks.length_bytes + _MASK) >> _SHIFT
+        place, size = blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT
+        while True:
+            sums = self._sums.read(place, size)
+            data = self.data.read(blocks.offset_bytes, blocks.length_bytes)
+            bad = _first_bad(sums, data, count)
+            if bad < 0:
+                start = offset_bytes - blocks.offset_bytes
+                return data if len(data) == length_bytes else memoryview(data)[start : start + length_bytes]
+            again = self._sums.read(place + (bad << _SUM_SHIFT), _SUM.size)
+            if again == sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT]:
+                self.mismatches += 1
+                raise StorageError(
+                    StorageFailure.BAD_CHECKSUM,
+                    f"the block at {blocks.offset_bytes + (bad << _SHIFT)} is not what was written",
+                )
+            # A write was under way there: look again.
+
+    def write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
+        """See DataFile."""
+        length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        end = offset_bytes + length
+        if offset_bytes & _MASK or (end & _MASK and end != self._size_bytes):
+            with self._parts:
+                self._write_parts(offset_bytes, buffers)
+        else:
+            self._begin_write(offset_bytes, length)
+            self.data.write(offset_bytes, buffers)
+            self._end_write(offset_bytes, length, buffers)
+
+    def _begin_write(self, offset_bytes: int, length_bytes: int) -> None:
+        """Make the checksums of whole blocks unknown: a write to `data` may begin."""
+        count = (length_bytes + _MASK) >> _SHIFT
+        unknown: Buffer
+        if count == 1:
+            unknown = _UNKNOWN_ONE
+        elif count <= KIB:
+            unknown = memoryview(_UNKNOWN)[: count << _SUM_SHIFT]
+        else:
+            unknown = bytes(count << _SUM_SHIFT)
+        self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (unknown,))
+
+    def _end_write(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
+        """The write has ended, and the blocks hold `buffers`."""
+        data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        if length_bytes <= SUM_BLOCK_BYTES:
+            sums = _SUM.pack(_hash(data) or 1) if length_bytes else b""
+        else:
+            sums = _sums_of(data)
+        self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
+
+    def _write_parts(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
+        data = b"".join(buffers)
+        if not data:
+            return
+        blocks = self._whole_blocks(offset_bytes, len(data))
+        start = offset_bytes - blocks.offset_bytes
+        content = bytearray(blocks.length_bytes)
+        first = self._block(blocks.offset_bytes)
+        last = self._block(align_down(blocks.end_bytes - 1, SUM_BLOCK_BYTES))
+        spoilt = []
+        for edge in dict.fromkeys((first, last)):
+            if edge.offset_bytes < offset_bytes or edge.end_bytes > offset_bytes + len(data):
+                place = edge.offset_bytes - blocks.offset_bytes
+                old = self.data.read(edge.offset_bytes, edge.length_bytes)
+                content[place : place + edge.length_bytes] = old
+                known = _SUM.unpack(self._sums.read(edge.offset_bytes >> _SHIFT << _SUM_SHIFT, _SUM.size))[0]
+                if known and known != (_hash(old) or 1):
+                    spoilt.append(place >> _SHIFT)
+        content[start : start + len(data)] = data
+        sums = bytearray(_sums_of(content))
+        for number in spoilt:
+            right = _SUM.unpack_from(sums, number << _SUM_SHIFT)[0]
+            _SUM.pack_into(sums, number << _SUM_SHIFT, right ^ _ALL_ONES or 1)
+        self._begin_write(blocks.offset_bytes, blocks.length_bytes)
+        self.data.write(offset_bytes, (data,))
+        self._sums.write(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
+
+    def punch(self, offset_bytes: int, length_bytes: int) -> None:
+        """See DataFile.  What is punched has no checksum."""
+        end = offset_bytes + length_bytes
+        first = min(end, -(-offset_bytes >> _SHIFT) << _SHIFT)
+        last = end if end == self._size_bytes else max(first, align_down(end, SUM_BLOCK_BYTES))
+        for edge in (Extent(offset_bytes, first - offset_bytes), Extent(last, end - last)):
+            for part in self.data.allocated(edge) if edge.length_bytes else ():
+                self.write(part.offset_bytes, (bytes(part.length_bytes),))
+        if last > first:
+            self.forget(Extent(first, last - first))
+            self.data.punch(first, last - first)
+
+    def forget(self, extent: Extent) -> None:
+        """Make the checksums of all blocks that `extent` touches unknown."""
+        blocks = self._whole_blocks(extent.offset_bytes, extent.length_bytes)
+        count = (blocks.length_bytes + _MASK) >> _SHIFT
+        if count <= KIB:
+            self._begin_write(blocks.offset_bytes, blocks.length_bytes)
+        else:
+            self._sums.punch(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT)
+
+    def verify(self, extent: Extent) -> list[Extent]:
+        """The blocks of `extent` that are not what was written; nobody writes to it meanwhile.
+
+        They are read from the disk, not from the page cache.  Data of which no checksum is known gets one.
+        """
+        bad = []
+        for piece in self._whole_blocks(extent.offset_bytes, extent.length_bytes).split(_VERIFY_STEP_BYTES):
+            count = (piece.length_bytes + _MASK) >> _SHIFT
+            place = piece.offset_bytes >> _SHIFT << _SUM_SHIFT
+            raw = self._sums.read(place, count << _SUM_SHIFT)
+            allocated = self.data.allocated(piece)
+            if not allocated and not any(raw):
+                continue
+            self.data.drop_cache(piece.offset_bytes, piece.length_bytes)
+            data = self.data.read(piece.offset_bytes, piece.length_bytes)
+            right = _sums_of(data)
+            for number in range(count):
+                start = number << _SUM_SHIFT
+                known, computed = raw[start : start + 8], right[start : start + 8]
+                block = self._block(piece.offset_bytes + (number << _SHIFT))
+                if known == computed:
+                    continue
+                if any(known):
+                    bad.append(block)
+                elif any(part.overlaps(block) for part in allocated):
+                    self._sums.write(place + start, (computed,))
+        return merge_extents(bad)
+
+    def allocated(self, extent: Extent) -> list[Extent]:
+        """See DataFile."""
+        return self.data.allocated(extent)
+
+    def sync_data(self) -> None:
+        """See DataFile.  The checksums are not synced by this."""
+        self.data.sync_data()
+
+    def sync_sums(self) -> None:
+        """Bring the checksums written before the call to stable storage."""
+        self._sums.sync_data()
+
+    def close(self) -> None:
+        """See DataFile."""
+        self._sums.close()
+        self.data.close()
+
+    def _whole_blocks(self, offset_bytes: int, length_bytes: int) -> Extent:
+        start = offset_bytes & ~_MASK
+        end = min((offset_bytes + length_bytes + _MASK) & ~_MASK, self._size_bytes)
+        return Extent(start, end - start)
+
+    def _block(self, offset_bytes: int) -> Extent:
+        return Extent(offset_bytes, min(SUM_BLOCK_BYTES, self._size_bytes - offset_bytes))
+
+
+def _sums_of(data: Buffer) -> bytes:
+    view = memoryview(data)
+    sums = [_hash(view[at : at + SUM_BLOCK_BYTES]) or 1 for at in range(0, len(view), SUM_BLOCK_BYTES)]
+    return struct.pack(f"<{len(sums)}Q", *sums)
+
+
+def _first_bad(sums: Buffer, data: Buffer, count: int) -> int:
+    """The number of the first block that does not match; -1 if all do."""
+    view = memoryview(data)
+    for number, known in enumerate(struct.unpack(f"<{count}Q", sums)):
+        at = number << _SHIFT
+        if known and known != (_hash(view[at : at + SUM_BLOCK_BYTES]) or 1):
+            return number
+    return -1

@@ -1,0 +1,297 @@
+"""A checked file is a bytearray that never gives out a byte that was not written to it, whatever rots."""
+
+import threading
+from collections.abc import Sequence
+from random import Random
+from typing import Any, Final
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, DataFile, open_directory, sums_size_bytes
+from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
+
+BLOCKS: Final = 6
+SIZE_BYTES: Final = (BLOCKS - 1) * SUM_BLOCK_BYTES + 512  # the last block is short
+RANGES = st.tuples(st.integers(0, SIZE_BYTES), st.integers(0, 3 * SUM_BLOCK_BYTES)).map(
+    lambda r: (r[0], min(r[1], SIZE_BYTES - r[0]))
+)
+
+
+class Bench:
+    """A checked file on a memory disk."""
+
+    def __init__(self, seed: int = 0, size_bytes: int = SIZE_BYTES) -> None:
+        self.disk = MemoryDisk(Random(seed))
+        self.directory = self.disk.open_directory()
+        for name, size in (("data", size_bytes), ("sums", sums_size_bytes(size_bytes))):
+            self.directory.create(name).truncate(size)
+        self.directory.sync()
+        self.size_bytes = size_bytes
+        self.file = self.open()
+
+    def open(self) -> CheckedFile:
+        return CheckedFile(self.directory.open("data"), self.directory.open("sums"), self.size_bytes)
+
+    def is_bad(self, offset: int, length: int = 1) -> bool:
+        try:
+            self.file.read(offset, length)
+        except StorageError as error:
+            assert error.failure is StorageFailure.BAD_CHECKSUM  # noqa: PT017
+            assert self.file.read_nowait(offset, length) is None
+            return True
+        assert self.file.read_nowait(offset, length) is not None
+        return False
+
+
+class CheckedFileMachine(RuleBasedStateMachine):
+    """`bad` are the blocks that have rotted, and not been written whole since."""
+
+    @initialize(seed=st.integers(0, 2**32))
+    def create(self, seed: int) -> None:
+        self.bench = Bench(seed)
+        self.file = self.bench.file
+        self.model = bytearray(SIZE_BYTES)
+        self.known = [False] * BLOCKS
+        self.bad: set[int] = set()
+
+    def touched(self, at: tuple[int, int]) -> list[tuple[int, bool]]:
+        """(number, whole) of every block in the range."""
+        start, end = at[0], sum(at)
+        blocks = []
+        for number in range(BLOCKS):
+            first = number * SUM_BLOCK_BYTES
+            last = min(first + SUM_BLOCK_BYTES, SIZE_BYTES)
+            if start < last and first < end:
+                blocks.append((number, start <= first and last <= end))
+        return blocks
+
+    @rule(at=RANGES, seed=st.integers(0, 99))
+    def write(self, at: tuple[int, int], seed: int) -> None:
+        data = Random(seed).randbytes(at[1])
+        self.file.write(at[0], [data[: at[1] // 3], data[at[1] // 3 :]])
+        self.changed(at, data)
+        for number, _ in self.touched(at):
+            self.known[number] = True
+
+    @rule(at=RANGES)
+    def punch(self, at: tuple[int, int]) -> None:
+        self.file.punch(*at)
+        self.changed(at, bytes(at[1]))
+        for number, whole in self.touched(at):
+            self.known[number] = self.known[number] and not whole
+
+    def changed(self, at: tuple[int, int], data: bytes) -> None:
+        self.model[at[0] : sum(at)] = data
+        self.bad -= {number for number, whole in self.touched(at) if whole}
+
+    @rule(at=RANGES)
+    def read(self, at: tuple[int, int]) -> None:
+        touched = {number for number, _ in self.touched(at)}
+        if touched & self.bad:
+            assert self.bench.is_bad(*at)
+        else:
+            assert self.file.read(*at) == self.model[at[0] : sum(at)]
+            assert self.file.read_nowait(*at) == self.model[at[0] : sum(at)]
+
+    @rule(at=RANGES)
+    def find_data(self, at: tuple[int, int]) -> None:
+        rest = bytearray(self.model)
+        for part in self.file.allocated(Extent(*at)):
+            rest[part.offset_bytes : part.end_bytes] = bytes(part.length_bytes)
+        assert not any(rest[at[0] : sum(at)])
+
+    @precondition(lambda self: any(known and n not in self.bad for n, known in enumerate(self.known)))
+    @rule(data=st.data(), within=st.integers(0, SUM_BLOCK_BYTES - 1))
+    def rot(self, data: st.DataObject, within: int) -> None:
+        number = data.draw(st.sampled_from([n for n in range(BLOCKS) if self.known[n] and n not in self.bad]))
+        self.file.sync_data()
+        self.file.sync_sums()
+        place = min(number * SUM_BLOCK_BYTES + within, SIZE_BYTES - 1)
+        self.bench.disk.rot("data", place)
+        self.model[place] = self.bench.disk.read("data", place, 1)[0]
+        self.bad.add(number)
+
+    @rule(at=RANGES)
+    def verify(self, at: tuple[int, int]) -> None:
+        expected = {number for number, _ in self.touched(at)} & self.bad
+        found = self.file.verify(Extent(*at))
+        assert {
+            e.offset_bytes // SUM_BLOCK_BYTES for part in found for e in part.split(SUM_BLOCK_BYTES)
+        } == expected
+        for number, _ in self.touched(at):
+            first = number * SUM_BLOCK_BYTES
+            if self.file.allocated(Extent(first, min(SUM_BLOCK_BYTES, SIZE_BYTES - first))):
+                self.known[number] = True
+
+    @rule()
+    def be_killed(self) -> None:
+        self.file = self.bench.file = self.bench.open()
+
+    @invariant()
+    def the_bytes_are_those_written(self) -> None:
+        assert self.bench.disk.content("data") == self.model
+
+
+TestCheckedFile = CheckedFileMachine.TestCase
+TestCheckedFile.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("offset", "length"), [(0, 8192), (512, 512), (1000, 9000), (0, SIZE_BYTES)])
+def test_a_kill_at_any_step_of_a_write_is_not_taken_for_rot(seed: int, offset: int, length: int) -> None:
+    for step in range(12):
+        bench = Bench(seed)
+        bench.file.write(0, [b"o" * SIZE_BYTES])
+        bench.disk.before_step = cut_power_at(step)
+        try:
+            bench.file.write(offset, [b"n" * length])
+        except PowerCut:
+            assert step < 11
+        bench.disk.before_step = no_fault
+        bench.file = bench.open()
+        content = bytes(bench.file.read(0, SIZE_BYTES))
+        assert set(content[offset : offset + length]) <= set(b"on")
+        assert set(content[:offset] + content[offset + length :]) <= set(b"o")
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_a_write_that_failed_leaves_no_bad_block(step: int) -> None:
+    bench = Bench(step)
+    bench.file.write(0, [b"o" * SIZE_BYTES])
+    bench.disk.before_step = fail_at(step, StorageFailure.NO_SPACE)
+    with pytest.raises(StorageError):
+        bench.file.write(512, [b"n" * 8192])
+    bench.disk.before_step = no_fault
+    assert not bench.is_bad(0, SIZE_BYTES)
+
+
+def test_a_block_that_rotted_stays_bad_until_all_of_it_is_written() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])
+    bench.file.sync_data()
+    bench.disk.rot("data", 700)
+    assert bench.is_bad(0, 1)
+    assert not bench.is_bad(SUM_BLOCK_BYTES, 1)
+    assert bench.file.mismatches == 1
+    bench.file.write(512, [b"n" * 512])
+    assert bench.is_bad(512, 1)
+    bench.file.write(512, [b"n" * 512])
+    assert bench.is_bad(0, 512)
+    bench.file.write(0, [b"n" * SUM_BLOCK_BYTES])
+    assert bench.file.read(0, SUM_BLOCK_BYTES) == b"n" * SUM_BLOCK_BYTES
+
+
+def test_a_block_that_the_disk_has_lost_is_bad() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])
+    bench.file.data.punch(0, SUM_BLOCK_BYTES)
+    assert bench.is_bad(0)
+    assert bench.file.verify(Extent(0, SIZE_BYTES)) == [Extent(0, SUM_BLOCK_BYTES)]
+
+
+def test_a_checksum_that_rotted_makes_its_block_bad() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])
+    bench.file.sync_sums()
+    bench.disk.rot("sums", 8)
+    assert not bench.is_bad(0)
+    assert bench.is_bad(SUM_BLOCK_BYTES)
+
+
+def test_forgotten_checksums_are_made_anew_by_verify() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])
+    bench.file.forget(Extent(0, SIZE_BYTES))
+    bench.file.sync_data()
+    bench.disk.rot("data", 5)
+    assert not bench.is_bad(0), "it cannot be told"
+    assert bench.file.verify(Extent(0, SIZE_BYTES)) == []
+    bench.disk.rot("data", 5)
+    assert bench.is_bad(0)
+
+
+def test_many_blocks_are_forgotten_at_once() -> None:
+    size = 3000 * SUM_BLOCK_BYTES
+    bench = Bench(size_bytes=size)
+    for number in (0, 1, 2998, 2999):
+        bench.file.write(number * SUM_BLOCK_BYTES, [b"o" * SUM_BLOCK_BYTES])
+    bench.file.data.punch(0, size)
+    assert bench.file.verify(Extent(0, size)) == [Extent(0, 8192), Extent(size - 8192, 8192)]
+    bench.file.forget(Extent(SUM_BLOCK_BYTES, size - 2 * SUM_BLOCK_BYTES))
+    assert bench.file.verify(Extent(0, size)) == [Extent(0, 4096), Extent(size - 4096, 4096)]
+
+
+class Between:
+    """Stands before a file, and does something before its next read."""
+
+    def __init__(self, file: DataFile, action: Any) -> None:
+        self.file, self.action = file, action
+
+    def read(self, offset: int, length: int) -> Buffer:
+        action, self.action = self.action, None
+        if action is not None:
+            action()
+        return self.file.read(offset, length)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("at", [(0, SUM_BLOCK_BYTES), (512, 512)])
+def test_a_write_between_checksum_and_data_is_not_taken_for_rot(at: tuple[int, int]) -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * SUM_BLOCK_BYTES])
+    other = bench.open()
+    bench.file.data = Between(bench.file.data, lambda: other.write(at[0], [b"n" * at[1]]))
+    content = bytes(bench.file.read(0, SUM_BLOCK_BYTES))
+    assert content[at[0] : sum(at)] == b"n" * at[1]
+    assert bench.file.mismatches == 0
+
+
+def test_writes_to_parts_of_one_block_take_turns() -> None:
+    bench = Bench()
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(Between):
+        def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+            if not entered.is_set():
+                entered.set()
+                assert go.wait(10)
+            self.file.write(offset, buffers)
+
+    bench.file.data = Slow(bench.file.data, None)
+    first = threading.Thread(target=bench.file.write, args=(0, [b"a" * 512]))
+    first.start()
+    assert entered.wait(10)
+    second = threading.Thread(target=bench.file.write, args=(512, [b"b" * 512]))
+    second.start()
+    go.set()
+    first.join()
+    second.join()
+    assert bench.file.read(0, 1024) == b"a" * 512 + b"b" * 512
+
+
+def test_over_real_files(tmp_path: Any) -> None:
+    directory = open_directory(tmp_path)
+    data, sums = directory.create("data"), directory.create("sums")
+    data.truncate(SIZE_BYTES)
+    sums.truncate(sums_size_bytes(SIZE_BYTES))
+    file = CheckedFile(data, sums, SIZE_BYTES)
+    file.write(100, [b"x" * 9000])
+    file.punch(4000, 4500)
+    expected = b"x" * 3900 + bytes(4500) + b"x" * 600
+    assert file.read(100, 9000) == expected
+    assert file.verify(Extent(0, SIZE_BYTES)) == []
+    file.sync_data()
+    file.sync_sums()
+    data.write(8500, (b"y",))
+    with pytest.raises(StorageError, match="the block at 8192 is not what was written"):
+        file.read(8192, 1)
+    assert file.verify(Extent(0, SIZE_BYTES)) == [Extent(8192, 4096)]
+    file.close()
+    directory.close()

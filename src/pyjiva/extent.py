@@ -14,6 +14,10 @@ class Extent:
     offset_bytes: int
     length_bytes: int
 
+    def __str__(self) -> str:
+        """As the operator reads it."""
+        return f"{self.length_bytes} bytes at offset {self.offset_bytes}"
+
     @property
     def end_bytes(self) -> int:
         """The first byte after the extent."""

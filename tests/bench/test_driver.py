@@ -80,10 +80,23 @@ def test_one_wrong_bit_is_found(driver: Driver, target: RunningTarget, offset_by
         (byte,) = file.read(1)
         file.seek(offset_bytes)
         file.write(bytes([byte ^ 1]))
+    with head_file(target).with_suffix(".img.sums").open("r+b") as sums:
+        sums.write(bytes(8))  # unknown: the target believes the block, and only the driver can tell
     done = run(driver, target.url, "--read-through", "--seconds", "0")
     assert done.returncode == 3
     assert f"sector 5 does not hold what was written: wrong {what}" in done.stderr
     assert json.loads(done.stdout)["mismatches"] == 1
+
+
+def test_the_target_refuses_what_has_rotted_beneath_it(driver: Driver, target: RunningTarget) -> None:
+    driver.run(target.url, "--fill", "--seconds", "0")
+    with head_file(target).open("r+b") as file:
+        (byte,) = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte ^ 1]))
+    done = run(driver, target.url, "--read-through", "--seconds", "0")
+    assert done.returncode == 1
+    assert "SENSE KEY:(null)(3) ASCQ:(null)(0x1100)" in done.stderr, "MEDIUM ERROR, UNRECOVERED READ ERROR"
 
 
 def test_data_of_another_seed_is_wrong_everywhere(driver: Driver, target: RunningTarget) -> None:

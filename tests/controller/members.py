@@ -71,6 +71,7 @@ class Bench:
         self.lost: list[int] = []
         self.diverged: list[int] = []
         self.fenced: list[tuple[int, int]] = []
+        self.bad: list[tuple[int, Extent]] = []
         self.answered: list[Any] = []
         self.min_copies = min_copies
         self.data = DataPath(
@@ -79,6 +80,7 @@ class Bench:
             on_failed=lambda id_, _: self.lost.append(id_),
             on_diverged=lambda id_, _: self.diverged.append(id_),
             on_fenced=lambda id_, epoch: self.fenced.append((id_, epoch)),
+            on_bad_block=lambda id_, extent: self.bad.append((id_, extent)),
         )
         self.data.epoch = 1
         for id_, member in self.members.items():

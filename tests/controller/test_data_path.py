@@ -351,7 +351,7 @@ class TestParking:
         bench.now(serving=False)
         write(bench)
         owner = Owner()
-        bench.data.acquire_shared(Extent(0, SIZE_BYTES), owner)
+        bench.data.acquire(Extent(0, SIZE_BYTES), owner)
         assert len(owner.locks) == 1
 
     def test_they_go_on_in_order(self) -> None:
@@ -445,7 +445,7 @@ class TestMinimumCopies:
         bench.now(1)
         assert bench.answered == []
         owner = Owner()
-        bench.data.acquire_shared(Extent(0, 512), owner)
+        bench.data.acquire(Extent(0, 512), owner)
         assert len(owner.locks) == 1, "a rebuild gets past it"
         bench.data.release(owner.locks[0])
         bench.up(2)

@@ -1,6 +1,6 @@
 """Copies from one member to another: any contents become equal, and whatever happens leaves no lock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import pytest
 from hypothesis import example, given, settings
@@ -13,7 +13,7 @@ from pyjiva.controller.dirty_map import DirtyMap, FixedWork, Work
 from pyjiva.controller.resync import Resync, ResyncStep
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.replication import ANSWER, Frame, FrameType, Status, encode_extents
+from pyjiva.replication import ANSWER, Flag, Frame, FrameType, Status, encode_extents
 
 PAGE, CHUNK, SPAN = 4, 16, 64
 SIZE = 256
@@ -24,6 +24,7 @@ SOURCE, TARGET = 1, 2
 def _small() -> object:
     """Chunks of 16 bytes and spans of 64: every path of the walk in little volumes."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK_BYTES", PAGE)
         patch.setattr(module, "CHUNK_BYTES", CHUNK)
         patch.setattr(module, "SPAN_BYTES", SPAN)
         yield
@@ -76,9 +77,16 @@ class Port:
         self.disks = {SOURCE: source, TARGET: target}
         self.locks = IntervalLocks()
         self.gone: set[int] = set()
-        self.asked: list[tuple[int, FrameType, Extent, bytes]] = []
+        self.asked: list[tuple[int, FrameType, Extent, bytes, Callable[[Frame | None], None]]] = []
+        self.codes: dict[Callable[[Frame | None], None], int] = {}
         self.log: list[tuple[int, FrameType, Extent]] = []
         self.outcomes: list[tuple[int | None, str]] = []
+        self.on_answer: dict[int, Callable[[Frame | None], None]] = {}
+        self.sources = [SOURCE]
+        self.bad: list[tuple[int, Extent]] = []
+        self.rotten: dict[int, set[int]] = {}
+        self.unpaced = True
+        self.spent_bytes = 0
         self.resync = Resync(SOURCE, TARGET, work or FixedWork(extents, compare_first), self)
         self.at_advance: Callable[[], None] = lambda: None
         self.breaks_writes = False
@@ -94,13 +102,34 @@ class Port:
                 held.owner.lock_held(held)
 
     def ask(
-        self, member: int, type_: FrameType, extent: Extent, payload: Sequence[Buffer], resync: Resync
+        self,
+        member: int,
+        type_: FrameType,
+        extent: Extent,
+        payload: Sequence[Buffer],
+        on_answer: Callable[[Frame | None], None],
+        code: int = 0,
     ) -> None:
         if member in self.gone:
-            resync.answered(member, None)
+            on_answer(None)
             return
-        self.asked.append((member, type_, extent, b"".join(payload)))
+        self.on_answer[member] = on_answer
+        self.codes[on_answer] = code
+        self.asked.append((member, type_, extent, b"".join(payload), on_answer))
         self.log.append((member, type_, extent))
+
+    def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
+        fit = [member for member in self.sources if member not in without and member not in self.gone]
+        return fit[0] if fit else None
+
+    def found_bad(self, finder: Resync, member: int, extent: Extent) -> None:
+        self.bad.append((member, extent))
+
+    def may_go_on(self, resync: Resync) -> bool:
+        return self.unpaced
+
+    def spent(self, resync: Resync, length_bytes: int) -> None:
+        self.spent_bytes += length_bytes
 
     def advanced(self, resync: Resync) -> None:
         self.at_advance()
@@ -110,23 +139,39 @@ class Port:
 
     def reply(self, number: int = 0) -> None:
         """Carry out one question and answer it."""
-        member, type_, extent, payload = self.asked.pop(number)
+        member, type_, extent, payload, on_answer = self.asked.pop(number)
         disk, said = self.disks[member], b""
         match type_:
             case FrameType.BLOCK_STATUS:
                 said = encode_extents(disk.allocated(extent))
+            case FrameType.HASH if self.codes[on_answer] & Flag.VERIFY and self.is_rotten(member, extent):
+                on_answer(_answer(type_, b"", Status.BAD_CHECKSUM))
+                return
             case FrameType.HASH:
                 said = b"#" + disk.read(extent)
+            case FrameType.READ if self.is_rotten(member, extent):
+                on_answer(_answer(type_, b"", Status.BAD_CHECKSUM))
+                return
             case FrameType.READ:
                 said = disk.read(extent)
             case FrameType.UNMAP:
                 disk.unmap(extent)
+                self.cure(member, extent)
             case FrameType.WRITE:
                 disk.write(extent, payload if not self.breaks_writes else payload[:-1] + b"!")
-        self.say(member, type_, said)
+                self.cure(member, extent)
+        on_answer(_answer(type_, said))
+
+    def is_rotten(self, member: int, extent: Extent) -> bool:
+        return any(extent.overlaps(Extent(n * PAGE, PAGE)) for n in self.rotten.get(member, ()))
+
+    def cure(self, member: int, extent: Extent) -> None:
+        self.rotten.get(member, set()).difference_update(
+            range(-(-extent.offset_bytes // PAGE), extent.end_bytes // PAGE)
+        )
 
     def say(self, member: int, type_: FrameType, said: bytes = b"", status: int = Status.OK) -> None:
-        self.resync.answered(member, Frame(type_ | ANSWER, status, 0, 1, 0, 0, 0, memoryview(said)))
+        self.on_answer[member](_answer(type_, said, status))
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         while self.asked and not until():
@@ -136,9 +181,17 @@ class Port:
         """Go on until the resync waits for `step`."""
         if step is ResyncStep.LOCKING:
             self.locks.acquire(0, SIZE, exclusive=True)  # a host's write
+        self.unpaced = step is not ResyncStep.PACING
+        if step is ResyncStep.CHECKING:
+            self.resync.if_bad = True
+            self.rotten = {TARGET: {5}}
         self.resync.start()
         self.run(lambda: self.resync.step is step)
         assert self.resync.step is step
+
+
+def _answer(type_: FrameType, said: bytes, status: int = Status.OK) -> Frame:
+    return Frame(type_ | ANSWER, status, 0, 1, 0, 0, 0, memoryview(said))
 
 
 PAGES = st.dictionaries(
@@ -299,7 +352,7 @@ def test_a_copy_that_did_not_take_is_reported() -> None:
 
 
 WAITING = [step for step in ResyncStep if step is not ResyncStep.OVER]
-ASKING = [step for step in WAITING if step is not ResyncStep.LOCKING]
+ASKING = [step for step in WAITING if step not in (ResyncStep.PACING, ResyncStep.LOCKING)]
 
 
 @pytest.mark.parametrize("member", [SOURCE, TARGET])
@@ -326,6 +379,8 @@ def test_a_member_that_cannot_be_asked_ends_it(step: ResyncStep, gone: int) -> N
     port = different()
     port.reach(step)
     port.gone = {gone}
+    port.unpaced = True
+    port.resync.go_on()
     for lock in [k for locks in port.locks._granules.values() for k in locks if k.exclusive]:
         port.release(lock)
     port.run()
@@ -338,9 +393,9 @@ def test_a_refusal_or_a_loss_as_answer_is_its_members_fault(step: ResyncStep) ->
     for status in (Status.READ_ERROR, None):
         port = different()
         port.reach(step)
-        member, type_, _, _ = port.asked.pop()
+        member, type_, _, _, _ = port.asked.pop()
         if status is None:
-            port.resync.answered(member, None)
+            port.on_answer[member](None)
         else:
             port.say(member, type_, status=status)
         assert [failed for failed, _ in port.outcomes] == [member]
@@ -373,7 +428,7 @@ def test_a_senseless_answer_is_raised_while_its_member_speaks(step: ResyncStep, 
     """Else the connection of the other one would be closed for it."""
     port = different()
     port.reach(step)
-    member, type_, _, _ = port.asked.pop(0)
+    member, type_, _, _, _ = port.asked.pop(0)
     with pytest.raises(RemoteProtocolError):
         port.say(member, type_, said)
     port.resync.member_lost(member)  # what the volume does then
@@ -383,6 +438,91 @@ def test_a_senseless_answer_is_raised_while_its_member_speaks(step: ResyncStep, 
 
 def test_an_answer_that_nobody_waits_for_is_a_bug() -> None:
     port = different()
-    port.reach(ResyncStep.LOCKING)
+    port.reach(ResyncStep.HASHING)
+    say = port.on_answer[TARGET]
+    port.resync.step = ResyncStep.LOCKING
     with pytest.raises(LocalProtocolError):
-        port.say(SOURCE, FrameType.HASH, b"#")
+        say(Frame(FrameType.HASH | ANSWER, 0, 0, 1, 0, 0, 0, memoryview(b"#")))
+
+
+OTHER = 3
+
+
+@settings(max_examples=200)
+@given(source=PAGES, target=PAGES, answers=st.integers(0, 40), compare_first=st.booleans())
+def test_a_source_that_is_lost_is_replaced_wherever_it_stood(
+    source: dict[int, bytes], target: dict[int, bytes], answers: int, compare_first: bool
+) -> None:
+    port = Port(Disk(source), Disk(target), compare_first=compare_first)
+    port.disks[OTHER] = Disk(source)
+    port.sources = [SOURCE, OTHER]
+    port.resync.start()
+    for _ in range(answers):
+        if port.asked:
+            port.reply()
+    port.gone = {SOURCE}
+    port.resync.member_lost(SOURCE)
+    port.asked = [question for question in port.asked if question[0] != SOURCE]
+    port.run()
+    assert port.outcomes == [(None, "")]
+    assert port.disks[TARGET].read(Extent(0, SIZE)) == Disk(source).read(Extent(0, SIZE))
+    assert len(port.locks) == 0
+
+
+@settings(max_examples=200)
+@given(
+    source=PAGES,
+    rotten=st.lists(st.sets(st.integers(0, SIZE // PAGE - 1)), min_size=2, max_size=2),
+    compare_first=st.booleans(),
+)
+def test_rot_in_the_sources_is_passed_by_unless_all_have_it_in_one_place(
+    source: dict[int, bytes], rotten: list[set[int]], compare_first: bool
+) -> None:
+    port = Port(Disk(source), Disk(dict.fromkeys(range(SIZE // PAGE), b"oooo")), compare_first=compare_first)
+    port.disks[OTHER] = Disk(source)
+    port.sources = [SOURCE, OTHER]
+    port.rotten = dict(zip((SOURCE, OTHER), rotten, strict=True))
+    port.resync.start()
+    port.run()
+    hopeless = rotten[0] & rotten[1] & set(source)
+    [(failed, reason)] = port.outcomes
+    if hopeless:
+        assert failed == TARGET
+        assert "no other replica has a good copy of" in reason
+    else:
+        assert failed is None
+        assert port.disks[TARGET].read(Extent(0, SIZE)) == Disk(source).read(Extent(0, SIZE))
+    for member, extent in port.bad:
+        assert any(extent.overlaps(Extent(n * PAGE, PAGE)) for n in port.rotten[member])
+    assert len(port.locks) == 0
+
+
+def test_each_range_is_copied_from_the_source_that_the_volume_chooses() -> None:
+    data = dict.fromkeys(range(SIZE // PAGE), b"data")
+    port = Port(Disk(data), Disk())
+    port.disks[OTHER] = Disk(data)
+    port.sources = [SOURCE, OTHER]
+    port.at_advance = port.sources.reverse
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    readers = {member for member, type_, _ in port.log if type_ is FrameType.READ}
+    assert readers == {SOURCE, OTHER}
+
+
+def test_it_waits_for_its_turn_before_each_range_and_tells_what_it_read() -> None:
+    data = dict.fromkeys(range(SIZE // PAGE), b"data")
+    port = Port(Disk(data), Disk())
+    port.unpaced = False
+    port.resync.start()
+    for _ in range(100):
+        port.run()
+        if port.outcomes:
+            break
+        assert port.resync.step is ResyncStep.PACING
+        assert len(port.locks) == 0, "no writer waits meanwhile"
+        port.unpaced = True
+        port.resync.go_on()
+        port.unpaced = False
+    assert port.outcomes == [(None, "")]
+    assert port.spent_bytes == 3 * SIZE  # compared, copied, proved

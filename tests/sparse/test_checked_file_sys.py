@@ -17,7 +17,7 @@ from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 
 BLOCKS: Final = 6
 SIZE_BYTES: Final = (BLOCKS - 1) * SUM_BLOCK_BYTES + 512  # the last block is short
-RANGES = st.tuples(st.integers(0, SIZE_BYTES), st.integers(0, 3 * SUM_BLOCK_BYTES)).map(
+RANGES = st.tuples(st.integers(0, SIZE_BYTES - 1), st.integers(1, 3 * SUM_BLOCK_BYTES)).map(
     lambda r: (r[0], min(r[1], SIZE_BYTES - r[0]))
 )
 

@@ -57,9 +57,11 @@ from pyjiva.replication import (
     decode_extents,
     encode_header,
 )
+from pyjiva.units import KIB, align_down, align_up
 
 __all__ = ["DataPath", "Link", "LockOwner"]
 
+BLOCK_BYTES: Final = 4 * KIB  # what has a checksum on the replicas
 PARK_LIMIT_S: Final = 120.0  # as long as Linux' iscsid tries to reach a lost session (replacement_timeout)
 
 
@@ -123,6 +125,8 @@ class DataPath:
     """A member holds other bytes than the rest: it must be lost, and not come back but by a rebuild."""
     on_fenced: Callable[[int, int], None]
     """A member refused our epoch: (id, the epoch it has promised)."""
+    on_bad_block: Callable[[int, Extent], None]
+    """A member has a block in this range that is not what was written."""
     park_limit_s: float = PARK_LIMIT_S
     epoch: int = 0
     now_s: float = 0.0
@@ -240,9 +244,9 @@ class DataPath:
             return
         self._ask_one(FrameType.BLOCK_STATUS, lock, lock.owner)
 
-    def _ask_one(self, type_: FrameType, lock: Lock, request: Read | BlockStatus) -> None:
+    def _ask_one(self, type_: FrameType, lock: Lock, request: Read | BlockStatus, without: int = 0) -> None:
         best: MemberIo | None = None
-        for member in self._of(self.readable):
+        for member in self._of(self.readable & ~without):
             if best is None or member.in_flight < best.in_flight:
                 best = member
         assert best is not None
@@ -257,7 +261,8 @@ class DataPath:
             length_bytes=length,
             stable=self.stable(),
         )
-        self._pending[id_] = Pending(type_, best.bit, request, lock, (), (offset, length), self.now_s)
+        pending = Pending(type_, best.bit, request, lock, (), (offset, length), self.now_s, 0, without)
+        self._pending[id_] = pending
         best.in_flight += 1
         best.link.send(header)
 
@@ -403,14 +408,16 @@ class DataPath:
         member.in_flight += 1
         member.link.send(header, *payload)
 
-    def acquire_shared(self, extent: Extent, owner: LockOwner) -> None:
-        """Keep writers out of `extent`; `owner.lock_held` is called when that is so, perhaps at once."""
-        lock = self._locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=False, owner=owner)
+    def acquire(self, extent: Extent, owner: LockOwner, *, exclusive: bool = False) -> None:
+        """Keep writers (`exclusive`: and readers) out of `extent`; `owner.lock_held` is called when that is
+        so, perhaps at once.
+        """
+        lock = self._locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=exclusive, owner=owner)
         if lock.held:
             owner.lock_held(lock)
 
     def release(self, lock: Lock) -> None:
-        """Give back what `acquire_shared` gave."""
+        """Give back what `acquire` gave."""
         self._release(lock)
 
     # --- answers
@@ -494,6 +501,9 @@ class DataPath:
         if failure is None:
             raise RemoteProtocolError(f"replica {member_id} refused {pending.type.name}: status {frame.code}")
         bit = self.members[member_id].bit
+        if failure is StorageFailure.BAD_CHECKSUM and pending.type is FrameType.READ:
+            self._read_refused_as_bad(member_id, frame, pending)
+            return
         reason = f"its disk answered {failure.value} to {pending.type.name}"
         self._suspect |= bit
         pending.waiting &= ~bit
@@ -510,6 +520,48 @@ class DataPath:
                 self._finish(pending)
         elif not pending.waiting:
             self._settle(frame.request_id, pending)
+
+    def _read_refused_as_bad(self, member_id: int, frame: Frame, pending: Pending) -> None:
+        """Ask the others that were not asked yet; the member stays in, and is repaired."""
+        del self._pending[frame.request_id]
+        tried = pending.failed | self.members[member_id].bit
+        assert pending.lock is not None
+        if pending.request is None:
+            self._release(pending.lock)
+        elif self.readable & ~tried:
+            assert isinstance(pending.request, Read)
+            self._ask_one(FrameType.READ, pending.lock, pending.request, tried)
+        elif pending.extent[1] > BLOCK_BYTES:
+            # Each may have rot in another place.
+            assert isinstance(pending.request, Read)
+            self._release(pending.lock)
+            self._read_in_halves(pending.request)
+        else:
+            detail = f"no replica in sync has a good copy of all of {Extent(*pending.extent)}"
+            pending.error = StorageError(StorageFailure.BAD_CHECKSUM, detail)
+            self._finish(pending)
+        self.on_bad_block(member_id, Extent(*pending.extent))
+
+    def _read_in_halves(self, request: Read) -> None:
+        end = request.offset_bytes + request.length_bytes
+        middle = align_up(request.offset_bytes + request.length_bytes // 2, BLOCK_BYTES)
+        if middle >= end:
+            middle = align_down(end - 1, BLOCK_BYTES)
+        left = 2
+
+        def done(_: Read) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                request.data = (*halves[0].data, *halves[1].data)
+                _complete(request, halves[0].error or halves[1].error)
+
+        halves = (
+            Read(request.offset_bytes, middle - request.offset_bytes, done),
+            Read(middle, end - middle, done),
+        )
+        for half in halves:
+            self.submit(half)
 
     def _ask_again(self, pending: Pending) -> None:
         assert pending.lock is not None
@@ -607,6 +659,10 @@ class DataPath:
         """Frames for `member_id` may go to `link` from now on."""
         member = self.members[member_id]
         member.link, member.in_flight, member.synced_until = link, 0, 0
+
+    def distrust(self, member_id: int) -> None:
+        """When `member_id` is lost, all that it holds is to be compared."""
+        self._suspect |= self.members[member_id].bit
 
     def member_down(self, member_id: int) -> None:
         """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""

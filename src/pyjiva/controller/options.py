@@ -37,6 +37,8 @@ class ControllerOptions:
     """Whether the replicas may all be blank."""
     member_timeout_s: float = 4.0
     """A member that owes an answer and says nothing for so long is given up (host I/O stalls no longer)."""
+    rebuild_rate: int | None = None
+    """Bytes per second that all rebuilds together may compare and copy; None: no limit."""
     disk_timeout_s: float = 30.0
     """A member whose oldest disk operation is so old is given up, however alive its network is."""
 
@@ -46,6 +48,8 @@ class ControllerOptions:
             raise ConfigError(f"{len(ids)} replicas: a volume has 1 to {REPLICAS_MAX}")
         if len(set(ids)) != len(ids) or min(ids) < 1:
             raise ConfigError("replica ids must be different and at least 1")
+        if self.rebuild_rate is not None and self.rebuild_rate < 1:
+            raise ConfigError(f"rebuild rate {self.rebuild_rate}: at least 1 byte per second")
         if self.block_size_bytes not in BLOCK_SIZES:
             raise ConfigError(f"block size {self.block_size_bytes}: 512 or 4096")
         if self.size_bytes < 1 or self.size_bytes % self.block_size_bytes:

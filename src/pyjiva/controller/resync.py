@@ -18,11 +18,16 @@ While a span or a chunk is looked at, a shared lock keeps writers out of it, and
 moves the border below which writes go to the target too *before* the lock is given back.  So no write is
 ever merged into bytes that have not arrived (longhorn#4354), and none is missed.  Holes stay holes.  Each
 chunk is proved equal by its hash; Jiva and Longhorn compare names at the end.
+
+Before each range the volume chooses the source anew, so that several share the work.  A source that is lost
+is replaced, and the range begun again; what was asked before then counts no more.  A piece that a source
+cannot read, as its blocks have rotted, is asked of the others, and if none has all of it, in halves, down to
+a block.  No single source can prove such a range then: the target verifies what it was given.
 """
 
 import collections
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Final, Protocol
 
 import attrs
@@ -31,11 +36,12 @@ from pyjiva.block import Buffer, Lock
 from pyjiva.controller.dirty_map import Work
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.replication import Frame, FrameType, Status, decode_extents
-from pyjiva.units import MIB, align_down
+from pyjiva.replication import Flag, Frame, FrameType, Status, decode_extents
+from pyjiva.units import KIB, MIB, align_down
 
 __all__ = ["CHUNK_BYTES", "SPAN_BYTES", "Resync", "ResyncPort", "ResyncStep"]
 
+BLOCK_BYTES: Final = 4 * KIB  # what has a checksum
 CHUNK_BYTES: Final = 1 * MIB  # what writers may have to wait for: about 5 ms to copy on this class of machine
 SPAN_BYTES: Final = 1024 * MIB  # one question skips this much of holes; writers wait for one round trip
 
@@ -50,9 +56,27 @@ class ResyncPort(Protocol):
         """Let writers in again."""
 
     def ask(
-        self, member: int, type_: FrameType, extent: Extent, payload: Sequence[Buffer], resync: "Resync"
+        self,
+        member: int,
+        type_: FrameType,
+        extent: Extent,
+        payload: Sequence[Buffer],
+        on_answer: Callable[[Frame | None], None],
+        code: int = 0,
     ) -> None:
-        """Send a frame; `resync.answered(member, frame)` gets the answer (None: the member is lost)."""
+        """Send a frame with the flags `code`; `on_answer` gets the answer (None: the member is lost)."""
+
+    def choose_source(self, resync: "Resync", without: Set[int]) -> int | None:
+        """A member that has everything, and is not among `without`; None: there is no other."""
+
+    def found_bad(self, finder: "Resync", member: int, extent: Extent) -> None:
+        """`member` has a block in `extent` that is not what was written."""
+
+    def may_go_on(self, resync: "Resync") -> bool:
+        """Whether the next range may be begun now; if not, `resync.go_on()` is called when it may."""
+
+    def spent(self, resync: "Resync", length_bytes: int) -> None:
+        """So much data was read, to be compared or copied."""
 
     def advanced(self, resync: "Resync") -> None:
         """Writes below `resync.position` must go to the target from now on."""
@@ -64,7 +88,9 @@ class ResyncPort(Protocol):
 class ResyncStep(enum.Enum):
     """What the machine waits for."""
 
+    PACING = "its turn"
     LOCKING = "a lock"
+    CHECKING = "what the target thinks of its own"
     PROBING = "block status of both"
     HASHING = "hash of both"
     MAPPING = "block status of the source's chunk"
@@ -83,10 +109,14 @@ class Resync:
     target: int
     work: Work
     port: ResyncPort
+    if_bad: bool = False
+    """Copy only ranges in which the target itself says that it has a bad block."""
     position: int = attrs.field(default=0, init=False)
     """Everything below this offset is equal."""
     compared_bytes: int = attrs.field(default=0, init=False)
     copied_bytes: int = attrs.field(default=0, init=False)
+    good_bytes: int = attrs.field(default=0, init=False)
+    """With `if_bad`: ranges that were let be."""
     step: ResyncStep = attrs.field(default=ResyncStep.LOCKING, init=False)
     _total_bytes: int = attrs.field(init=False)
     _data_until: int = attrs.field(default=0, init=False)
@@ -98,6 +128,12 @@ class Resync:
     _maps: dict[int, list[Extent]] = attrs.field(factory=dict, init=False)
     _holes: list[Extent] = attrs.field(factory=list, init=False)
     _data: collections.deque[Extent] = attrs.field(factory=collections.deque, init=False)
+    _turn: int = attrs.field(default=0, init=False)
+    """Counts how often a range was begun; an answer to an earlier one is not looked at."""
+    _unfit: set[int] = attrs.field(factory=set, init=False)
+    """Members that cannot be the source of this range, or of this piece."""
+    _mixed: bool = attrs.field(default=False, init=False)
+    """Whether a piece of this range came from another member than the rest."""
 
     def __attrs_post_init__(self) -> None:
         self._total_bytes = self.work.remaining_bytes(0)
@@ -109,6 +145,7 @@ class Resync:
     def cancel(self) -> None:
         """Stop; `finished` is not called.  Answers that still come are ignored."""
         self.step = ResyncStep.OVER
+        self._turn += 1
         self._unlock()
 
     def fraction_done(self) -> float:
@@ -134,6 +171,13 @@ class Resync:
             # Nothing lacks in between, also no write under way: from now on those go to the target too.
             self.position = extent.offset_bytes
             self.port.advanced(self)
+        if not self.port.may_go_on(self):
+            self.step = ResyncStep.PACING
+            return
+        self._unfit.clear()
+        source = self.port.choose_source(self, self._unfit)
+        if source is not None:  # else the old one; if that is lost too, it says so itself
+            self.source = source
         if self._in_data or not self.work.compare_first:
             border = align_down(self.position, CHUNK_BYTES) + CHUNK_BYTES
         else:
@@ -141,6 +185,11 @@ class Resync:
         self._range = Extent(self.position, min(border, extent.end_bytes) - self.position)
         self.step = ResyncStep.LOCKING
         self.port.acquire_shared(self._range, self)
+
+    def go_on(self) -> None:
+        """Part of pacing: see ResyncPort.may_go_on."""
+        if self.step is ResyncStep.PACING:
+            self._next()
 
     @property
     def _in_data(self) -> bool:
@@ -152,7 +201,15 @@ class Resync:
             self.port.release(lock)
             return
         self._lock = lock
-        if not self.work.compare_first:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._turn += 1
+        self._mixed = False
+        if self.if_bad:
+            self.step = ResyncStep.CHECKING
+            self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
+        elif not self.work.compare_first:
             self._map()
         elif self._in_data:
             self._ask_both(ResyncStep.HASHING, FrameType.HASH)
@@ -162,26 +219,58 @@ class Resync:
     def _ask_both(self, step: ResyncStep, type_: FrameType) -> None:
         self.step = step
         self._hashes, self._maps = {}, {}
+        turn = self._turn
         for member in (self.source, self.target):
-            if self.step is step:  # else the first is lost, and it is over
-                self.port.ask(member, type_, self._range, (), self)
+            if self.step is step and self._turn == turn:  # else the first is lost
+                self._ask(member, type_, self._range)
+
+    def _ask(
+        self,
+        member: int,
+        type_: FrameType,
+        extent: Extent,
+        payload: Sequence[Buffer] = (),
+        code: int = 0,
+    ) -> None:
+        turn = self._turn
+
+        def on_answer(frame: Frame | None) -> None:
+            if turn == self._turn:
+                self._answered(member, frame)
+
+        self.port.ask(member, type_, extent, payload, on_answer, code)
+
+    def _try_another(self) -> bool:
+        """Begin the range again with another source, if there is one."""
+        self._unfit.add(self.source)
+        other = self.port.choose_source(self, self._unfit)
+        if other is None:
+            return False
+        self.source = other
+        if self._lock is not None:
+            self._begin()
+        return True
 
     def member_lost(self, member: int) -> None:
         """`member` is gone, whatever is waited for: when it comes back it may be behind."""
-        if self.step is not ResyncStep.OVER:
+        if self.step is ResyncStep.OVER or member not in (self.source, self.target):
+            return
+        if member == self.target or not self._try_another():
             self._fail(member, f"{self.step.value}: it was lost")
 
-    def answered(self, member: int, frame: Frame | None) -> None:
+    def _answered(self, member: int, frame: Frame | None) -> None:
         """An answer, or None because `member` is lost.  Raises RemoteProtocolError: the answer makes no
         sense.
         """
         if self.step is ResyncStep.OVER:
             return
         if frame is None or frame.code != Status.OK:
-            why = "it was lost" if frame is None else f"status {frame.code}"
-            self._fail(member, f"{self.step.value} of {self._range.length_bytes} bytes: {why}")
+            self._refused(member, frame)
             return
         match self.step:
+            case ResyncStep.CHECKING:
+                self.good_bytes += self._range.length_bytes
+                self._advance(self._range.end_bytes)
             case ResyncStep.PROBING:
                 self._maps[member] = decode_extents(frame.payload, within=self._range)
                 if len(self._maps) == 2:
@@ -190,7 +279,9 @@ class Resync:
                 if not frame.payload:
                     raise RemoteProtocolError("a hash without bytes")
                 self._hashes[member] = bytes(frame.payload)
-                if len(self._hashes) == 2:
+                if self._mixed and self.step is ResyncStep.VERIFYING:
+                    self._advance(self._range.end_bytes)
+                elif len(self._hashes) == 2:
                     self._hashed()
             case ResyncStep.MAPPING:
                 self._mapped(frame)
@@ -201,8 +292,39 @@ class Resync:
             case ResyncStep.WRITING:
                 self._data.popleft()
                 self._copy_on()
-            case ResyncStep.LOCKING | ResyncStep.OVER:
+            case ResyncStep.PACING | ResyncStep.LOCKING | ResyncStep.OVER:
                 raise LocalProtocolError(f"answer while the resync waits for {self.step.value}")
+
+    def _refused(self, member: int, frame: Frame | None) -> None:
+        if frame is not None and frame.code == Status.BAD_CHECKSUM and self.step is ResyncStep.READING:
+            self._read_bad()
+            return
+        if frame is not None and frame.code == Status.BAD_CHECKSUM and self.step is ResyncStep.CHECKING:
+            self._map()
+            return
+        if frame is None and member == self.source and self._try_another():
+            return
+        why = "it was lost" if frame is None else f"status {frame.code}"
+        self._fail(member, f"{self.step.value} of {self._range.length_bytes} bytes: {why}")
+
+    def _read_bad(self) -> None:
+        """The source cannot read a piece.  It is no worse for that than the target: it is not given up."""
+        piece = self._data[0]
+        self.port.found_bad(self, self.source, piece)
+        self._mixed = True
+        self._unfit.add(self.source)
+        other = self.port.choose_source(self, self._unfit)
+        if other is not None:
+            self.source = other
+        elif piece.length_bytes > BLOCK_BYTES:
+            self._unfit.clear()
+            half = align_down(piece.length_bytes // 2 + BLOCK_BYTES - 1, BLOCK_BYTES)
+            self._data[0] = Extent(piece.offset_bytes, half)
+            self._data.insert(1, Extent(piece.offset_bytes + half, piece.length_bytes - half))
+        else:
+            self._fail(self.target, f"no other replica has a good copy of {piece}")
+            return
+        self._ask(self.source, FrameType.READ, self._data[0])
 
     def _probed(self) -> None:
         data = merge_extents(extent for extents in self._maps.values() for extent in extents)
@@ -214,6 +336,7 @@ class Resync:
             self._advance(self._range.end_bytes)
 
     def _hashed(self) -> None:
+        self.port.spent(self, self._range.length_bytes)
         if self._hashes[self.source] == self._hashes[self.target]:
             self.compared_bytes += self._range.length_bytes
             self._advance(self._range.end_bytes)
@@ -224,7 +347,7 @@ class Resync:
 
     def _map(self) -> None:
         self.step = ResyncStep.MAPPING
-        self.port.ask(self.source, FrameType.BLOCK_STATUS, self._range, (), self)
+        self._ask(self.source, FrameType.BLOCK_STATUS, self._range)
 
     def _mapped(self, frame: Frame) -> None:
         allocated = decode_extents(frame.payload, within=self._range)
@@ -240,10 +363,14 @@ class Resync:
         """The next hole, then the next piece of data, then the proof."""
         if self._holes:
             self.step = ResyncStep.UNMAPPING
-            self.port.ask(self.target, FrameType.UNMAP, self._holes.pop(), (), self)
+            self._ask(self.target, FrameType.UNMAP, self._holes.pop())
         elif self._data:
             self.step = ResyncStep.READING
-            self.port.ask(self.source, FrameType.READ, self._data[0], (), self)
+            self._unfit.clear()
+            self._ask(self.source, FrameType.READ, self._data[0])
+        elif self._mixed:
+            self.step = ResyncStep.VERIFYING
+            self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
         else:
             self._ask_both(ResyncStep.VERIFYING, FrameType.HASH)
 
@@ -252,8 +379,9 @@ class Resync:
         if len(frame.payload) != extent.length_bytes:
             raise RemoteProtocolError(f"READ of {extent.length_bytes} bytes answered by {len(frame.payload)}")
         self.copied_bytes += extent.length_bytes
+        self.port.spent(self, extent.length_bytes)
         self.step = ResyncStep.WRITING
-        self.port.ask(self.target, FrameType.WRITE, extent, (frame.payload,), self)
+        self._ask(self.target, FrameType.WRITE, extent, (frame.payload,))
 
     def _advance(self, position: int) -> None:
         self.work.finished(self._range.offset_bytes, position)

@@ -4,7 +4,9 @@ import enum
 
 import attrs
 
-__all__ = ["ReplicaStatus", "VolumeState", "VolumeStatus"]
+from pyjiva.controller.repairs import RotCounts
+
+__all__ = ["RebuildStatus", "ReplicaStatus", "ScrubStatus", "VolumeState", "VolumeStatus"]
 
 
 class VolumeState(enum.Enum):
@@ -16,6 +18,33 @@ class VolumeState(enum.Enum):
     """Host I/O is answered; a replica is missing or being rebuilt."""
     PARKED = "parked"
     """Host I/O waits."""
+
+
+@attrs.frozen
+class RebuildStatus:
+    """A copy to a replica that is under way."""
+
+    source: int
+    """The replica that the present range is copied from."""
+    compared_bytes: int
+    """Found equal by their hashes."""
+    copied_bytes: int
+    remaining_bytes: int
+    """What is still to be gone through, as far as is known."""
+    eta_s: float | None
+    """Seconds that it will take if it goes on as fast as until now; None: nothing is done yet."""
+
+
+@attrs.frozen
+class ScrubStatus:
+    """The scrub under way, or the last one."""
+
+    running: bool
+    position_bytes: int
+    bad: int
+    """Chunks of 1 MiB with a block that is not what was written, counted once for each replica."""
+    different: int
+    """Chunks in which replicas differ whose blocks are all what was written."""
 
 
 @attrs.frozen
@@ -31,6 +60,10 @@ class ReplicaStatus:
     """in-sync, rebuilding or out."""
     progress: float | None
     """While rebuilding: from 0 to 1."""
+    rebuild: RebuildStatus | None
+    """The copy to it."""
+    rot: RotCounts
+    """Blocks that were not what had been written."""
     reason: str
     """Why it is not in sync; empty when it is."""
 
@@ -48,3 +81,4 @@ class VolumeStatus:
     """Why it is not healthy; empty when it is."""
     epoch: int
     replicas: tuple[ReplicaStatus, ...]
+    scrub: ScrubStatus | None

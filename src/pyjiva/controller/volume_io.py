@@ -8,7 +8,7 @@ path, and what follows from it is done before anything else runs.
 
 import collections
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final, assert_never
@@ -23,7 +23,9 @@ from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.lease import Lease
 from pyjiva.controller.link_io import pump, shake_hands
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
+from pyjiva.controller.pace import Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
+from pyjiva.controller.repairs import Repairs
 from pyjiva.controller.resync import Resync
 from pyjiva.controller.roster import Member, Mode, Phase, Roster
 from pyjiva.controller.roster_event import (
@@ -54,7 +56,14 @@ from pyjiva.controller.roster_event import (
     StopRequested,
     Tick,
 )
-from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
+from pyjiva.controller.scrub import Scrub, ScrubStep
+from pyjiva.controller.status import (
+    RebuildStatus,
+    ReplicaStatus,
+    ScrubStatus,
+    VolumeState,
+    VolumeStatus,
+)
 from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
@@ -122,6 +131,12 @@ class Volume:
     _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
     """By target."""
+    _resync_began_at_s: dict[int, float] = attrs.field(factory=dict, init=False)
+    _repairs: Repairs = attrs.field(init=False)
+    _rebuild_pace: Pace = attrs.field(init=False)
+    _scrub: Scrub | None = attrs.field(default=None, init=False)
+    """The one under way, or the last one."""
+    _scrub_pace: Pace = attrs.field(factory=partial(Pace, None), init=False)
     _directories: dict[int, str] = attrs.field(factory=dict, init=False)
     _events: collections.deque[Event] = attrs.field(factory=collections.deque, init=False)
     _applying: bool = attrs.field(default=False, init=False)
@@ -133,7 +148,16 @@ class Volume:
     def __attrs_post_init__(self) -> None:
         ids = tuple(r.replica_id for r in self.options.replicas)
         self._roster = Roster(self.controller_id, ids, self.options.new_volume)
-        self._data = DataPath(ids, self.options.size_bytes, self._failed, self._has_diverged, self._fenced)
+        self._repairs = Repairs(self.options.size_bytes, self)
+        self._rebuild_pace = Pace(self.options.rebuild_rate)
+        self._data = DataPath(
+            ids,
+            self.options.size_bytes,
+            self._failed,
+            self._has_diverged,
+            self._fenced,
+            self._repairs.found,
+        )
         self._data.now_s = trio.current_time()
         self._data.clock = trio.current_time
         self._lease = Lease(self._roster.majority)
@@ -205,6 +229,10 @@ class Volume:
             self._ticked_at_s = now
             self._data.tick(now)
             self._saves.tick(now)
+            self._rebuild_pace.tick(now)
+            self._scrub_pace.tick(now)
+            if self._scrub is not None:
+                self._scrub.tick()
             self._apply(Tick(now))
             for member_id, heard in list(self._heard.items()):
                 if member_id in self._heard:  # else the loss of another one has ended it too
@@ -296,7 +324,13 @@ class Volume:
             _log.warning("replica lost", replica=member_id, reason=reason)
             heard.stream.shut_down()
             self._end_resyncs_with(member_id)
+            not_repaired = self._repairs.lost(member_id)
             self._data.member_down(member_id)
+            if (dirty := self._data.dirty.get(member_id)) is not None:
+                for extent in not_repaired:
+                    dirty.mark(extent.offset_bytes, extent.length_bytes)
+            if self._scrub is not None:
+                self._scrub.answered(member_id, None)
         self._apply(LinkDown(member_id, reason))
 
     def _end_resyncs_with(self, member_id: int) -> None:
@@ -448,6 +482,7 @@ class Volume:
         if target not in self._heard:
             return
         source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
+        self._resync_began_at_s[target] = trio.current_time()
         work = self._data.dirty.get(target)
         if work is None or not self._roster.members[target].kept_everything:
             work = self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
@@ -461,29 +496,57 @@ class Volume:
         )
         resync.start()
 
-    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
-        """Part of ResyncPort."""
-        self._data.acquire_shared(extent, owner)
+    def acquire_shared(self, extent: Extent, owner: Resync | Scrub) -> None:
+        """Part of ResyncPort and ScrubPort."""
+        self._data.acquire(extent, owner)
+
+    def acquire_exclusive(self, extent: Extent, owner: Resync) -> None:
+        """Part of RepairPort."""
+        self._data.acquire(extent, owner, exclusive=True)
 
     def release(self, lock: Lock) -> None:
         """Part of ResyncPort."""
         self._data.release(lock)
 
     def ask(
-        self, member: int, type_: FrameType, extent: Extent, payload: Sequence[Buffer], resync: Resync
+        self,
+        member: int,
+        type_: FrameType,
+        extent: Extent,
+        payload: Sequence[Buffer],
+        on_answer: Callable[[Frame | None], None],
+        code: int = 0,
     ) -> None:
-        """Part of ResyncPort."""
+        """Part of ResyncPort and RepairPort."""
         if member not in self._heard:
-            resync.answered(member, None)
+            on_answer(None)
             return
         self._data.call(
             member,
             type_,
-            partial(resync.answered, member),
+            on_answer,
+            code=code,
             offset_bytes=extent.offset_bytes,
             length_bytes=extent.length_bytes,
             payload=payload,
         )
+
+    def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
+        """Part of ResyncPort: the least busy one; while the volume settles, the one that the roster chose."""
+        if self._roster.phase is Phase.SETTLING:
+            return None if resync.source in without else resync.source
+        fit = (self._roster.readable() & set(self._heard)) - without - {resync.target}
+        return min(fit, key=lambda i: self._data.members[i].in_flight, default=None)
+
+    def may_go_on(self, resync: Resync | Scrub) -> bool:
+        """Part of ResyncPort and ScrubPort."""
+        if isinstance(resync, Scrub):
+            return self._scrub_pace.may_go_on(resync.go_on)
+        return self._roster.phase is Phase.SETTLING or self._rebuild_pace.may_go_on(resync.go_on)
+
+    def spent(self, resync: Resync | Scrub, length_bytes: int) -> None:
+        """Part of ResyncPort and ScrubPort."""
+        (self._scrub_pace if isinstance(resync, Scrub) else self._rebuild_pace).spent(length_bytes)
 
     def advanced(self, resync: Resync) -> None:
         """Part of ResyncPort."""
@@ -521,6 +584,62 @@ class Volume:
         else:
             self._apply(Joined(member_id))
 
+    # --- rot (see `repairs.RepairPort`, `scrub.ScrubPort`)
+
+    def repair_ended(self, member: int, extent: Extent, why_not: str) -> None:
+        """Part of RepairPort."""
+        place = {"replica": member, "offset": extent.offset_bytes, "bytes": extent.length_bytes}
+        if why_not:
+            _log.error("a block is not what was written, and cannot be repaired", **place, reason=why_not)
+        else:
+            _log.warning("a block was not what was written: repaired from another replica", **place)
+
+    def too_much_rot(self, member: int) -> None:
+        """Part of RepairPort."""
+        self._data.distrust(member)
+        self._has_diverged(member, "too many of its blocks are not what was written")
+
+    def start_scrub(self, rate: int | None) -> bool:
+        """Begin to read all of the volume on all in-sync replicas, at most `rate` bytes per second on each.
+
+        False: the volume is not served, or a scrub is under way.
+        """
+        if self._roster.phase is not Phase.ACTIVE or (
+            self._scrub is not None and self._scrub.step is not ScrubStep.OVER
+        ):
+            return False
+        _log.info("scrub starts", bytes=self.size_bytes, rate=rate)
+        self._scrub_pace = Pace(rate)
+        self._scrub = Scrub(self.size_bytes, self)
+        self._scrub.start()
+        self.batch.end()
+        return True
+
+    def readable(self) -> list[int]:
+        """Part of ScrubPort."""
+        return sorted(self._roster.readable() & set(self._heard))
+
+    def ask_verify(self, member: int, extent: Extent, scrub: Scrub) -> None:
+        """Part of ScrubPort."""
+        self.ask(member, FrameType.HASH, extent, (), partial(scrub.answered, member), Flag.VERIFY)
+
+    def found_bad(self, finder: Resync | Scrub, member: int, extent: Extent) -> None:
+        """Part of ResyncPort and ScrubPort."""
+        self._repairs.found(member, extent)
+
+    def found_good(self, member: int, extent: Extent) -> None:
+        """Part of ScrubPort."""
+        self._repairs.good(member, extent)
+
+    def found_different(self, member: int, extent: Extent) -> None:
+        """Part of ScrubPort."""
+        self._data.distrust(member)
+        self._has_diverged(member, f"a scrub found that it differs from the others in {extent}")
+
+    def scrubbed(self, scrub: Scrub) -> None:
+        """Part of ScrubPort."""
+        _log.info("scrub finished", bytes=scrub.size_bytes, bad=scrub.bad, different=scrub.different)
+
     # --- status
 
     def status(self) -> VolumeStatus:
@@ -539,6 +658,7 @@ class Volume:
             reason=reason,
             epoch=self._roster.epoch,
             replicas=replicas,
+            scrub=self._scrub_status(),
         )
 
     def _replica_status(self, member: Member, address: ReplicaAddress) -> ReplicaStatus:
@@ -554,7 +674,30 @@ class Volume:
             directory=self._directories.get(member.id, ""),
             mode=mode.value,
             progress=progress,
+            rebuild=None if resync is None else self._rebuild_status(resync),
+            rot=self._repairs.counts(member.id),
             reason="" if mode is Mode.IN_SYNC else member.reason,
+        )
+
+    def _rebuild_status(self, resync: Resync) -> RebuildStatus:
+        elapsed_s = trio.current_time() - self._resync_began_at_s.get(resync.target, trio.current_time())
+        fraction = resync.fraction_done()
+        return RebuildStatus(
+            source=resync.source,
+            compared_bytes=resync.compared_bytes,
+            copied_bytes=resync.copied_bytes,
+            remaining_bytes=resync.remaining_bytes(),
+            eta_s=elapsed_s * (1 - fraction) / fraction if fraction > 0 else None,
+        )
+
+    def _scrub_status(self) -> ScrubStatus | None:
+        if self._scrub is None:
+            return None
+        return ScrubStatus(
+            running=self._scrub.step is not ScrubStep.OVER,
+            position_bytes=self._scrub.position,
+            bad=self._scrub.bad,
+            different=self._scrub.different,
         )
 
     def _state(self, replicas: Sequence[ReplicaStatus]) -> tuple[VolumeState, str]:

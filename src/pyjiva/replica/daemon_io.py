@@ -226,7 +226,9 @@ class ReplicaDaemon:
 
     async def _hash(self, session: Session, frame: Frame) -> None:
         try:
-            digest = await self.device.hash_range(frame.offset_bytes, frame.length_bytes)
+            digest = await self.device.hash_range(
+                frame.offset_bytes, frame.length_bytes, verify=bool(frame.code & Flag.VERIFY)
+            )
         except StorageError as error:
             refuse_storage(session.peer, frame, error)
         else:

@@ -84,6 +84,8 @@ class Flag(enum.IntFlag):
     """ACCEPT: but for writes of this epoch that it has itself, the replica has what the others have."""
     ATOMIC = 4
     """WRITE: a crash leaves all of it or nothing."""
+    VERIFY = 8
+    """HASH: read from the disk, and answer BAD_CHECKSUM if a block is not what was written."""
 
 
 class Status(enum.IntEnum):

@@ -68,6 +68,7 @@ class _Hash:
 
     offset_bytes: int
     length_bytes: int
+    verify: bool
     done: Callable[["_Hash"], None]
     digest: bytes = b""
     error: StorageError | None = None
@@ -329,15 +330,17 @@ class ChainDevice:  # hot
         request.allocated = self.store.allocated(Extent(request.offset_bytes, request.length_bytes))
 
     def _hash_in_thread(self, request: _Hash) -> None:
+        if request.verify:
+            self.store.verify(Extent(request.offset_bytes, request.length_bytes))
         request.digest = self.store.hash_range(request.offset_bytes, request.length_bytes)
 
-    async def hash_range(self, offset_bytes: int, length_bytes: int) -> bytes:
+    async def hash_range(self, offset_bytes: int, length_bytes: int, *, verify: bool = False) -> bytes:
         """The xxh3-128 digest of the range's content; the caller keeps writes away from it meanwhile.
 
-        Raises StorageError.
+        With `verify` the blocks are compared with their checksums first.  Raises StorageError.
         """
         ended = trio.Event()
-        request = _Hash(offset_bytes, length_bytes, done=lambda _: ended.set())
+        request = _Hash(offset_bytes, length_bytes, verify, done=lambda _: ended.set())
         self._queue_for_thread(request)
         self._batch.end()
         await ended.wait()

@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, replica, status, up
+from pyjiva.cli import controller, explain, replica, scrub, status, up
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
     "pyjiva up [NAME]": up.command,
     "pyjiva status": status.command,
+    "pyjiva explain": explain.command,
+    "pyjiva scrub": scrub.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

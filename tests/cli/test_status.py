@@ -1,80 +1,12 @@
 """`pyjiva status` against an API that says whatever a test wants."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from pyjiva.cli.status import command
-
-STATUS: dict[str, Any] = {
-    "name": "demo",
-    "volume_id": "0" * 32,
-    "size_bytes": 10 * 1024**3,
-    "block_size_bytes": 512,
-    "state": "degraded",
-    "reason": "replica 2 is rebuilding: being rebuilt",
-    "epoch": 4,
-    "iqn": "iqn.2016-09.com.openebs.jiva:demo",
-    "portals": ["127.0.0.1:3260"],
-    "replicas": [
-        {
-            "id": n,
-            "address": f"127.0.0.1:{9500 + n}",
-            "directory": f"/a/rather/long/name/of/a/directory/that/matters/demo/replica-{n}",
-            "mode": "rebuilding" if n == 2 else "in-sync",
-            "progress": 0.42 if n == 2 else None,
-            "reason": "being rebuilt" if n == 2 else "",
-        }
-        for n in (1, 2, 3)
-    ],
-    "sessions": [
-        {
-            "initiator": "iqn.1993-08.org.debian:01:abc",
-            "address": "127.0.0.1:50000",
-            "isid": "00023d000001",
-            "tsih": 1,
-            "connected_s": 12.0,
-        }
-    ],
-}
-
-
-class Api:
-    """Answers every request with `body`."""
-
-    def __init__(self) -> None:
-        self.body: bytes = json.dumps(STATUS).encode()
-        self.code = 200
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(api.code)
-                self.end_headers()
-                self.wfile.write(api.body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing."""
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    """A server on a port of its own."""
-    api = Api()
-    thread = threading.Thread(target=api.server.serve_forever)
-    thread.start()
-    yield api
-    api.server.shutdown()
-    thread.join()
-    api.server.server_close()
+from tests.cli.fake_api import STATUS, Api
 
 
 @pytest.mark.parametrize(("state", "code"), [("healthy", 0), ("degraded", 3), ("parked", 4)])
@@ -89,13 +21,32 @@ def test_people_see_everything_that_matters_also_in_a_pipe(api: Api) -> None:
         "demo",
         "10GiB",
         "degraded",
-        "rebuilding 42 %",
+        "rebuilding 42 % from 3, 3GiB to go, 75 s",
+        "replica 3: rot in 3 ranges repaired, in 0 under repair, in 0 without a good copy",
         "being rebuilt",
         "iqn.1993-08.org.debian:01:abc",
     ):
         assert part in output
     for replica in STATUS["replicas"]:
         assert replica["directory"] in output
+
+
+@pytest.mark.parametrize(
+    ("scrub", "line"),
+    [
+        (
+            {"running": True, "position_bytes": 5 * 1024**3, "bad": 1, "different": 0},
+            "scrub: 50 %, 1 chunks with rot, 0 that differ",
+        ),
+        (
+            {"running": False, "position_bytes": 10 * 1024**3, "bad": 0, "different": 2},
+            "last scrub: 0 chunks with rot, 2 that differ",
+        ),
+    ],
+)
+def test_a_scrub_has_a_line(scrub: dict[str, object], line: str, api: Api) -> None:
+    api.body = json.dumps(STATUS | {"scrub": scrub}).encode()
+    assert line in CliRunner().invoke(command, ["--api", api.url]).output
 
 
 def test_programs_get_the_body(api: Api) -> None:

@@ -73,6 +73,9 @@ class _ReplicaType(click.ParamType[ReplicaAddress]):
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
 @access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
+@click.option(
+    "--rebuild-rate", type=SIZE, help="Bytes per second that all rebuilds together may read; no limit."
+)
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -84,6 +87,7 @@ def main(
     portals: tuple[Address, ...],
     api: Address,
     key_file: Path,
+    rebuild_rate: int | None,
     new_volume: bool,
     stop_with_stdin: bool,
     **access: Any,
@@ -99,6 +103,7 @@ def main(
             replicas=replicas,
             key=read_key(key_file),
             new_volume=new_volume,
+            rebuild_rate=rebuild_rate,
         )
         allowed = read_access(AccessOptions(**access), warn=True)
         return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed)

@@ -14,6 +14,8 @@ __all__ = ["main"]
 COMMANDS: Final[dict[str, str]] = {
     "up": "pyjiva.cli.up",
     "status": "pyjiva.cli.status",
+    "explain": "pyjiva.cli.explain",
+    "scrub": "pyjiva.cli.scrub",
 }
 
 

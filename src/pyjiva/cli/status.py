@@ -2,63 +2,47 @@
 
 import json
 import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
-import httpx
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pyjiva.cli.api import Api, api_option
 from pyjiva.units import format_size
 
-__all__ = ["command", "render"]
+__all__ = ["EXIT_CODES", "command", "open_console", "render", "render_scrub"]
 
-TIMEOUT_S: Final = 5.0
-EXIT_UNREACHABLE: Final = 1
 PIPE_COLUMNS: Final = 1000  # a pipe has no width: every cell gets the room that it needs
 #: State of the volume → exit code.
 EXIT_CODES: Final[dict[str, int]] = {"healthy": 0, "degraded": 3, "parked": 4}
 
 
 @click.command("status")
-@click.option(
-    "--api",
-    default="http://127.0.0.1:9501",
-    show_default=True,
-    envvar="PYJIVA_API",
-    show_envvar=True,
-    help="The controller's API.",
-)
+@api_option
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
 def command(api: str, as_json: bool) -> None:
     """Show a volume, its replicas and its sessions.
 
     Exit code: 0 healthy, 3 degraded, 4 parked, 1 the controller cannot be reached.
     """
-    if "://" not in api:
-        api = f"http://{api}"
+    client = Api(api)
+    status = client.get("/v1/volume")
     try:
-        # No proxy of the environment: it stands between here and the world, not before a controller.
-        answer = httpx.get(f"{api.rstrip('/')}/v1/volume", timeout=TIMEOUT_S, trust_env=False)
-        answer.raise_for_status()
-        status = answer.json()
         code = EXIT_CODES[status["state"]]
-        # The width is that of the terminal, unless there is none.
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+        console = open_console()
         with console.capture() as capture:
             render(status, console)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        _give_up(api, str(error) or type(error).__name__)
     except (ValueError, KeyError, TypeError):
-        _give_up(api, "the answer is not a volume's status")
+        client.not_understood()
     print(json.dumps(status, indent=2) if as_json else capture.get(), end="\n" if as_json else "")
     sys.exit(code)
 
 
-def _give_up(api: str, reason: str) -> NoReturn:
-    print(f"pyjiva: no volume answers at {api}: {' '.join(reason.split())}", file=sys.stderr)
-    sys.exit(EXIT_UNREACHABLE)
+def open_console() -> Console:
+    """As wide as the terminal, unless there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def render(status: dict[str, Any], console: Console) -> None:
@@ -70,14 +54,20 @@ def render(status: dict[str, Any], console: Console) -> None:
     _print_line(console, f"  {status['iqn']} at {', '.join(status['portals'])}")
     replicas = _table("replica", "mode", "address", "directory")
     for replica in status["replicas"]:
-        mode = replica["mode"]
-        if replica["progress"] is not None:
-            mode += f" {100 * replica['progress']:.0f} %"
+        mode = replica["mode"] + _render_progress(replica)
         replicas.add_row(*map(Text, (str(replica["id"]), mode, replica["address"], replica["directory"])))
     console.print(replicas)
     for replica in status["replicas"]:
         if replica["reason"] not in status["reason"]:  # the volume's reason names the first of them
             _print_line(console, f"  replica {replica['id']}: {replica['reason']}")
+        if any((rot := replica["rot"]).values()):
+            _print_line(
+                console,
+                f"  replica {replica['id']}: rot in {rot['repaired']} ranges repaired, in {rot['repairing']} "
+                f"under repair, in {rot['hopeless']} without a good copy",
+            )
+    if (scrub := status["scrub"]) is not None:
+        _print_line(console, f"  {render_scrub(scrub, status['size_bytes'])}")
     sessions = _table("initiator", "from", "for")
     for session in status["sessions"]:
         connected = f"{session['connected_s']:.0f} s"
@@ -86,6 +76,26 @@ def render(status: dict[str, Any], console: Console) -> None:
         console.print(sessions)
     else:
         _print_line(console, "no initiator is logged in")
+
+
+def render_scrub(scrub: dict[str, Any], size_bytes: int) -> str:
+    """One line about the scrub under way, or the last one."""
+    found = f"{scrub['bad']} chunks with rot, {scrub['different']} that differ"
+    if not scrub["running"]:
+        return f"last scrub: {found}"
+    return f"scrub: {100 * scrub['position_bytes'] / size_bytes:.0f} %, {found}"
+
+
+def _render_progress(replica: dict[str, Any]) -> str:
+    """` 42 % from 1, 3.0 GiB to go, 75 s`: how far a rebuild is."""
+    if replica["progress"] is None:
+        return ""
+    text = f" {100 * replica['progress']:.0f} %"
+    if (rebuild := replica["rebuild"]) is not None:
+        text += f" from {rebuild['source']}, {format_size(rebuild['remaining_bytes'])} to go"
+        if rebuild["eta_s"] is not None:
+            text += f", {rebuild['eta_s']:.0f} s"
+    return text
 
 
 def _print_line(console: Console, text: str, style: str = "") -> None:

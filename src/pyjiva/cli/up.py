@@ -42,6 +42,7 @@ class UpOptions:
     portals: tuple[Address, ...]
     api: Address
     access: AccessOptions = attrs.field(factory=AccessOptions)
+    rebuild_rate: int | None = None
 
 
 @attrs.frozen
@@ -77,6 +78,9 @@ class Commands:
 @click.option(
     "--block-size", type=int, default=512, show_default=True, help="Bytes in a logical block: 512 or 4096."
 )
+@click.option(
+    "--rebuild-rate", type=SIZE, help="Bytes per second that all rebuilds together may read; no limit."
+)
 @access_options
 def command(
     name: str,
@@ -86,6 +90,7 @@ def command(
     portals: tuple[Address, ...],
     api: Address,
     block_size: int,
+    rebuild_rate: int | None,
     **access: Any,
 ) -> None:
     """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
@@ -97,7 +102,7 @@ def command(
 
     async def run() -> int:
         request = VolumeRequest(name, size, block_size, replicas)
-        return await run_up(UpOptions(request, data, portals, api, AccessOptions(**access)))
+        return await run_up(UpOptions(request, data, portals, api, AccessOptions(**access), rebuild_rate))
 
     _open_standard_descriptors()
     sys.exit(run_daemon("pyjiva", run))
@@ -127,6 +132,8 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
             _say("note: initiators have to log in with CHAP, see docs/reference/iscsi.md")
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
         arguments += options.access.arguments()
+        if options.rebuild_rate is not None:
+            arguments += ["--rebuild-rate", str(options.rebuild_rate)]
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 

@@ -47,6 +47,9 @@ async def serve_api(
         ready = volume.status().state is not VolumeState.PARKED
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
+    async def get_events(_: Request) -> Response:
+        return JSONResponse([attrs.asdict(event) for event in volume.history.events])
+
     async def post_scrub(request: Request) -> Response:
         try:
             rate = parse_size(text) if (text := request.query_params.get("rate")) else None
@@ -62,6 +65,7 @@ async def serve_api(
         routes=[
             Route("/v1/volume", get_volume),
             Route("/v1/health", get_health),
+            Route("/v1/events", get_events),
             Route("/v1/scrub", post_scrub, methods=["POST"]),
         ]
     )

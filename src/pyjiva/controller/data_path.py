@@ -591,7 +591,8 @@ class DataPath:
             del self._pending[id_]
             self._writes.pop(id_, None)
             self._finish(pending)
-        reason = f"its disk could not carry out a {pending.type.name}"
+        why = f": {error.failure.value}" if error is not None else ""
+        reason = f"its disk could not carry out a {pending.type.name}{why}"
         for member_id in self._ids(lost):
             self.on_failed(member_id, reason)
         for member_id in self._ids(diverged):

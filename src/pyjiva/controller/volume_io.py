@@ -8,6 +8,7 @@ path, and what follows from it is done before anything else runs.
 
 import collections
 import secrets
+import time
 from collections.abc import Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -20,6 +21,7 @@ import trio
 from pyjiva.block import Buffer, Flush, Lock, Request
 from pyjiva.controller.data_path import PARK_LIMIT_S, DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
+from pyjiva.controller.history import History
 from pyjiva.controller.lease import Lease
 from pyjiva.controller.link_io import pump, shake_hands
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
@@ -137,6 +139,7 @@ class Volume:
     _scrub: Scrub | None = attrs.field(default=None, init=False)
     """The one under way, or the last one."""
     _scrub_pace: Pace = attrs.field(factory=partial(Pace, None), init=False)
+    history: History = attrs.field(factory=History, init=False)
     _directories: dict[int, str] = attrs.field(factory=dict, init=False)
     _events: collections.deque[Event] = attrs.field(factory=collections.deque, init=False)
     _applying: bool = attrs.field(default=False, init=False)
@@ -237,6 +240,7 @@ class Volume:
             for member_id, heard in list(self._heard.items()):
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
+            self.history.look(time.time(), self.status())
             self.batch.end()
 
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
@@ -349,6 +353,9 @@ class Volume:
     def _fenced(self, member_id: int, promised_epoch: int) -> None:
         self._apply(Fenced(member_id, promised_epoch))
 
+    def _tell(self, kind: str, replica: int | None, text: str) -> None:
+        self.history.add(time.time(), kind, replica, text)
+
     # --- the roster's effects
 
     def _apply(self, event: Event) -> None:
@@ -370,6 +377,8 @@ class Volume:
                 self._saves.review()
         finally:
             self._applying = False
+        if not isinstance(event, Tick):
+            self.history.look(time.time(), self.status())
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -487,6 +496,8 @@ class Volume:
         if work is None or not self._roster.members[target].kept_everything:
             work = self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
         resync = self._resyncs[target] = Resync(source, target, work, self)
+        what = "everything is compared" if work.compare_first else "it gets what it missed"
+        self._tell("rebuild", target, f"begun from replica {source}: {what}")
         _log.info(
             "rebuild starts",
             replica=target,
@@ -559,9 +570,12 @@ class Volume:
             # A rebuild starts again with the target's next connection; a source that refused a read is lost
             # itself.
             _log.warning("copy failed", source=resync.source, target=resync.target, reason=reason)
+            self._tell("rebuild", resync.target, f"the copy to it broke off: {reason}")
             for member_id in dict.fromkeys((failed_member, resync.target)):
                 self._failed(member_id, f"copy from replica {resync.source} failed: {reason}")
             return
+        counts = f"{resync.copied_bytes} bytes copied, {resync.compared_bytes} bytes compared"
+        self._tell("rebuild", resync.target, f"the copy to it is complete: {counts}")
         _log.info(
             "copy finished",
             source=resync.source,
@@ -591,8 +605,10 @@ class Volume:
         place = {"replica": member, "offset": extent.offset_bytes, "bytes": extent.length_bytes}
         if why_not:
             _log.error("a block is not what was written, and cannot be repaired", **place, reason=why_not)
+            self._tell("rot", member, f"{extent} cannot be repaired: {why_not}")
         else:
             _log.warning("a block was not what was written: repaired from another replica", **place)
+            self._tell("rot", member, f"{extent} repaired from another replica")
 
     def too_much_rot(self, member: int) -> None:
         """Part of RepairPort."""
@@ -609,6 +625,7 @@ class Volume:
         ):
             return False
         _log.info("scrub starts", bytes=self.size_bytes, rate=rate)
+        self._tell("scrub", None, f"begun over {self.size_bytes} bytes")
         self._scrub_pace = Pace(rate)
         self._scrub = Scrub(self.size_bytes, self)
         self._scrub.start()
@@ -639,6 +656,7 @@ class Volume:
     def scrubbed(self, scrub: Scrub) -> None:
         """Part of ScrubPort."""
         _log.info("scrub finished", bytes=scrub.size_bytes, bad=scrub.bad, different=scrub.different)
+        self._tell("scrub", None, f"over: {scrub.bad} chunks with rot, {scrub.different} that differ")
 
     # --- status
 

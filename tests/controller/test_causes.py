@@ -1,0 +1,50 @@
+"""Every reason that the controller gives has a cause, and the page has every cause."""
+
+from pathlib import Path
+
+import pytest
+
+from pyjiva.controller.causes import CAUSES, UNKNOWN, cause_of
+
+PAGE = Path(__file__).parents[2] / "docs/reference/failures.md"
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        ("not connected yet", "never-reached"),
+        ("not reachable: Connection refused", "not-running"),
+        ("not reachable: No route to host", "unreachable"),
+        ("no answer within 5 s", "unreachable"),
+        ("it closed the connection", "closed"),
+        ("no answer for 4.1 s", "silent"),
+        ("its oldest disk operation is 31.0 s old", "stuck-disk"),
+        ("its disk could not carry out a WRITE: no-space", "disk-full"),
+        ("its disk could not carry out a WRITE: write-error", "disk-error"),
+        ("its disk answered read-error to READ", "disk-error"),
+        ("could not store its promise (status 17)", "disk-error"),
+        ("a scrub found that it differs from the others in 4096 bytes at offset 0", "rot"),
+        ("has another volume key", "wrong-replica"),
+        ("refused: this replica belongs to another volume", "wrong-replica"),
+        ("speaks version 3, this controller speaks 2", "wrong-version"),
+        ("refused: something else", "misbehaved"),
+        ("it missed writes", "behind"),
+        ("being rebuilt", "rebuilding"),
+        ("copy from replica 1 failed: it was lost", "copy-failed"),
+        ("waiting for a majority of the replicas: no answer from 2, 3", "no-majority"),
+        ("waiting for replica 2, a little longer", "no-good-copy"),
+        ("waiting for the lease of the controller before it to end", "taking-over"),
+        ("too few replicas in sync; replica 1 is out: it closed the connection", "too-few-copies"),
+        ("the moon is full", "unknown"),
+    ],
+)
+def test_reasons_have_their_causes(reason: str, name: str) -> None:
+    assert cause_of(reason).name == name
+
+
+def test_the_page_has_every_cause_as_it_is_told() -> None:
+    page = PAGE.read_text()
+    for cause in (*CAUSES, UNKNOWN):
+        assert f"| `{cause.name}` | {cause.means} | {cause.todo} |" in page
+    causes, _, _ = page.partition("## Events")
+    assert causes.count("\n| `") == len(CAUSES) + 1, "and no other"

@@ -8,7 +8,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from pyjiva.testing.world import Faults, World
+from pyjiva.testing.world import ROT, Faults, World
 
 SEEDS = st.just(int(os.environ["SIM_SEED"])) if "SIM_SEED" in os.environ else st.integers(0, 2**32 - 1)
 WORLDS = int(os.environ.get("SIM_WORLDS", "15"))
@@ -39,6 +39,13 @@ def test_acknowledged_writes_survive_whatever_fails(seed: int) -> None:
 def test_a_single_replica_keeps_its_word(seed: int) -> None:
     """With one copy nothing can be rebuilt, and nothing may be forgotten."""
     play(World(seed, replicas=1, faults=Faults(cuts=0.2)))
+
+
+@settings(deadline=None, max_examples=WORLDS)
+@given(seed=SEEDS)
+def test_no_read_gives_out_rot(seed: int) -> None:
+    """One disk changes what was written to it, while all else fails too."""
+    play(World(seed, faults=ROT))
 
 
 #: What went wrong in these worlds once, before there were partitions.  Every change of the code makes other

@@ -1,5 +1,6 @@
 """A checked file is a bytearray that never gives out a byte that was not written to it, whatever rots."""
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from random import Random
@@ -184,6 +185,20 @@ def test_a_block_that_rotted_stays_bad_until_all_of_it_is_written() -> None:
     assert bench.is_bad(0, 512)
     bench.file.write(0, [b"n" * SUM_BLOCK_BYTES])
     assert bench.file.read(0, SUM_BLOCK_BYTES) == b"n" * SUM_BLOCK_BYTES
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_kill_while_a_part_of_a_bad_block_is_written_leaves_it_bad(step: int) -> None:
+    bench = Bench(step)
+    bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])
+    bench.file.sync_data()
+    bench.disk.rot("data", 700)
+    bench.disk.before_step = cut_power_at(step)
+    with contextlib.suppress(PowerCut):
+        bench.file.write(0, [b"n" * 512])
+    bench.disk.before_step = no_fault
+    bench.file = bench.open()
+    assert bench.is_bad(0)
 
 
 def test_a_block_that_the_disk_has_lost_is_bad() -> None:

@@ -162,12 +162,15 @@ class CheckedFile:  # hot
                     spoilt.append(place >> _SHIFT)
         content[start : start + len(data)] = data
         sums = bytearray(_sums_of(content))
-        for number in spoilt:
+        meanwhile = bytearray(len(sums))
+        for number in spoilt:  # wrong all the time: a kill in between must not make them believed
             right = _SUM.unpack_from(sums, number << _SUM_SHIFT)[0]
-            _SUM.pack_into(sums, number << _SUM_SHIFT, right ^ _ALL_ONES or 1)
-        self._begin_write(blocks.offset_bytes, blocks.length_bytes)
+            for either in (sums, meanwhile):
+                _SUM.pack_into(either, number << _SUM_SHIFT, right ^ _ALL_ONES or 1)
+        place = blocks.offset_bytes >> _SHIFT << _SUM_SHIFT
+        self._sums.write(place, (meanwhile,))
         self.data.write(offset_bytes, (data,))
-        self._sums.write(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
+        self._sums.write(place, (sums,))
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
         """See DataFile.  What is punched has no checksum."""

@@ -16,7 +16,7 @@ from pyjiva.block import Flush, Read, Unmap, Write
 from pyjiva.controller import Volume
 from pyjiva.units import KIB
 
-__all__ = ["BLOCKS_PER_PAGE", "BLOCK_BYTES", "PAGE_STRIDE_BYTES", "Clients", "name_of"]
+__all__ = ["BLOCKS_PER_PAGE", "BLOCK_BYTES", "PAGE_STRIDE_BYTES", "Clients", "name_of", "offset_of"]
 
 BLOCK_BYTES: Final = 512  # what a disk writes whole: a power cut may tear anything larger
 BLOCKS_PER_PAGE: Final = 8  # blocks of different clients share a page
@@ -119,13 +119,13 @@ class Clients:
         data = value * len(blocks)
         fua = self._write_number % 8 == 0
         await self._change(
-            volume, blocks, value, lambda done: Write(_offset(blocks[0]), len(data), (data,), done, fua)
+            volume, blocks, value, lambda done: Write(offset_of(blocks[0]), len(data), (data,), done, fua)
         )
 
     async def _unmap(self, volume: Volume, blocks: list[int]) -> None:
         length = len(blocks) * BLOCK_BYTES
         await self._change(
-            volume, blocks, bytes(BLOCK_BYTES), lambda done: Unmap(_offset(blocks[0]), length, done)
+            volume, blocks, bytes(BLOCK_BYTES), lambda done: Unmap(offset_of(blocks[0]), length, done)
         )
 
     async def _change(
@@ -158,7 +158,7 @@ class Clients:
         request: list[Read] = []
 
         def make(done: Callable[[object], None]) -> Read:
-            request.append(Read(_offset(block), BLOCK_BYTES, done))
+            request.append(Read(offset_of(block), BLOCK_BYTES, done))
             return request[0]
 
         if await self.ask(volume, make):
@@ -169,7 +169,7 @@ class Clients:
         answer.
         """
         answered = trio.Event()
-        request = Read(_offset(block), BLOCK_BYTES, lambda _: answered.set())
+        request = Read(offset_of(block), BLOCK_BYTES, lambda _: answered.set())
         volume.submit(request)
         volume.batch.end()
         with trio.move_on_after(1):
@@ -204,7 +204,8 @@ class Clients:
             register.possible = list(dict.fromkeys([*register.possible, *register.since_flush]))
 
 
-def _offset(block: int) -> int:
+def offset_of(block: int) -> int:
+    """Where a client's block is in the volume."""
     page, place = divmod(block, BLOCKS_PER_PAGE)
     return page * PAGE_STRIDE_BYTES + place * BLOCK_BYTES - (ASTRIDE_BYTES if page else 0)
 

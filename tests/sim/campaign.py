@@ -1,0 +1,196 @@
+"""`make sim`: many simulated worlds from stated seeds, on all cores; and whether planted bugs are found.
+
+    python -m tests.sim.campaign --worlds 1000 --first-seed 0    worlds that must all hold
+    python -m tests.sim.campaign --planted                       every bug of `planted_bugs`, until found
+
+A seed stands for one world: how many replicas it has and which faults come follow from it (`world_of`).  One
+world again, with what happened in it: `python -m tests.sim.campaign --first-seed 1234 --worlds 1 --trace`.
+"""
+
+import argparse
+import collections
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from pyjiva.testing.world import ROT, Faults, World
+from tests.sim.planted_bugs import PLANTED_BUGS, PlantedBug
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 40.0
+PLANTED_WORLDS_MAX = 300  # the budget in which each planted bug is to be found
+
+
+def world_of(seed: int) -> World:
+    """The world of a seed."""
+    match seed % 10:
+        case 6:
+            return World(seed, replicas=1, faults=Faults(cuts=0.2))
+        case 7:
+            return World(seed, replicas=2)
+        case 8:
+            return World(seed, replicas=5)
+        case 9:
+            return World(seed, faults=ROT)
+        case _:
+            return World(seed)
+
+
+def play(seed: int, seconds: float) -> tuple[World, BaseException | None]:
+    """Run one world to its end; and what was wrong with it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    world = world_of(seed)
+    failures: list[BaseException] = []
+
+    # Hypothesis puts trio's scheduler into a state that follows from the seed; the world draws nothing else.
+    @settings(deadline=None, max_examples=1, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.just(seed))
+    def run(_seed: int) -> None:
+        try:
+            trio.run(world.play, seconds, clock=MockClock(autojump_threshold=0))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to this seed
+            failures.append(error)
+
+    run()
+    return world, failures[0] if failures else None
+
+
+def _job(arguments: tuple[int, float]) -> tuple[int, dict[str, int], str]:
+    seed, seconds = arguments
+    world, failure = play(seed, seconds)
+    return seed, world.counts, "" if failure is None else describe(failure)
+
+
+def describe(error: BaseException) -> str:
+    """The first thing that went wrong, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+def play_many(seeds: range, seconds: float, *, here: bool) -> Iterator[tuple[int, dict[str, int], str]]:
+    """All worlds, in any order: on all cores, or in this process."""
+    if here:
+        yield from map(_job, ((seed, seconds) for seed in seeds))
+        return
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        yield from pool.imap_unordered(_job, ((seed, seconds) for seed in seeds))
+
+
+def hold(seeds: range, seconds: float, *, here: bool = False) -> int:
+    """Whether all worlds hold; the exit code."""
+    print(f"{len(seeds)} worlds of {seconds:g} s with faults, seeds {seeds[0]} to {seeds[-1]}", flush=True)
+    counts: collections.Counter[str] = collections.Counter()
+    failed: list[int] = []
+    began_s = told_s = time.monotonic()
+    for done, (seed, counted, failure) in enumerate(play_many(seeds, seconds, here=here), 1):
+        counts.update(counted)
+        if failure:
+            failed.append(seed)
+            print(f"seed {seed}: {failure}", flush=True)
+        if time.monotonic() > told_s + 60:
+            told_s = time.monotonic()
+            print(f"{done} worlds, {told_s - began_s:.0f} s, {len(failed)} failed", flush=True)
+    hours = len(seeds) * seconds / 3600
+    print(f"{len(seeds)} worlds, {hours:.1f} virtual hours with faults, {len(failed)} failed: {failed}")
+    for kind, count in sorted(counts.items(), key=lambda item: -item[1]):
+        print(f"{count:10} {kind}")
+    return 1 if failed else 0
+
+
+def trace(seed: int, seconds: float) -> int:
+    """One world with all that happened; the exit code."""
+    world, failure = play(seed, seconds)
+    print("\n".join(world.trace))
+    print(describe(failure) if failure is not None else "it holds")
+    return 0 if failure is None else 1
+
+
+def find(bug: PlantedBug, first_seed: int, worlds: int) -> str:
+    """Plant `bug` in a copy of the sources, and play until a world finds it; what it looked like, or ''."""
+    with tempfile.TemporaryDirectory(prefix="pyjiva-planted-") as directory:
+        source = Path(directory) / "src"
+        shutil.copytree(ROOT / "src", source)
+        bug.plant(source / "pyjiva")
+        command = [sys.executable, "-m", "tests.sim.campaign", "--until-failure"]
+        command += ["--first-seed", str(first_seed), "--worlds", str(worlds)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(ROOT)])}
+        ended = subprocess.run(
+            command, env=environment, cwd=directory, capture_output=True, text=True, check=False
+        )
+    if ended.returncode == 0:
+        return ""
+    lines = (ended.stdout + ended.stderr).strip().splitlines()
+    return next((line for line in lines if line.startswith("seed ")), lines[-1] if lines else "no output")
+
+
+def _find(arguments: tuple[str, int, int]) -> tuple[str, str]:
+    name, first_seed, worlds = arguments
+    return name, find(PLANTED_BUGS[name], first_seed, worlds)
+
+
+def until_failure(seeds: range, seconds: float) -> int:
+    """Play one after the other until one fails; the exit code: 1 when one did."""
+    for number, seed in enumerate(seeds, 1):
+        _, failure = play(seed, seconds)
+        if failure is not None:
+            print(f"seed {seed} (world {number}): {describe(failure)}")
+            return 1
+    return 0
+
+
+def find_all(names: list[str], first_seed: int) -> int:
+    """Whether every planted bug is found; the exit code."""
+    missed = []
+    jobs = [(name, first_seed, PLANTED_WORLDS_MAX) for name in names or PLANTED_BUGS]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for name, found in pool.imap_unordered(_find, jobs):
+            print(f"{name}: {found or 'NOT FOUND'}"[:160], flush=True)
+            if not found:
+                missed.append(name)
+    print(
+        f"{len(jobs) - len(missed)} of {len(jobs)} planted bugs found within {PLANTED_WORLDS_MAX} worlds each"
+    )
+    return 1 if missed else 0
+
+
+def main() -> int:
+    """Run what the command line asks for; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="make sim", description=__doc__.partition("\n")[0] if __doc__ else ""
+    )
+    parser.add_argument("--worlds", type=int, default=300)
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="virtual time with faults in each world"
+    )
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--trace", action="store_true", help="print what happens in the first world")
+    parser.add_argument(
+        "--until-failure", action="store_true", help="in one process, up to the first failure"
+    )
+    parser.add_argument("--planted", nargs="*", metavar="NAME", help="find planted bugs: these, or all")
+    options = parser.parse_args()
+    seeds = range(options.first_seed, options.first_seed + options.worlds)
+    if options.planted is not None:
+        return find_all(options.planted, options.first_seed)
+    if options.trace:
+        return trace(options.first_seed, options.seconds)
+    if options.until_failure:
+        return until_failure(seeds, options.seconds)
+    return hold(seeds, options.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""Bugs of the protocol, planted one at a time to see that the simulation finds them (`make sim`).
+
+Each is a change of the sources that somebody could make by mistake: a fence left out, an acknowledgement too
+early, a write forgotten.  The old text has to be there exactly once, so the table follows the code.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+__all__ = ["PLANTED_BUGS", "PlantedBug"]
+
+
+@attrs.frozen
+class PlantedBug:
+    """What to change in one module."""
+
+    module: str
+    """Its path below `src/pyjiva`."""
+    changes: tuple[tuple[str, str], ...]
+    """(old, new) text."""
+
+    def plant(self, package: Path) -> None:
+        """Change the sources in `package`.  Raises ValueError: an old text is not there exactly once."""
+        path = package / self.module
+        text = path.read_text()
+        for old, new in self.changes:
+            if text.count(old) != 1:
+                raise ValueError(f"{self.module} has {text.count(old)} times {old!r}")
+            text = text.replace(old, new)
+        path.write_text(text)
+
+
+#: The names say what is wrong.
+PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
+    "answer-without-removal": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            if pending.buffers:\n                pending.lost |= bit\n",
+                "            if pending.buffers:\n                pending.waiting &= ~bit\n                if not pending.waiting:\n                    self._settle(id_, pending)\n",
+            ),
+        ),
+    ),
+    "no-epoch-check": PlantedBug(
+        "replica/data_path.py", (("if frame.epoch != self.promised_epoch:", "if False:"),)
+    ),
+    "no-promise-fence": PlantedBug(
+        "replica/promise.py",
+        (
+            ("    if epoch < 1 or epoch < state.promised_epoch:", "    if False:"),
+            ("        if controller_id != state.promised_to:", "        if False:"),
+        ),
+    ),
+    "no-supersede": PlantedBug(
+        "replica/daemon_io.py",
+        (
+            (
+                "        if self._attached is not None and self._attached is not session:\n            self._replace(self._attached)\n",
+                "",
+            ),
+        ),
+    ),
+    "no-wait-idle-at-promise": PlantedBug(
+        "replica/daemon_io.py",
+        (("        await self.device.wait_idle()\n        epoch = promised", "        epoch = promised"),),
+    ),
+    "skip-reconcile": PlantedBug(
+        "controller/roster.py", (("if clean or not targets or extents == ():", "if True:"),)
+    ),
+    "forget-unstable": PlantedBug(
+        "replica/unstable.py",
+        (("        self._writes.append((epoch, request_id, offset_bytes, length_bytes))", "        pass"),),
+    ),
+    "stable-too-high": PlantedBug(
+        "controller/data_path.py",
+        (("            return oldest - 1\n", "            return self._last_id\n"),),
+    ),
+    "serve-from-any": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "candidates = {i: promised[i] for i in newest.in_sync if i in promised and self._took_part(i, newest)}",
+                "candidates = dict(promised)",
+            ),
+        ),
+    ),
+    "rebuild-not-advanced": PlantedBug(
+        "controller/volume_io.py",
+        (("        self._data.members[resync.target].synced_until = resync.position\n", "        pass\n"),),
+    ),
+    "advanced-after-unlock": PlantedBug(
+        "controller/resync.py",
+        (
+            (
+                "        self.port.advanced(self)\n        self._unlock()\n",
+                "        self._unlock()\n        self.port.advanced(self)\n",
+            ),
+        ),
+    ),
+    "rebuild-without-lock": PlantedBug(
+        "controller/volume_io.py",
+        (
+            (
+                "        self._data.acquire(extent, owner)\n",
+                "        owner.lock_held(type(self._data._locks)().acquire(0, 1, exclusive=False, owner=owner))\n",
+            ),
+            ("        self._data.release(lock)\n", "        pass\n"),
+        ),
+    ),
+    "join-not-required": PlantedBug(
+        "controller/roster.py",
+        (("ids = {m.id for m in self.members.values() if m.mode is Mode.JOINING}", "ids: set[int] = set()"),),
+    ),
+    "join-without-flush": PlantedBug(
+        "controller/volume_io.py",
+        (
+            (
+                "        self._ask(resync.target, FrameType.FLUSH, partial(self._flushed, resync.target))",
+                "        self._apply(Joined(resync.target))",
+            ),
+        ),
+    ),
+    "promise-not-durable": PlantedBug(
+        "replica/daemon_io.py",
+        (
+            (
+                "            await self.in_thread(partial(self.store.save_state, promised))",
+                "            self.store._state = promised",
+            ),
+        ),
+    ),
+    "accept-not-durable": PlantedBug(
+        "replica/daemon_io.py",
+        (
+            (
+                "        self.store.save_state(state)\n        if equal",
+                "        import attrs as _a\n        self.store._state = _a.evolve(state, written_boot_id=self.store._state.written_boot_id)\n        if equal",
+            ),
+        ),
+    ),
+    "intact-ignored": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "intact = {i: a for i, a in candidates.items() if a.intact or newest.clean}",
+                "intact = candidates",
+            ),
+            ("        return member.answer.intact or self.required() == {member.id}", "        return True"),
+        ),
+    ),
+    "equal-not-checked": PlantedBug(
+        "replica/daemon_io.py",
+        (("        equal = in_sync and bool(frame.code & Flag.EQUAL)", "        equal = in_sync"),),
+    ),
+    "flush-not-sent": PlantedBug(
+        "replica/data_path.py",
+        (
+            (
+                "        self.device.submit(Flush(partial(_answer, peer, frame)))",
+                "        _answer(peer, frame, Flush(lambda _: None))",
+            ),
+        ),
+    ),
+    "fua-ignored": PlantedBug(
+        "replica/data_path.py",
+        (
+            (
+                "                bool(frame.code & _FORCE_UNIT_ACCESS),\n                atomic",
+                "                False,\n                atomic",
+            ),
+        ),
+    ),
+    "overlap-no-locks": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            if not lock.blockers:\n                self._dispatch_of",
+                "            lock.blockers = 0\n            if not lock.blockers:\n                self._dispatch_of",
+            ),
+        ),
+    ),
+    "removal-before-commit": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if self.committed is not None:\n            ids.update(self.committed.in_sync)",
+                "        if self.committed is not None:\n            ids.update(i for i in self.committed.in_sync if self.members[i].mode is not Mode.OUT)",
+            ),
+        ),
+    ),
+    "admission-after-commit": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if self.proposal is not None:\n            ids.update(self.proposal.record.in_sync)\n        return ids",
+                "        return ids",
+            ),
+            ("{m.id for m in self.members.values() if m.mode is Mode.JOINING}", "{0 for m in ()}"),
+        ),
+    ),
+    "minority-commit": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if len(proposal.accepted) < self.majority:\n            return",
+                "        if len(proposal.accepted) < 1:\n            return",
+            ),
+        ),
+    ),
+    "minority-promise": PlantedBug(
+        "controller/roster.py",
+        (("        if len(promised) < self.majority:", "        if len(promised) < 1:"),),
+    ),
+    "replay-twice": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            if pending.lost & member.bit:",
+                "            if pending.buffers and pending.waiting & member.bit:",
+            ),
+        ),
+    ),
+    "no-replay": PlantedBug(
+        "controller/volume_io.py",
+        (("                    self._data.replay(member)\n", "                    pass\n"),),
+    ),
+    "stale-answers-after-cancel": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "                    self._bid_again()\n            case Phase.COMMITTING",
+                "                    self._choose()\n            case Phase.COMMITTING",
+            ),
+        ),
+    ),
+    "stable-while-settling": PlantedBug(
+        "controller/data_path.py", (("        if not self.serving:\n            return 0\n", ""),)
+    ),
+    "source-lost-in-locking": PlantedBug(
+        "controller/volume_io.py",
+        (("                resync.member_lost(member_id)\n", "                pass\n"),),
+    ),
+    "all-refused-come-back": PlantedBug(
+        "controller/volume_io.py", (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),)
+    ),
+    "min-copies-ignored": PlantedBug(
+        "controller/data_path.py", (("self.must_ack.bit_count() >= self._min_copies:", "True:"),)
+    ),
+    "blackout-stuck": PlantedBug(
+        "controller/roster.py", (("            self._begin_again_if_stuck()\n", "            pass\n"),)
+    ),
+    "rebooted-returns": PlantedBug(
+        "controller/roster.py",
+        (("        return member.answer.intact or self.required() == {member.id}", "        return True"),),
+    ),
+    "no-lease": PlantedBug(
+        "controller/volume_io.py",
+        (("        self._data.clock = trio.current_time\n", "        self._data.clock = None\n"),),
+    ),
+    "no-wait-out": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if self._wait_out and self.wait_out_s and self._now_s < over_at_s:",
+                "        if False:",
+            ),
+        ),
+    ),
+    "dirty-forgets-pending": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "                if pending.waiting & bit and pending.buffers:\n                    dirty.mark(*pending.extent)",
+                "                pass",
+            ),
+        ),
+    ),
+    "dirty-forgets-writes": PlantedBug(
+        "controller/data_path.py",
+        (("        if self.dirty:\n            self._mark_dirty(offset, length)", "        pass"),),
+    ),
+    "dirty-kept-after-reboot": PlantedBug(
+        "controller/roster.py",
+        (("member.kept_everything = ours and report.intact", "member.kept_everything = True"),),
+    ),
+    "jump-without-border": PlantedBug(
+        "controller/resync.py",
+        (
+            (
+                "            self.position = extent.offset_bytes\n            self.port.advanced(self)\n",
+                "            self.position = extent.offset_bytes\n",
+            ),
+        ),
+    ),
+    "no-pause": PlantedBug("controller/roster.py", (("        if not longest_s:", "        if True:"),)),
+    "mark-clean-lies": PlantedBug(
+        "snapshot/store_sys.py", (("stable = self._writes_started == self._writes_flushed", "stable = True"),)
+    ),
+    "rot-not-compared": PlantedBug(
+        "sparse/checked_file_sys.py",
+        (("        return None if _first_bad(sums, data, count) >= 0 else data", "        return data"),),
+    ),
+    "rot-laundered-by-a-partial-write": PlantedBug(
+        "sparse/checked_file_sys.py",
+        (("                    spoilt.append(place >> _SHIFT)\n", "                    pass\n"),),
+    ),
+    "rot-found-and-not-repaired": PlantedBug(
+        "controller/resync.py",
+        (
+            (
+                "            self._map()\n            return\n        if frame is None",
+                "            self._advance(self._range.end_bytes)\n            return\n        if frame is None",
+            ),
+        ),
+    ),
+}

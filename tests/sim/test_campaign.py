@@ -1,0 +1,43 @@
+"""What `make sim` does: the worlds of its seeds, and the bugs that it plants."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.sim.campaign import ROOT, find, hold, play, world_of
+from tests.sim.planted_bugs import PLANTED_BUGS
+
+
+@pytest.mark.parametrize("name", PLANTED_BUGS)
+def test_every_bug_can_still_be_planted(name: str, tmp_path: Path) -> None:
+    """The table follows the code: a bug that cannot be planted would never be missed."""
+    shutil.copytree(ROOT / "src" / "pyjiva", tmp_path / "pyjiva")
+    path = tmp_path / "pyjiva" / PLANTED_BUGS[name].module
+    before = path.read_text()
+    PLANTED_BUGS[name].plant(tmp_path / "pyjiva")
+    assert path.read_text() != before
+    compile(path.read_text(), path, "exec")
+
+
+def test_a_planted_bug_is_found() -> None:
+    assert find(PLANTED_BUGS["forget-unstable"], 0, 60).startswith("seed ")
+
+
+def test_there_are_worlds_of_every_kind() -> None:
+    kinds = [world_of(seed) for seed in range(10)]
+    assert {world.replicas for world in kinds} == {1, 2, 3, 5}
+    assert sum(world.faults.rots > 0 for world in kinds) == 1
+
+
+def test_worlds_of_stated_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hold(range(20, 30), 10, here=True) == 0
+    output = capsys.readouterr().out
+    assert "10 worlds of 10 s with faults, seeds 20 to 29" in output
+    assert "acknowledged" in output
+
+
+def test_one_seed_gives_one_world() -> None:
+    (first, _), (second, _) = play(33, 5), play(33, 5)
+    assert first.trace == second.trace
+    assert first.counts["acknowledged"] > 10

@@ -38,6 +38,10 @@ class MembershipRecord:
     """Whether the in-sync members were known to be identical and on stable storage."""
     parameters: bytes = attrs.field(default=b"", order=False)
     """What the logical unit keeps (`block.ParameterStore`): it is as durable as the record."""
+    witnesses: tuple[int, ...] = attrs.field(default=(), order=False)
+    """Those of the configured that hold no data: they vote."""
+    addresses: tuple[str, ...] = attrs.field(default=(), order=False)
+    """HOST:PORT of each configured, in their order; "" is one that was not known.  Empty: none was."""
 
     def __attrs_post_init__(self) -> None:
         if not (_is_count(self.epoch) and _is_count(self.version)):
@@ -53,6 +57,19 @@ class MembershipRecord:
                 raise ValueError("configured and in_sync name at least one replica, and none twice")
         if not set(self.in_sync) <= set(self.configured):
             raise ValueError("a replica that is not configured cannot be in sync")
+        self._check_witnesses_and_addresses()
+
+    def _check_witnesses_and_addresses(self) -> None:
+        if type(self.witnesses) is not tuple or not all(_is_count(i) for i in self.witnesses):
+            raise ValueError("witnesses list replica ids")
+        if not set(self.witnesses) <= set(self.configured) - set(self.in_sync):
+            raise ValueError("witnesses are configured, and hold no data")
+        if len(set(self.witnesses)) != len(self.witnesses):
+            raise ValueError("no witness is named twice")
+        if type(self.addresses) is not tuple or not all(type(text) is str for text in self.addresses):
+            raise ValueError("addresses are strings")
+        if self.addresses and len(self.addresses) != len(self.configured):
+            raise ValueError("addresses are those of the configured")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON's types."""
@@ -66,24 +83,29 @@ class MembershipRecord:
         }
         if self.parameters:
             fields["parameters"] = base64.b64encode(self.parameters).decode("ascii")
+        if self.witnesses:
+            fields["witnesses"] = list(self.witnesses)
+        if self.addresses:
+            fields["addresses"] = list(self.addresses)
         return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "MembershipRecord":
         """What `to_dict` gave.  Raises ValueError: it is anything else."""
-        if not isinstance(fields, Mapping) or set(fields) | {"parameters"} != _FIELDS:
+        if not isinstance(fields, Mapping) or set(fields) | _OPTIONAL != _FIELDS:
             raise ValueError(f"a membership record has the fields {', '.join(sorted(_FIELDS))}")
-        configured, in_sync = fields["configured"], fields["in_sync"]
-        if not isinstance(configured, list) or not isinstance(in_sync, list):
-            raise ValueError("configured and in_sync are lists")
+        lists = {name: fields.get(name, []) for name in ("configured", "in_sync", "witnesses", "addresses")}
+        if not all(isinstance(value, list) for value in lists.values()):
+            raise ValueError("configured, in_sync, witnesses and addresses are lists")
+        if any(name in fields and not lists[name] for name in ("witnesses", "addresses")):
+            raise ValueError("witnesses and addresses are left out when there are none")
         return cls(
             epoch=fields["epoch"],
             version=fields["version"],
             controller_id=fields["controller_id"],
-            configured=tuple(configured),
-            in_sync=tuple(in_sync),
             clean=fields["clean"],
             parameters=_parameters(fields["parameters"]) if "parameters" in fields else b"",
+            **{name: tuple(value) for name, value in lists.items()},
         )
 
 
@@ -103,4 +125,5 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0  # a bool is not a count
 
 
+_OPTIONAL: Final = frozenset({"parameters", "witnesses", "addresses"})  # left out when they are empty
 _FIELDS: Final = frozenset(field.name for field in attrs.fields(MembershipRecord))

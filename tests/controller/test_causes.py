@@ -30,6 +30,8 @@ PAGE = Path(__file__).parents[2] / "docs/reference/failures.md"
         ("refused: something else", "misbehaved"),
         ("it missed writes", "behind"),
         ("being rebuilt", "rebuilding"),
+        ("being added", "being-added"),
+        ("is a witness, and was given as a replica", "wrong-kind"),
         ("copy from replica 1 failed: it was lost", "copy-failed"),
         ("waiting for a majority of the replicas: no answer from 2, 3", "no-majority"),
         ("waiting for replica 2, a little longer", "no-good-copy"),

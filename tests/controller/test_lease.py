@@ -12,7 +12,7 @@ IDS = (1, 2, 3)
 
 
 def test_nobody_heard_no_lease() -> None:
-    assert Lease(2).until_s(IDS) < 0
+    assert Lease().until_s([IDS]) < 0
 
 
 @pytest.mark.parametrize(
@@ -25,17 +25,25 @@ def test_nobody_heard_no_lease() -> None:
     ],
 )
 def test_it_lasts_from_when_a_majority_was_asked(confirmed: dict[int, float], until_s: float) -> None:
-    lease = Lease(2)
+    lease = Lease()
     for member, asked_at_s in confirmed.items():
         lease.confirm(member, asked_at_s)
-    assert lease.until_s(IDS) == until_s
+    assert lease.until_s([IDS]) == until_s
+
+
+def test_while_the_set_changes_both_must_confirm() -> None:
+    lease = Lease()
+    for member, asked_at_s in {1: 10.0, 2: 9.0, 4: 5.0}.items():
+        lease.confirm(member, asked_at_s)
+    assert lease.until_s([IDS]) == 9.0 + LEASE_S
+    assert lease.until_s([IDS, (1, 2, 3, 4)]) == 5.0 + LEASE_S
 
 
 def test_a_late_answer_to_an_early_question_takes_nothing_back() -> None:
-    lease = Lease(1)
+    lease = Lease()
     lease.confirm(1, 10.0)
     lease.confirm(1, 3.0)
-    assert lease.until_s((1,)) == 10.0 + LEASE_S
+    assert lease.until_s([(1,)]) == 10.0 + LEASE_S
 
 
 @given(
@@ -48,8 +56,8 @@ def test_the_next_controller_never_serves_before_the_lease_has_ended(
     """Pings (member, sent, how long until it answers) count only if answered before the member's promise."""
     for pair in itertools.combinations(IDS, 2):
         promised = dict(zip(pair, promises, strict=True))
-        lease = Lease(2)
+        lease = Lease()
         for member, sent, delay in pings:
             if sent + delay <= promised.get(member, float("inf")):
                 lease.confirm(member, sent)
-        assert lease.until_s(IDS) <= max(promised.values()) + WAIT_OUT_S
+        assert lease.until_s([IDS]) <= max(promised.values()) + WAIT_OUT_S

@@ -11,6 +11,7 @@ from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.replication import (
     ANSWER,
+    PROTOCOL_VERSION,
     Frame,
     FrameDecoder,
     FrameType,
@@ -28,7 +29,7 @@ from pyjiva.transport import EndOfBatch, ReceiveBuffer
 KEY = bytes(32)
 ADDRESS = ReplicaAddress(1, "replica", 9502)
 OPTIONS = ControllerOptions("test", "v" * 32, 4096, 512, (ADDRESS,), KEY)
-REPORT = ReplicaReport("v" * 32, 1, 4096, 512, "/data", 7, "old", None, True)
+REPORT = ReplicaReport("v" * 32, 1, 4096, 512, "/data", 7, "old", None, True, False)
 Answer = tuple[int, bytes]
 
 
@@ -76,7 +77,9 @@ def replica(
         if frame.type == FrameType.HELLO:
             hello = decode_message(frame.payload, Hello)
             right = replica_proof(KEY, hello, id_, "nonce")
-            return Status.OK, encode_message(HelloAnswer(1, id_, "nonce", right if proof is None else proof))
+            return Status.OK, encode_message(
+                HelloAnswer(PROTOCOL_VERSION, id_, "nonce", right if proof is None else proof)
+            )
         return Status.OK, encode_message(report)
 
     return answers

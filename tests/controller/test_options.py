@@ -37,6 +37,9 @@ def options(**changes: Any) -> ControllerOptions:
         ({"block_size_bytes": 1024}, "block size 1024: 512 or 4096"),
         ({"size_bytes": 0}, "size 0"),
         ({"size_bytes": -512}, "size -512"),
+        ({"replicas": (ReplicaAddress(1, "h", 1, witness=True),)}, "no witness"),
+        ({"min_copies": 0}, "minimum copies 0"),
+        ({"min_copies": 4}, "1 to the number of replicas"),
         ({"size_bytes": 513}, "multiple of the block size 512"),
         ({"size_bytes": 512, "block_size_bytes": 4096}, "multiple of the block size 4096"),
     ],
@@ -48,7 +51,24 @@ def test_what_cannot_be_is_refused_with_its_reason(changes: dict[str, Any], reas
 
 @pytest.mark.parametrize("count", range(1, REPLICAS_MAX + 1))
 def test_writes_need_a_majority_of_copies(count: int) -> None:
-    assert options(replicas=replicas(*range(1, count + 1))).min_copies == MAJORITY[count]
+    assert options(replicas=replicas(*range(1, count + 1))).min_copies_of(count, 0) == MAJORITY[count]
+
+
+@pytest.mark.parametrize(
+    ("min_copies", "data", "witnesses", "needed"), [(None, 2, 1, 1), (2, 2, 1, 2), (3, 3, 0, 3), (3, 2, 0, 2)]
+)
+def test_how_many_copies_a_write_needs_can_be_told(
+    min_copies: int | None, data: int, witnesses: int, needed: int
+) -> None:
+    told = options(replicas=replicas(1, 2, 3), min_copies=min_copies)
+    assert told.min_copies_of(data, witnesses) == needed
+
+
+def test_addresses_are_written_and_read() -> None:
+    for address in (ReplicaAddress(1, "10.0.0.1", 9502), ReplicaAddress(2, "fd00::1", 9502, witness=True)):
+        assert ReplicaAddress.parse(address.replica_id, str(address), witness=address.witness) == address
+    assert ReplicaAddress.parse(1, "", witness=False) is None
+    assert ReplicaAddress.parse(1, "host:port", witness=False) is None
 
 
 def test_the_key_is_not_shown() -> None:

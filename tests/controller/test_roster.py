@@ -1,7 +1,5 @@
 """Who is in: scenarios in sentences, every mode and change, and random lives under the invariants."""
 
-from typing import Any
-
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from pyjiva.controller.roster import NEXT_MODE, PAUSE_S, Change, Member, Mode, Phase, Roster
 from pyjiva.controller.roster_event import (
     Accepted,
+    Alive,
     AskAccept,
     AskPromise,
     CancelReconcile,
@@ -17,15 +16,11 @@ from pyjiva.controller.roster_event import (
     Diverged,
     Drop,
     Effect,
-    Event,
     Fence,
     Fenced,
     GiveUp,
     Joined,
-    LinkDown,
-    LinkUp,
     MembersChanged,
-    Promised,
     Reconcile,
     Reconciled,
     Replay,
@@ -39,82 +34,7 @@ from pyjiva.controller.roster_event import (
 from pyjiva.errors import LocalProtocolError
 from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
-from pyjiva.replication import PromiseAnswer, ReplicaReport
-
-IDS = (1, 2, 3)
-
-
-def record(epoch: int, *in_sync: int, version: int = 1, clean: bool = False) -> MembershipRecord:
-    return MembershipRecord(epoch, version, "old", IDS, in_sync, clean)
-
-
-class Replica:
-    """What a replica would answer, without a network."""
-
-    def __init__(self, id_: int, held: MembershipRecord | None = None, **answer: Any) -> None:
-        self.id = id_
-        self.record = held
-        self.promised = (held.epoch, "old") if held else (0, "")
-        self.intact = answer.get("intact", True)
-        self.unstable: tuple[tuple[int, int], ...] | None = answer.get("unstable", ())
-
-    def report(self) -> ReplicaReport:
-        epoch, to = self.promised
-        return ReplicaReport("v", self.id, 4096, 512, "", epoch, to, self.record, self.intact)
-
-    def promise(self, roster: Roster, epoch: int) -> Event:
-        if (epoch, roster.controller_id) != self.promised and epoch <= self.promised[0]:
-            return Fenced(self.id, self.promised[0])
-        self.promised = (epoch, roster.controller_id)
-        return Promised(self.id, epoch, PromiseAnswer(self.record, self.intact, self.unstable))
-
-
-class Bench:
-    """A roster and replicas that answer at once, unless told to keep quiet."""
-
-    def __init__(self, *replicas: Replica, new_volume: bool = False, wait_out_s: float = 0.0) -> None:
-        self.replicas = {r.id: r for r in replicas}
-        self.roster = Roster("me", IDS, new_volume, wait_out_s=wait_out_s)
-        self.quiet: set[int] = set()
-        self.effects: list[Effect] = []
-
-    def apply(self, event: Event) -> list[Effect]:
-        """Apply `event` and all answers to what it asks; returns every effect."""
-        queue, seen = [event], []
-        while queue:
-            effects = self.roster.apply(queue.pop(0))
-            self.roster.self_check()
-            seen += effects
-            for effect in effects:
-                if isinstance(effect, AskPromise):
-                    queue.append(self.replicas[effect.member].promise(self.roster, effect.epoch))
-                if isinstance(effect, AskAccept) and effect.member not in self.quiet:
-                    self.replicas[effect.member].record = effect.record
-                    queue.append(Accepted(effect.member, effect.record.version))
-        self.effects += seen
-        return seen
-
-    def up(self, *ids: int) -> list[Effect]:
-        return [e for i in ids for e in self.apply(LinkUp(i, self.replicas[i].report()))]
-
-    def down(self, *ids: int) -> list[Effect]:
-        return [e for i in ids for e in self.apply(LinkDown(i, "gone"))]
-
-    def active(self) -> "Bench":
-        """With all three in sync."""
-        for replica in self.replicas.values():
-            replica.record, replica.promised = record(1, 1, 2, 3, clean=True), (1, "old")
-        self.up(1, 2, 3)
-        assert self.roster.phase is Phase.ACTIVE
-        return self
-
-
-def three(**answer: Any) -> Bench:
-    return Bench(*(Replica(i, **answer) for i in IDS))
-
-
-def kinds(effects: list[Effect]) -> set[type[Any]]:
-    return {type(e) for e in effects}
+from tests.controller.roster_bench import IDS, Bench, Replica, kinds, record, three
 
 
 @pytest.mark.parametrize("change", Change)
@@ -265,13 +185,29 @@ class TestActivation:
         bench.apply(Tick(10))
         assert bench.roster.phase is Phase.ACTIVE
 
-    def test_other_replicas_than_configured_are_refused(self) -> None:
-        other = MembershipRecord(1, 1, "old", (1, 2, 4), (1, 2), clean=True)
-        bench = Bench(Replica(1, other), Replica(2, other), Replica(3))
-        assert GiveUp in kinds(bench.up(1, 2))
-
 
 class TestLosingAndComingBack:
+    def test_nobody_is_given_up_before_another_copy_has_been_heard(self) -> None:
+        """World 216: all were silent; one was given up for another whose machine had lost its power."""
+        bench = three().active()
+        bench.mute = {2, 3}
+        bench.down(1)
+        modes = [bench.roster.members[1].mode]
+        bench.apply(Alive(3))
+        modes.append(bench.roster.members[1].mode)
+        assert modes == [Mode.ABSENT, Mode.OUT]
+
+    def test_one_that_was_silent_with_all_others_comes_back(self) -> None:
+        bench = three().active()
+        bench.down(3)
+        bench.mute = {2}
+        bench.down(1, 2)
+        bench.replicas[2].intact = False
+        bench.mute = set()
+        bench.up(3, 2, 1)
+        assert bench.roster.members[1].mode is Mode.IN_SYNC
+        assert bench.roster.members[2].mode is Mode.REBUILDING
+
     def test_a_lost_member_is_needed_until_its_removal_is_committed(self) -> None:
         """I1: else a write could be acknowledged that a later activation from that member forgets."""
         bench = three().active()

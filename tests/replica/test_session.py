@@ -8,6 +8,7 @@ from pyjiva.errors import RemoteProtocolError
 from pyjiva.replica.session import ALLOWED, Phase, Session
 from pyjiva.replication import (
     ANSWER,
+    PROTOCOL_VERSION,
     Authenticate,
     Frame,
     FrameType,
@@ -23,7 +24,7 @@ from pyjiva.replication import (
 from tests.replica.peers import FakePeer, request, session_in
 
 KEY = b"k" * 32
-HELLO = Hello((1,), "volume", "controller", "ab" * 32)
+HELLO = Hello((PROTOCOL_VERSION,), "volume", "controller", "ab" * 32)
 DATA = {
     *(FrameType.READ, FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES),
     *(FrameType.FLUSH, FrameType.BLOCK_STATUS, FrameType.HASH),
@@ -41,7 +42,12 @@ PAIRS = list(itertools.product(Phase, FrameType))
 
 def hello(**changes: object) -> Frame:
     """A HELLO frame."""
-    fields = {"versions": (1,), "volume_id": "volume", "controller_id": "controller", "nonce": "ab" * 32}
+    fields = {
+        "versions": (PROTOCOL_VERSION,),
+        "volume_id": "volume",
+        "controller_id": "controller",
+        "nonce": "ab" * 32,
+    }
     return request(FrameType.HELLO, payload=encode_message(Hello(**{**fields, **changes})))  # type: ignore[arg-type]
 
 
@@ -88,7 +94,12 @@ def test_both_sides_prove_the_key() -> None:
     greet(session, hello())
     said = decode_message(peer.answer().payload, HelloAnswer)
     assert said.proof == replica_proof(KEY, HELLO, 3, said.nonce)
-    assert (said.version, said.replica_id, said.nonce, session.phase) == (1, 3, "cd" * 32, Phase.CHALLENGED)
+    assert (said.version, said.replica_id, said.nonce, session.phase) == (
+        PROTOCOL_VERSION,
+        3,
+        "cd" * 32,
+        Phase.CHALLENGED,
+    )
     proof = controller_proof(KEY, HELLO, 3, said.nonce)
     session.authenticate(
         request(FrameType.AUTHENTICATE, payload=encode_message(Authenticate(proof))), key=KEY, replica_id=3
@@ -122,8 +133,8 @@ def test_who_does_not_know_the_key_stays_outside(proof: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "status", "reason"),
     [
-        ({"versions": (2, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [2, 7], this replica speaks 1"),
-        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 1"),
+        ({"versions": (1, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 7], this replica speaks 2"),
+        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 2"),
         ({"volume_id": "other"}, Status.WRONG_VOLUME, "belongs to another volume"),
     ],
 )

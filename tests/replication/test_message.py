@@ -12,6 +12,7 @@ from pyjiva.errors import RemoteProtocolError
 from pyjiva.membership import MembershipRecord
 from pyjiva.replication import (
     NONCE_BYTES,
+    PROTOCOL_VERSION,
     Authenticate,
     Hello,
     HelloAnswer,
@@ -64,7 +65,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 
-HELLO = Hello((1,), "volume", "controller", "ab" * NONCE_BYTES)
+HELLO = Hello((PROTOCOL_VERSION,), "volume", "controller", "ab" * NONCE_BYTES)
 
 
 def fields_of(kind: type) -> list[str]:
@@ -177,11 +178,11 @@ def test_hostile_bytes_are_a_protocol_error(payload: bytes) -> None:
 def test_proofs_differ_by_everything_that_is_part_of_the_exchange() -> None:
     nonce = "cd" * NONCE_BYTES
     others = [
-        Hello((1,), "another volume", HELLO.controller_id, HELLO.nonce),
-        Hello((1,), HELLO.volume_id, "another controller", HELLO.nonce),
-        Hello((1,), HELLO.volume_id, HELLO.controller_id, "another nonce"),
+        Hello((PROTOCOL_VERSION,), "another volume", HELLO.controller_id, HELLO.nonce),
+        Hello((PROTOCOL_VERSION,), HELLO.volume_id, "another controller", HELLO.nonce),
+        Hello((PROTOCOL_VERSION,), HELLO.volume_id, HELLO.controller_id, "another nonce"),
         # The same characters, cut elsewhere.
-        Hello((1,), "volumec", "ontroller", HELLO.nonce),
+        Hello((PROTOCOL_VERSION,), "volumec", "ontroller", HELLO.nonce),
     ]
     proofs = [
         replica_proof(b"key", HELLO, 1, nonce),

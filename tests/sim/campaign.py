@@ -38,8 +38,12 @@ def world_of(seed: int) -> World:
     match seed % 10:
         case 6:
             return World(seed, replicas=1, faults=Faults(cuts=0.2))
+        case 4:
+            return World(seed, replicas=2, witnesses=1)
+        case 5:
+            return World(seed, replicas=2, witnesses=1, spares=2, faults=Faults(changes=1))
         case 7:
-            return World(seed, replicas=2)
+            return World(seed, replicas=2, spares=1, faults=Faults(changes=0.5))
         case 8:
             return World(seed, replicas=5)
         case 9:

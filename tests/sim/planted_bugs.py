@@ -204,14 +204,14 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/roster.py",
         (
             (
-                "        if len(proposal.accepted) < self.majority:\n            return",
-                "        if len(proposal.accepted) < 1:\n            return",
+                "        if not self.is_majority(proposal.accepted):\n            return",
+                "        if not proposal.accepted:\n            return",
             ),
         ),
     ),
     "minority-promise": PlantedBug(
         "controller/roster.py",
-        (("        if len(promised) < self.majority:", "        if len(promised) < 1:"),),
+        (("        if not is_majority(promised, [configured]):", "        if not promised:"),),
     ),
     "replay-twice": PlantedBug(
         "controller/data_path.py",
@@ -297,6 +297,36 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "no-pause": PlantedBug("controller/roster.py", (("        if not longest_s:", "        if True:"),)),
     "mark-clean-lies": PlantedBug(
         "snapshot/store_sys.py", (("stable = self._writes_started == self._writes_flushed", "stable = True"),)
+    ),
+    "given-up-on-old-news": PlantedBug(
+        "controller/roster.py", ((" and m.id not in self._doubtful for m in", " for m in"),)
+    ),
+    "change-without-the-old-majority": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        sets = [record.configured for record in records if record is not None]\n",
+                "        sets = [record.configured for record in records if record is not None][-1:]\n",
+            ),
+        ),
+    ),
+    "newcomer-has-a-vote": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        return self.is_majority(m.id for m in self.members.values() if m.promised)",
+                "        return sum(m.promised for m in self.members.values()) >= 2",
+            ),
+        ),
+    ),
+    "witness-counts-as-a-copy": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "            chosen = {i: promised[i] for i in self.configured if not self.members[i].witness}",
+                "            chosen = promised",
+            ),
+        ),
     ),
     "rot-not-compared": PlantedBug(
         "sparse/checked_file_sys.py",

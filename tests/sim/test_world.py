@@ -43,6 +43,20 @@ def test_a_single_replica_keeps_its_word(seed: int) -> None:
 
 @settings(deadline=None, max_examples=WORLDS)
 @given(seed=SEEDS)
+def test_two_replicas_and_a_witness_keep_their_word(seed: int) -> None:
+    """One data replica and the witness go on alone, and never with what the other one has missed."""
+    play(World(seed, replicas=2, witnesses=1))
+
+
+@settings(deadline=None, max_examples=WORLDS)
+@given(seed=SEEDS)
+def test_replicas_come_and_go(seed: int) -> None:
+    """The configured set changes amid everything else, and controllers are told of the first one for ever."""
+    play(World(seed, spares=2, faults=Faults(changes=1)))
+
+
+@settings(deadline=None, max_examples=WORLDS)
+@given(seed=SEEDS)
 def test_no_read_gives_out_rot(seed: int) -> None:
     """One disk changes what was written to it, while all else fails too."""
     play(World(seed, faults=ROT))
@@ -51,11 +65,23 @@ def test_no_read_gives_out_rot(seed: int) -> None:
 #: What went wrong in these worlds once, before there were partitions.  Every change of the code makes other
 #: worlds of them, so each fault has a test of its own too.
 FOUND: dict[int, str] = {
+    216: "one was given up while all were silent, for another one whose machine had lost its power",
     1014: "a write before the first piece that was missed, after the copy had gone there",
     1060: "two controllers began at once and outbid each other for ever",
     1081: "the answer to a write was on its way when all machines lost power",
     814458864: "a controller without an epoch took requests, and did them late",
 }
+
+
+def test_five_replicas_of_campaign_seed_78() -> None:
+    """A member was taken in by a record from before it was lost, and then joined once more."""
+
+    @settings(deadline=None, max_examples=1, database=None)
+    @given(seed=st.just(78))
+    def run(seed: int) -> None:
+        play(World(seed, replicas=5))
+
+    run()
 
 
 @pytest.mark.parametrize("seed", FOUND)

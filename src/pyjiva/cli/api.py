@@ -36,6 +36,10 @@ class Api:
         """The answer of a POST."""
         return self._ask("POST", path, parameters)
 
+    def delete(self, path: str) -> Any:
+        """The answer of a DELETE."""
+        return self._ask("DELETE", path, {})
+
     def _ask(self, method: str, path: str, parameters: dict[str, str]) -> Any:
         url = self.address.rstrip("/") + path
         try:

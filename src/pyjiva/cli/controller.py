@@ -15,6 +15,7 @@ import trio
 
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.replica_address import REPLICA
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced
 from pyjiva.controller.api_io import serve_api
 from pyjiva.errors import ConfigError
@@ -37,29 +38,17 @@ class Endpoints:
     stop_with_stdin: bool
 
 
-class _ReplicaType(click.ParamType[ReplicaAddress]):
-    name = "id=host:port"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ReplicaAddress:
-        if isinstance(value, ReplicaAddress):
-            return value
-        number, equals, text = value.partition("=")
-        if not equals or not number.isascii() or not number.isdigit():
-            self.fail(f"{value!r}: write ID=HOST:PORT, such as 1=10.0.0.1:9502", param, ctx)
-        try:
-            address = Address.parse(text)
-        except ConfigError as error:
-            self.fail(str(error), param, ctx)
-        return ReplicaAddress(int(number), address.host, address.port)
-
-
 @click.command()
 @click.option("--volume", "volume_name", required=True, help="Name of the volume.")
 @click.option("--volume-id", required=True, help="The volume's id: 32 hexadecimal digits.")
 @click.option("--size", "size_bytes", type=SIZE, required=True, help="Size of the volume, such as 10GiB.")
 @click.option("--block-size", "block_size_bytes", type=int, default=512, show_default=True, help="Bytes.")
+@click.option("--replica", "replicas", type=REPLICA, multiple=True, required=True, help="A replica; repeat.")
+@click.option("--witness", "witnesses", type=REPLICA, multiple=True, help="A witness; repeat.")
 @click.option(
-    "--replica", "replicas", type=_ReplicaType(), multiple=True, required=True, help="A replica; repeat."
+    "--min-copies",
+    type=int,
+    help="In-sync copies below which I/O waits; a majority of replicas and witnesses, less the witnesses.",
 )
 @click.option(
     "--portal",
@@ -84,6 +73,8 @@ def main(
     size_bytes: int,
     block_size_bytes: int,
     replicas: tuple[ReplicaAddress, ...],
+    witnesses: tuple[ReplicaAddress, ...],
+    min_copies: int | None,
     portals: tuple[Address, ...],
     api: Address,
     key_file: Path,
@@ -100,7 +91,8 @@ def main(
             volume_id=volume_id,
             size_bytes=size_bytes,
             block_size_bytes=block_size_bytes,
-            replicas=replicas,
+            replicas=(*replicas, *(attrs.evolve(witness, witness=True) for witness in witnesses)),
+            min_copies=min_copies,
             key=read_key(key_file),
             new_volume=new_volume,
             rebuild_rate=rebuild_rate,

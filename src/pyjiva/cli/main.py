@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, str]] = {
     "status": "pyjiva.cli.status",
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
+    "replica": "pyjiva.cli.replica_change",
 }
 
 

@@ -30,6 +30,7 @@ LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 )
 @click.option("--data", type=ADDRESS, default="127.0.0.1:9502", show_default=True, help="Data port.")
 @click.option("--health", type=ADDRESS, default="127.0.0.1:9503", show_default=True, help="Metrics port.")
+@click.option("--witness", is_flag=True, help="Hold no data: vote, so that two replicas need no third.")
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -41,6 +42,7 @@ def main(
     block_size_bytes: int,
     data: Address,
     health: Address,
+    witness: bool,
     key_file: Path,
     stop_with_stdin: bool,
 ) -> None:
@@ -55,6 +57,7 @@ def main(
             size_bytes=size_bytes,
             block_size_bytes=block_size_bytes,
             key=read_key(key_file),
+            witness=witness,
         )
         return await _run(options, data, health, stop_with_stdin)
 
@@ -69,6 +72,7 @@ async def _run(options: ReplicaOptions, data: Address, health: Address, stop_wit
         volume_name=options.volume_name,
         size_bytes=options.size_bytes,
         block_size_bytes=options.block_size_bytes,
+        witness=options.witness,
     )
     try:
         batch = EndOfBatch()

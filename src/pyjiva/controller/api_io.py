@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
@@ -50,26 +51,53 @@ async def serve_api(
     async def get_events(_: Request) -> Response:
         return JSONResponse([attrs.asdict(event) for event in volume.history.events])
 
-    async def post_scrub(request: Request) -> Response:
-        try:
-            rate = parse_size(text) if (text := request.query_params.get("rate")) else None
-        except ConfigError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
-        if rate == 0:
-            return JSONResponse({"error": "rate 0: at least 1 byte per second"}, status_code=400)
-        if not volume.start_scrub(rate):
-            return JSONResponse({"error": "a scrub is under way, or the volume is parked"}, status_code=409)
-        return JSONResponse({}, status_code=202)
-
     app = Starlette(
         routes=[
             Route("/v1/volume", get_volume),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
-            Route("/v1/scrub", post_scrub, methods=["POST"]),
+            *_changes(volume),
         ]
     )
     await serve_http(app, host, port, task_status=task_status)
+
+
+def _changes(volume: Volume) -> list[Route]:
+    """What changes something: each is begun, and the status shows how it goes."""
+
+    async def post_scrub(request: Request) -> Response:
+        try:
+            rate = parse_size(text) if (text := request.query_params.get("rate")) else None
+        except ConfigError as error:
+            return _refused(str(error), 400)
+        if rate == 0:
+            return _refused("rate 0: at least 1 byte per second", 400)
+        if not volume.start_scrub(rate):
+            return _refused("a scrub is under way, or the volume is parked", 409)
+        return JSONResponse({}, status_code=202)
+
+    async def post_replica(request: Request) -> Response:
+        replica_id, text = request.path_params["id"], request.query_params.get("address", "")
+        witness = request.query_params.get("witness", "0") == "1"
+        address = ReplicaAddress.parse(replica_id, text, witness=witness)
+        if address is None or replica_id < 1:
+            return _refused(f"address {text!r}: write HOST:PORT, and a number from 1", 400)
+        why_not = volume.add_replica(address)
+        return _refused(why_not, 409) if why_not else JSONResponse({}, status_code=202)
+
+    async def delete_replica(request: Request) -> Response:
+        why_not = volume.remove_replica(request.path_params["id"])
+        return _refused(why_not, 409) if why_not else JSONResponse({}, status_code=202)
+
+    return [
+        Route("/v1/scrub", post_scrub, methods=["POST"]),
+        Route("/v1/replicas/{id:int}", post_replica, methods=["POST"]),
+        Route("/v1/replicas/{id:int}", delete_replica, methods=["DELETE"]),
+    ]
+
+
+def _refused(why: str, code: int) -> Response:
+    return JSONResponse({"error": why}, status_code=code)
 
 
 def _plain(_instance: object, _field: object, value: object) -> object:

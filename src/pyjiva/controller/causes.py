@@ -109,6 +109,18 @@ CAUSES: Final = (
     ),
     Cause("rebuilding", "being rebuilt|everything is copied", "It gets what it missed.", _WAIT),
     Cause(
+        "being-added",
+        "being added",
+        "It is to belong to the volume, and has not been reached yet.",
+        "See that its `pyjiva-replica` runs at this address; or call it off with `pyjiva replica rm`.",
+    ),
+    Cause(
+        "wrong-kind",
+        "is a (witness|replica)",
+        "It was started with `--witness` and given as a replica, or the other way round.",
+        "Give it as what it is: `--witness` to both sides, or to none.",
+    ),
+    Cause(
         "copy-failed",
         "copy from replica",
         "A rebuild of it broke off; it begins again where it was.",

@@ -142,7 +142,7 @@ class DataPath:
     serving: bool = attrs.field(default=False, init=False)
     writes_open: bool = attrs.field(default=False, init=False)
     reads_open: bool = attrs.field(default=False, init=False)
-    members: dict[int, MemberIo] = attrs.field(init=False)
+    members: dict[int, MemberIo] = attrs.field(factory=dict, init=False)
     dirty: dict[int, DirtyMap] = attrs.field(factory=dict, init=False)
     """By member that does not take all writes, and had everything at some time in this epoch."""
     _suspect: int = attrs.field(default=0, init=False)
@@ -166,7 +166,8 @@ class DataPath:
     _dispatch_of: Mapping[type[Any], Callable[[Lock], None]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.members = {id_: MemberIo(1 << n) for n, id_ in enumerate(self.member_ids)}
+        for id_ in self.member_ids:
+            self.add_member(id_)
         self._dispatch_of = {
             Read: self._dispatch_read,
             Write: self._dispatch_write,
@@ -174,6 +175,16 @@ class DataPath:
             WriteZeroes: self._dispatch_write,
             BlockStatus: self._dispatch_block_status,
         }
+
+    def add_member(self, member_id: int) -> None:
+        """One more that can be talked to, if it is not known yet; a bit is never given to another one."""
+        if member_id not in self.members:
+            self.members[member_id] = MemberIo(1 << len(self.members))
+
+    def forget(self, member_id: int) -> None:
+        """It does not belong to the volume any more; if it ever does again, all of it is compared."""
+        self.dirty.pop(member_id, None)
+        self._suspect |= self.members[member_id].bit
 
     # --- host requests
 

@@ -19,10 +19,12 @@ An answer that was checked and is then delayed, in this process or on the networ
 was asked before the check and its value was the newest at the check.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
+
+from pyjiva.controller.quorum import MAJORITY
 
 __all__ = ["LEASE_S", "WAIT_OUT_S", "Lease"]
 
@@ -35,7 +37,6 @@ WAIT_OUT_S: Final = LEASE_S * (1 + CLOCK_RATES_DIFFER)
 class Lease:
     """What one controller knows of its own lease."""
 
-    majority: int
     lease_s: float = LEASE_S
     _confirmed_at_s: dict[int, float] = attrs.field(factory=dict, init=False)
 
@@ -43,9 +44,15 @@ class Lease:
         """`member` has answered a question of our epoch that was sent at `asked_at_s`."""
         self._confirmed_at_s[member] = max(asked_at_s, self._confirmed_at_s.get(member, asked_at_s))
 
-    def until_s(self, configured: Iterable[int]) -> float:
-        """Before this moment reads may be answered; in the past if too few have confirmed."""
+    def until_s(self, configurations: Iterable[Sequence[int]]) -> float:
+        """Before this moment reads may be answered; in the past if too few have confirmed.
+
+        `configurations`: the sets of replicas of each of which a majority counts.
+        """
+        return min(map(self._confirmed_by_majority_at_s, configurations)) + self.lease_s
+
+    def _confirmed_by_majority_at_s(self, configured: Sequence[int]) -> float:
         newest_first = sorted(
             (self._confirmed_at_s.get(member, float("-inf")) for member in configured), reverse=True
         )
-        return newest_first[self.majority - 1] + self.lease_s
+        return newest_first[MAJORITY[len(configured)] - 1]

@@ -4,7 +4,7 @@ from typing import Final
 
 import attrs
 
-from pyjiva.controller.quorum import MIN_COPIES_DEFAULT, REPLICAS_MAX
+from pyjiva.controller.quorum import REPLICAS_MAX, min_copies_default
 from pyjiva.errors import ConfigError
 
 __all__ = ["ControllerOptions", "ReplicaAddress"]
@@ -19,6 +19,20 @@ class ReplicaAddress:
     replica_id: int
     host: str
     port: int
+    witness: bool = False
+    """Whether it votes and holds no data."""
+
+    @classmethod
+    def parse(cls, replica_id: int, text: str, *, witness: bool) -> "ReplicaAddress | None":
+        """The address of `str`; None: it is none."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit():
+            return None
+        return cls(replica_id, host.removeprefix("[").removesuffix("]"), int(port), witness)
+
+    def __str__(self) -> str:
+        """HOST:PORT, an IPv6 host in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @attrs.frozen
@@ -39,6 +53,8 @@ class ControllerOptions:
     """A member that owes an answer and says nothing for so long is given up (host I/O stalls no longer)."""
     rebuild_rate: int | None = None
     """Bytes per second that all rebuilds together may compare and copy; None: no limit."""
+    min_copies: int | None = None
+    """How many in-sync members there must be for writes to go on; None: `quorum.min_copies_default`."""
     disk_timeout_s: float = 30.0
     """A member whose oldest disk operation is so old is given up, however alive its network is."""
 
@@ -48,6 +64,11 @@ class ControllerOptions:
             raise ConfigError(f"{len(ids)} replicas: a volume has 1 to {REPLICAS_MAX}")
         if len(set(ids)) != len(ids) or min(ids) < 1:
             raise ConfigError("replica ids must be different and at least 1")
+        data = sum(not r.witness for r in self.replicas)
+        if not data:
+            raise ConfigError("a volume needs a replica that is no witness")
+        if self.min_copies is not None and not 1 <= self.min_copies <= data:
+            raise ConfigError(f"minimum copies {self.min_copies}: 1 to the number of replicas, {data}")
         if self.rebuild_rate is not None and self.rebuild_rate < 1:
             raise ConfigError(f"rebuild rate {self.rebuild_rate}: at least 1 byte per second")
         if self.block_size_bytes not in BLOCK_SIZES:
@@ -57,7 +78,8 @@ class ControllerOptions:
                 f"size {self.size_bytes}: must be a multiple of the block size {self.block_size_bytes}"
             )
 
-    @property
-    def min_copies(self) -> int:
-        """How many in-sync members there must be for writes to go on."""
-        return MIN_COPIES_DEFAULT[len(self.replicas)]
+    def min_copies_of(self, replicas: int, witnesses: int) -> int:
+        """How many in-sync members there must be for writes to go on, in a volume of so many."""
+        if self.min_copies is None:
+            return min_copies_default(replicas, witnesses)
+        return min(self.min_copies, replicas)

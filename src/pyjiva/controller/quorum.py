@@ -4,14 +4,26 @@ Written as tables (STYLE §5): the formula n // 2 + 1 is easy to get wrong by on
 test compares the two.
 """
 
+from collections.abc import Collection, Iterable
 from typing import Final
 
-__all__ = ["MAJORITY", "MIN_COPIES_DEFAULT", "REPLICAS_MAX"]
+__all__ = ["MAJORITY", "REPLICAS_MAX", "is_majority", "min_copies_default"]
 
 REPLICAS_MAX: Final = 7
 
 #: Replicas configured → how many of them must promise an epoch or accept a record.
 MAJORITY: Final[dict[int, int]] = {1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4}
 
-#: Replicas configured → how many in-sync members there must be for writes to go on; else they are parked.
-MIN_COPIES_DEFAULT: Final[dict[int, int]] = MAJORITY
+
+def is_majority(ids: Iterable[int], configurations: Iterable[Collection[int]]) -> bool:
+    """Whether `ids` has a majority of each of the configurations."""
+    members = set(ids)
+    return all(len(members & set(c)) >= MAJORITY[len(c)] for c in configurations)
+
+
+def min_copies_default(replicas: int, witnesses: int) -> int:
+    """How many in-sync members there must be for writes to go on, else they are parked.
+
+    As many as a majority has at least: what is alone in it with all the witnesses has everything.
+    """
+    return max(1, MAJORITY[replicas + witnesses] - witnesses)

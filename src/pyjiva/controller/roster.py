@@ -20,28 +20,43 @@ committed record, of a
 I2. Removal takes effect when its record is committed, admission when it is proposed.
 I3. At most one record is proposed and not committed; its version is one above the last.
 I4. `in_sync` of a record is never empty: the last copy is never given up; it is waited for (mode ABSENT).
+I5. A record's configured set differs from that of the record before it by one replica at most.
 
 - *Wait* until the read lease of the controller before us has ended (`lease`), unless its record is clean.
 
-What is left out here (it has its own issue): witnesses, changes of the configured set.
+- *Witnesses* vote and hold no data: they are never chosen, rebuilt or in sync.
+
+The configured set changes by one replica at a time, by a record that a majority of the old set and a
+majority of the new one accept (I5).  A new replica is copied to first, as a *learner* without a vote; the
+record that configures it also says that it is in sync.  Why this is safe: sets that differ by one replica
+have no two majorities without a common member.  A controller takes the newest record among the promises, and
+needs promises from a majority of the set that *this record* names.  Say it names C, and a newer record with
+C' was committed: a majority of C has accepted that one too, so somebody who promised has it, and it would
+have been the newest.  Say it names C', and C' was never committed: a majority of C' meets every majority of
+C, so all that was committed with C has been seen.
 """
 
 import enum
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, assert_never
 
 import attrs
 
 from pyjiva.controller.lease import WAIT_OUT_S
-from pyjiva.controller.quorum import MAJORITY
+from pyjiva.controller.quorum import REPLICAS_MAX, is_majority
 from pyjiva.controller.roster_event import (
     Accepted,
+    AddReplica,
+    Alive,
     AskAccept,
+    AskAlive,
     AskPromise,
     CancelReconcile,
+    Connect,
     Copied,
+    Disconnect,
     Diverged,
     Drop,
     Effect,
@@ -56,6 +71,7 @@ from pyjiva.controller.roster_event import (
     Promised,
     Reconcile,
     Reconciled,
+    RemoveReplica,
     Replay,
     SaveParameters,
     Serve,
@@ -128,9 +144,11 @@ class Phase(enum.Enum):
 
 @attrs.define
 class Member:
-    """What we know of one configured replica."""
+    """What we know of one replica."""
 
     id: int
+    witness: bool = False
+    """Whether it only votes; its mode stays OUT."""
     mode: Mode = Mode.OUT
     report: ReplicaReport | None = None
     """Set while a connection with a proved key exists."""
@@ -155,6 +173,10 @@ class Proposal:
     """A record on its way to a majority."""
 
     record: MembershipRecord
+    admits: set[int]
+    """Members that had joined when it was proposed.  Another one that it names may have been lost since, and
+    be joining again: it was not told by this record that it is equal.
+    """
     accepted: set[int] = attrs.field(factory=set)
 
 
@@ -164,12 +186,19 @@ class Roster:
 
     controller_id: str
     configured: tuple[int, ...]
+    """As the command line says; which replicas the volume has is in its newest record."""
     new_volume: bool = False
     """Whether all replicas may be blank: the volume has never held data."""
     grace_s: float = GRACE_S
     wait_out_s: float = WAIT_OUT_S
     """How long another controller's read lease may last from now."""
+    witnesses: frozenset[int] = frozenset()
+    addresses: Mapping[int, str] = attrs.field(factory=dict)
+    """HOST:PORT, for the records."""
     members: dict[int, Member] = attrs.field(init=False)
+    adding: int | None = attrs.field(default=None, init=False)
+    """The learner: it is to belong to the volume when it has everything."""
+    removing: int | None = attrs.field(default=None, init=False)
     phase: Phase = attrs.field(default=Phase.GATHERING, init=False)
     epoch: int = attrs.field(default=0, init=False)
     """Ours, once chosen; 0 before."""
@@ -186,25 +215,45 @@ class Roster:
     _heard_by_s: float | None = attrs.field(default=None, init=False)
     """A moment when a majority had promised our epoch: no older controller's lease is renewed after it."""
     _majority_since_s: float | None = attrs.field(default=None, init=False)
+    _newest: MembershipRecord | None = attrs.field(default=None, init=False)
+    """The newest record that any replica has shown."""
+    _chosen_from: tuple[int, ...] = attrs.field(default=(), init=False)
+    """The configured set of the record that counts, once a majority of it has promised."""
+    _addresses: dict[int, str] = attrs.field(init=False)
     _highest_epoch: int = attrs.field(default=0, init=False)
     _to_bid: bool = attrs.field(default=True, init=False)
     """Whether an epoch is to be chosen as soon as a majority is connected."""
     _pause_until_s: float | None = attrs.field(default=None, init=False)
     _pauses: int = attrs.field(default=0, init=False)
+    _doubtful: set[int] = attrs.field(factory=set, init=False)
+    """In-sync members that have not been heard since the last one was lost."""
     _settling: tuple[int, ...] = attrs.field(default=(), init=False)
     """Members that take part in the activation under way."""
     _effects: list[Effect] = attrs.field(factory=list, init=False)
     _changed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.members = {i: Member(i) for i in self.configured}
+        self.members = {i: Member(i, witness=i in self.witnesses) for i in self.configured}
+        self._addresses = dict(self.addresses)
 
     # --- what the data path asks
 
-    @property
-    def majority(self) -> int:
-        """How many replicas make one."""
-        return MAJORITY[len(self.configured)]
+    def configurations(self) -> list[tuple[int, ...]]:
+        """Sets of replicas of each of which a majority counts: two while a record changes the set (I5)."""
+        records = [self.committed, self.proposal.record if self.proposal is not None else None]
+        sets = [record.configured for record in records if record is not None]
+        if not sets:
+            seen = self._newest.configured if self._newest is not None else self.configured
+            sets = [self._chosen_from or seen]
+        return sets
+
+    def is_majority(self, ids: Iterable[int]) -> bool:
+        """Whether `ids` may decide."""
+        return is_majority(ids, self.configurations())
+
+    def is_configured(self, member_id: int) -> bool:
+        """Whether it belongs to the volume, as far as is known."""
+        return any(member_id in configuration for configuration in self.configurations())
 
     def required(self) -> set[int]:
         """Whose acknowledgement a write needs (I1)."""
@@ -237,7 +286,10 @@ class Roster:
         if self.proposal is not None:
             assert self.proposal.record.in_sync
             assert self.committed is None or self.proposal.record > self.committed
+            sets = [set(configuration) for configuration in self.configurations()]
+            assert len(sets) == 1 or len(sets[0] ^ sets[1]) <= 1, "one replica at a time (I5)"
         for member in self.members.values():
+            assert not member.witness or member.mode is Mode.OUT, f"{member} has no data"
             if member.mode is Mode.IN_SYNC and self.phase in (Phase.ACTIVE, Phase.STOPPING):
                 assert member.id in self.required(), f"{member} is in sync and not required"
             if member.mode in (Mode.REBUILDING, Mode.JOINING, Mode.IN_SYNC) and self.phase is Phase.ACTIVE:
@@ -249,6 +301,8 @@ class Roster:
         """What the shell must do, in order, now that `event` has happened."""
         if self.phase in (Phase.FENCED, Phase.STOPPED):
             return []
+        if not isinstance(event, AddReplica) and getattr(event, "member", None) not in {None, *self.members}:
+            return []  # of one that was removed meanwhile
         match event:
             case LinkUp():
                 self._link_up(event)
@@ -258,6 +312,8 @@ class Roster:
                 self._diverged(self.members[event.member], event.reason)
             case Promised():
                 self._promised(event)
+            case Alive():
+                self._doubtful.discard(event.member)
             case Fenced():
                 self._refused(event)
             case Accepted():
@@ -278,6 +334,10 @@ class Roster:
                 self._serve_if_due()
             case SaveParameters():
                 self.parameters = event.parameters
+            case AddReplica():
+                self._add(event)
+            case RemoveReplica():
+                self._remove(self.members[event.member])
             case StopRequested():
                 self._stop()
             case _:
@@ -298,7 +358,12 @@ class Roster:
         self._propose_if_needed()
         if self.readable():
             for member in self.members.values():
-                if member.mode is Mode.OUT and member.promised:
+                if (
+                    member.mode is Mode.OUT
+                    and member.promised
+                    and not member.witness
+                    and self._belongs(member)
+                ):
                     self._change(member, Change.REBUILD_STARTED)
                     member.reason = "being rebuilt"
                     self._effects.append(StartRebuild(member.id))
@@ -322,6 +387,17 @@ class Roster:
     def _link_up(self, event: LinkUp) -> None:
         member = self.members[event.member]
         report = event.report
+        if report.record is not None:
+            self._learn(report.record)
+        if report.witness != member.witness:
+            what = (
+                "is a witness, and was given as a replica"
+                if report.witness
+                else "is a replica, not a witness"
+            )
+            self._effects.append(Drop(member.id, what))
+            member.reason = what
+            return
         member.report, member.answer = report, None
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
@@ -337,6 +413,21 @@ class Roster:
                 f"replica {member.id} has promised epoch {report.promised_epoch} to another controller"
             )
 
+    def _learn(self, record: MembershipRecord) -> None:
+        """Somebody has this record: who belongs to the volume may be others than we were told."""
+        if self.committed is not None or (self._newest is not None and record <= self._newest):
+            return
+        self._newest = record
+        for n, i in enumerate(record.configured):
+            if i not in self.members:
+                self._addresses[i] = record.addresses[n] if record.addresses else ""
+                self.members[i] = Member(i)
+                self._effects.append(Connect(i, self._addresses[i]))
+        for member in self.members.values():
+            member.witness = member.id in record.witnesses or (
+                member.witness and member.id not in record.configured
+            )
+
     @property
     def _asking(self) -> bool:
         """Whether promises of our epoch are wanted: neither before it is chosen nor in a pause."""
@@ -346,7 +437,7 @@ class Roster:
         if self.epoch and report.record is not None and report.record.epoch > self.epoch:
             # While we paused, another one got through.  To begin again would take the volume from it.
             self._fence(f"another controller has taken over with epoch {report.record.epoch}")
-        elif self._to_bid and self._connected() >= self.majority:
+        elif self._to_bid and self.is_majority(m.id for m in self.members.values() if m.report is not None):
             self._choose_epoch()
 
     def _bid_again(self) -> None:
@@ -373,12 +464,9 @@ class Roster:
                 if member.report is not None:
                     self._effects.append(Drop(member.id, "asked anew after a pause"))
 
-    def _connected(self) -> int:
-        return sum(m.report is not None for m in self.members.values())
-
     def _choose_epoch(self) -> None:
         self.epoch = max(self.epoch, self._highest_epoch) + 1
-        self._to_bid, self._majority_since_s, self._heard_by_s = False, None, None
+        self._to_bid, self._majority_since_s, self._heard_by_s, self._chosen_from = False, None, None, ()
         for member in self.members.values():
             member.answer = None
             if member.report is not None:
@@ -403,6 +491,8 @@ class Roster:
         if event.epoch != self.epoch or member.report is None:
             return  # an answer to a question that we have asked anew since
         member.answer = event.answer
+        if event.answer.record is not None:
+            self._learn(event.answer.record)
         match self.phase:
             case Phase.GATHERING:
                 self._choose()
@@ -418,24 +508,20 @@ class Roster:
         if not self._asking:
             return
         promised = {m.id: m.answer for m in self.members.values() if m.answer is not None}
-        if len(promised) < self.majority:
-            names = ", ".join(str(m.id) for m in self.members.values() if not m.promised)
-            self.waiting_for = f"a majority of the replicas: no answer from {names}"
-            self._majority_since_s = None
+        newest = max((a.record for a in promised.values() if a.record is not None), default=None)
+        configured = newest.configured if newest is not None else self.configured
+        if not is_majority(promised, [configured]):
+            missing = [i for i in configured if i not in promised]
+            unknown = [i for i in missing if not self._addresses.get(i, "?")]
+            where = f" (give the address of {_names(unknown)})" if unknown else ""
+            self.waiting_for = f"a majority of the replicas: no answer from {_names(missing)}{where}"
+            self._majority_since_s, self._chosen_from = None, ()
             return
         if self._majority_since_s is None:
             self._majority_since_s = self._now_s
-        newest = max((a.record for a in promised.values() if a.record is not None), default=None)
+        self._chosen_from = configured
         if newest is None:
             self._choose_blank(promised)
-            return
-        if set(newest.configured) != set(self.configured):
-            self._effects.append(
-                GiveUp(
-                    f"the volume has the replicas {_names(sorted(newest.configured))}, "
-                    f"this controller was given {_names(sorted(self.configured))}"
-                )
-            )
             return
         candidates = {i: promised[i] for i in newest.in_sync if i in promised and self._took_part(i, newest)}
         missing = [i for i in newest.in_sync if i not in promised]
@@ -466,12 +552,13 @@ class Roster:
         return member.answer.record is not None and member.report.promised_epoch >= record.epoch
 
     def _choose_blank(self, promised: dict[int, PromiseAnswer]) -> None:
-        if len(promised) < len(self.configured):
+        if not set(self.configured) <= set(promised):
             missing = [i for i in self.configured if i not in promised]
             what = "a new volume begins with all its replicas" if self.new_volume else "the others are blank"
             self.waiting_for = f"replica {_names(missing)}: {what}"
         elif self.new_volume:
-            self._settle(promised, clean=True, memory_counts=True)
+            chosen = {i: promised[i] for i in self.configured if not self.members[i].witness}
+            self._settle(chosen, clean=True, memory_counts=True)
         else:
             self._effects.append(GiveUp("all replicas are blank, but this volume has held data before"))
 
@@ -498,25 +585,32 @@ class Roster:
         for i in self._settling:
             self._change(self.members[i], Change.CHOSEN)
             self.members[i].reason = ""
-        for member in self.members.values():
-            if member.mode is Mode.OUT and member.promised:
+        for member in list(self.members.values()):
+            if not self.is_configured(member.id):
+                self._forget(member, "it is not one of the volume's replicas: see pyjiva replica add")
+            elif member.mode is Mode.OUT and member.promised and not member.witness:
                 member.reason = "it missed writes"
         self._propose(self._settling, clean=False)
 
     # --- records
 
-    def _propose(self, in_sync: Iterable[int], *, clean: bool) -> None:
+    def _propose(
+        self, in_sync: Iterable[int], *, clean: bool, configured: tuple[int, ...] | None = None
+    ) -> None:
         assert self.proposal is None
+        configured = configured or self.configurations()[0]
         record = MembershipRecord(
             epoch=self.epoch,
             version=self.committed.version + 1 if self.committed is not None else 1,
             controller_id=self.controller_id,
-            configured=self.configured,
+            configured=configured,
             in_sync=tuple(sorted(in_sync)),
             clean=clean,
             parameters=self.parameters,
+            witnesses=tuple(i for i in configured if self.members[i].witness),
+            addresses=tuple(self._addresses.get(i, "") for i in configured),
         )
-        self.proposal = Proposal(record)
+        self.proposal = Proposal(record, {i for i in record.in_sync if self.members[i].mode is Mode.JOINING})
         self._changed = True
         for m in self.members.values():
             if m.promised:
@@ -529,13 +623,13 @@ class Roster:
         if proposal is None or event.version != proposal.record.version:
             return  # one more than the majority needed, or an older record
         proposal.accepted.add(event.member)
-        if len(proposal.accepted) < self.majority:
+        if not self.is_majority(proposal.accepted):
             return
         self.committed, self.proposal = proposal.record, None
-        for i in self.committed.in_sync:
-            if self.members[i].mode is Mode.JOINING:
-                self._change(self.members[i], Change.ADMITTED)
-                self.members[i].reason = ""
+        self._configuration_committed(self.committed)
+        for i in proposal.admits:
+            self._change(self.members[i], Change.ADMITTED)
+            self.members[i].reason = ""
         self._changed = True
         if self.phase is Phase.STOPPING:
             self._stopped()
@@ -544,7 +638,7 @@ class Roster:
             self._serve_if_due()
 
     def _has_majority(self) -> bool:
-        return sum(m.promised for m in self.members.values()) >= self.majority
+        return self.is_majority(m.id for m in self.members.values() if m.promised)
 
     def _serve_if_due(self) -> None:
         if self.phase is not Phase.COMMITTING or self.committed is None:
@@ -565,16 +659,96 @@ class Roster:
         return {
             m.id
             for m in self.members.values()
-            if m.mode in (Mode.IN_SYNC, Mode.ABSENT) or (m.mode is Mode.JOINING and m.flushed)
+            if (m.mode in (Mode.IN_SYNC, Mode.ABSENT) or (m.mode is Mode.JOINING and m.flushed))
+            and m.id != self.removing
         }
+
+    def _wanted_configured(self, configured: tuple[int, ...]) -> tuple[int, ...]:
+        """Which replicas the next record ought to configure."""
+        if self.adding is not None:
+            learner = self.members[self.adding]
+            ready = learner.promised if learner.witness else learner.mode is Mode.JOINING and learner.flushed
+            return (*configured, learner.id) if ready else configured
+        return tuple(i for i in configured if i != self.removing)
 
     def _propose_if_needed(self) -> None:
         """Commit the next record if the last one is not up to date, and nothing is on its way."""
         committed, wanted = self.committed, self._wanted()
         assert committed is not None
-        changed = wanted != set(committed.in_sync) or self.parameters != committed.parameters
+        configured = self._wanted_configured(committed.configured)
+        changed = (
+            wanted != set(committed.in_sync)
+            or any(self.members[i].mode is Mode.JOINING for i in wanted)  # also if named: see Proposal.admits
+            or self.parameters != committed.parameters
+            or configured != committed.configured
+        )
         if self.proposal is None and wanted and changed:
-            self._propose(wanted, clean=False)
+            self._propose(wanted, clean=False, configured=configured)
+
+    # --- replicas that are added and removed
+
+    def _belongs(self, member: Member) -> bool:
+        return member.id == self.adding or self.is_configured(member.id)
+
+    def why_not_add(self, member_id: int) -> str:
+        """Why this one cannot be added now; empty when it can."""
+        if self.phase is not Phase.ACTIVE:
+            return f"the volume waits for {self.waiting_for or 'its end'}"
+        if member_id in self.members:
+            return f"replica {member_id} is there already"
+        if self.adding is not None or self.removing is not None:
+            return f"replica {self.adding or self.removing} is being added or removed: one at a time"
+        if sum(self.is_configured(i) for i in self.members) >= REPLICAS_MAX:
+            return f"a volume has at most {REPLICAS_MAX} replicas, witnesses included"
+        return ""
+
+    def why_not_remove(self, member_id: int) -> str:
+        """Why this one cannot be removed now; empty when it can."""
+        if self.phase is not Phase.ACTIVE:
+            return f"the volume waits for {self.waiting_for or 'its end'}"
+        if member_id not in self.members:
+            return f"there is no replica {member_id}"
+        if member_id == self.adding:
+            proposed = self.proposal is not None and member_id in self.proposal.record.configured
+            return f"replica {member_id} is just being taken in" if proposed else ""
+        if self.adding is not None or self.removing is not None:
+            return f"replica {self.adding or self.removing} is being added or removed: one at a time"
+        if not self.readable() - {member_id}:
+            return f"replica {member_id} is the last one in sync"
+        return ""
+
+    def _add(self, event: AddReplica) -> None:
+        if why_not := self.why_not_add(event.member):
+            raise LocalProtocolError(why_not)
+        self.adding = event.member
+        self._addresses[event.member] = event.address
+        self.members[event.member] = Member(event.member, event.witness, reason="being added")
+        self._effects.append(Connect(event.member, event.address))
+        self._changed = True
+
+    def _remove(self, member: Member) -> None:
+        if why_not := self.why_not_remove(member.id):
+            raise LocalProtocolError(why_not)
+        if member.id == self.adding:
+            self.adding = None
+            self._forget(member, "it is not to be added any more")
+        else:
+            self.removing = member.id
+
+    def _configuration_committed(self, record: MembershipRecord) -> None:
+        if self.adding in record.configured:
+            assert self.adding is not None
+            if self.members[self.adding].witness:
+                self.members[self.adding].reason = ""
+            self.adding = None
+        if self.removing is not None and self.removing not in record.configured:
+            self._forget(self.members[self.removing], "it was removed from the volume")
+            self.removing = None
+
+    def _forget(self, member: Member, reason: str) -> None:
+        del self.members[member.id]
+        self._effects.append(Disconnect(member.id, reason))
+        self._changed = True
 
     # --- members that go and come
 
@@ -605,8 +779,12 @@ class Roster:
     def _lost(self, member: Member) -> None:
         if member.mode in (Mode.REBUILDING, Mode.JOINING):
             self._change(member, Change.FAILED)
+            if self.proposal is not None:
+                self.proposal.admits.discard(member.id)
         elif member.mode is Mode.IN_SYNC:
             self._change(member, Change.VANISHED)
+            self._doubtful = {m.id for m in self.members.values() if m.mode is Mode.IN_SYNC}
+            self._effects += map(AskAlive, sorted(self._doubtful))
 
     def _diverged(self, member: Member, reason: str) -> None:
         """Its bytes are not those of the others: nothing but a rebuild brings it back, majority or not."""
@@ -617,10 +795,14 @@ class Roster:
         member.reason = reason
 
     def _give_up_absent(self) -> None:
-        """Go on without members that cannot be reached, if a copy is left and a majority can say so (I4)."""
+        """Go on without members that cannot be reached, if a copy is left and a majority can say so (I4).
+
+        A copy that has been heard since the last member was lost.  Else the one that is given up may have
+        been the last that is whole, while the machine of the other lost its power unnoticed (DESIGN G1).
+        """
         if not self._has_majority():
             return
-        if any(m.mode is Mode.IN_SYNC for m in self.members.values()):
+        if any(m.mode is Mode.IN_SYNC and m.id not in self._doubtful for m in self.members.values()):
             for member in self.members.values():
                 if member.mode is Mode.ABSENT:
                     self._change(member, Change.FAILED)
@@ -634,8 +816,11 @@ class Roster:
         if member.mode is Mode.ABSENT and self._has_everything(member):
             alone = self.required() == {member.id}
             self._change(member, Change.RETURNED)
+            self._doubtful.discard(member.id)
             member.reason = ""
             self._effects.append(Replay(member.id))
+        elif member.witness:
+            member.reason = ""
         # Also one that is behind may hold the record, even one that names it: its vote counts.
         self._effects.append(AskAccept(member.id, record, equal=alone))
         self._changed = True

@@ -11,10 +11,15 @@ from pyjiva.replication import PromiseAnswer, ReplicaReport
 
 __all__ = [
     "Accepted",
+    "AddReplica",
+    "Alive",
     "AskAccept",
+    "AskAlive",
     "AskPromise",
     "CancelReconcile",
+    "Connect",
     "Copied",
+    "Disconnect",
     "Diverged",
     "Drop",
     "Effect",
@@ -29,6 +34,7 @@ __all__ = [
     "Promised",
     "Reconcile",
     "Reconciled",
+    "RemoveReplica",
     "Replay",
     "SaveParameters",
     "Serve",
@@ -72,6 +78,13 @@ class Promised:
     member: int
     epoch: int
     answer: PromiseAnswer
+
+
+@attrs.frozen
+class Alive:
+    """A member has answered a question that it was asked after AskAlive."""
+
+    member: int
 
 
 @attrs.frozen
@@ -124,6 +137,24 @@ class SaveParameters:
 
 
 @attrs.frozen
+class AddReplica:
+    """The operator wants one more: it is copied to first, then it belongs to the volume and is in sync, at
+    once.  A witness belongs to it as soon as it has promised.
+    """
+
+    member: int
+    address: str
+    witness: bool
+
+
+@attrs.frozen
+class RemoveReplica:
+    """The operator wants one less."""
+
+    member: int
+
+
+@attrs.frozen
 class StopRequested:
     """All I/O is done and flushed: end cleanly."""
 
@@ -133,6 +164,7 @@ Event = (
     | LinkDown
     | Diverged
     | Promised
+    | Alive
     | Fenced
     | Accepted
     | Reconciled
@@ -140,6 +172,8 @@ Event = (
     | Joined
     | Tick
     | SaveParameters
+    | AddReplica
+    | RemoveReplica
     | StopRequested
 )
 
@@ -165,8 +199,31 @@ class AskAccept:
 
 
 @attrs.frozen
+class AskAlive:
+    """Ask `member` now for a sign of life."""
+
+    member: int
+
+
+@attrs.frozen
 class Drop:
     """End the connection to `member`; it will be tried again."""
+
+    member: int
+    reason: str
+
+
+@attrs.frozen
+class Connect:
+    """Keep a connection to `member`, who is new to the shell, at `address` (HOST:PORT, or "": unknown)."""
+
+    member: int
+    address: str
+
+
+@attrs.frozen
+class Disconnect:
+    """`member` does not belong to the volume (any more)."""
 
     member: int
     reason: str
@@ -232,7 +289,10 @@ class Stopped:
 Effect = (
     AskPromise
     | AskAccept
+    | AskAlive
     | Drop
+    | Connect
+    | Disconnect
     | Reconcile
     | CancelReconcile
     | Serve

@@ -1,12 +1,13 @@
 """What a volume says of itself: frozen pictures for the API, the command line and tests.  Pure."""
 
 import enum
+from typing import Final
 
 import attrs
 
 from pyjiva.controller.repairs import RotCounts
 
-__all__ = ["RebuildStatus", "ReplicaStatus", "ScrubStatus", "VolumeState", "VolumeStatus"]
+__all__ = ["WITNESS", "RebuildStatus", "ReplicaStatus", "ScrubStatus", "VolumeState", "VolumeStatus"]
 
 
 class VolumeState(enum.Enum):
@@ -47,6 +48,10 @@ class ScrubStatus:
     """Chunks in which replicas differ whose blocks are all what was written."""
 
 
+WITNESS: Final = "witness"
+"""The mode of a witness that can be reached."""
+
+
 @attrs.frozen
 class ReplicaStatus:
     """One configured replica."""
@@ -57,7 +62,7 @@ class ReplicaStatus:
     directory: str
     """On its own machine; empty until it was reached once."""
     mode: str
-    """in-sync, rebuilding or out."""
+    """in-sync, rebuilding, out or witness."""
     progress: float | None
     """While rebuilding: from 0 to 1."""
     rebuild: RebuildStatus | None

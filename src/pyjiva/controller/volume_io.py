@@ -32,10 +32,15 @@ from pyjiva.controller.resync import Resync
 from pyjiva.controller.roster import Member, Mode, Phase, Roster
 from pyjiva.controller.roster_event import (
     Accepted,
+    AddReplica,
+    Alive,
     AskAccept,
+    AskAlive,
     AskPromise,
     CancelReconcile,
+    Connect,
     Copied,
+    Disconnect,
     Diverged,
     Drop,
     Effect,
@@ -50,6 +55,7 @@ from pyjiva.controller.roster_event import (
     Promised,
     Reconcile,
     Reconciled,
+    RemoveReplica,
     Replay,
     SaveParameters,
     Serve,
@@ -60,6 +66,7 @@ from pyjiva.controller.roster_event import (
 )
 from pyjiva.controller.scrub import Scrub, ScrubStep
 from pyjiva.controller.status import (
+    WITNESS,
     RebuildStatus,
     ReplicaStatus,
     ScrubStatus,
@@ -96,7 +103,7 @@ STOP_S: Final = 8.0  # a clean stop that takes longer is given up: the next star
 _log = structlog.get_logger(__name__)
 
 
-Connect = Callable[[ReplicaAddress], AbstractAsyncContextManager[Stream]]
+ConnectTo = Callable[[ReplicaAddress], AbstractAsyncContextManager[Stream]]
 """Raises OSError or trio.TooSlowError: the replica cannot be reached."""
 
 
@@ -121,7 +128,7 @@ class Volume:
 
     options: ControllerOptions
     batch: EndOfBatch
-    connect: Connect | None = None
+    connect: ConnectTo | None = None
     """How to reach a replica; None: over TCP.  Simulations give their own network."""
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -140,6 +147,9 @@ class Volume:
     """The one under way, or the last one."""
     _scrub_pace: Pace = attrs.field(factory=partial(Pace, None), init=False)
     history: History = attrs.field(factory=History, init=False)
+    _addresses: dict[int, ReplicaAddress] = attrs.field(init=False)
+    _links: dict[int, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _directories: dict[int, str] = attrs.field(factory=dict, init=False)
     _events: collections.deque[Event] = attrs.field(factory=collections.deque, init=False)
     _applying: bool = attrs.field(default=False, init=False)
@@ -150,7 +160,14 @@ class Volume:
 
     def __attrs_post_init__(self) -> None:
         ids = tuple(r.replica_id for r in self.options.replicas)
-        self._roster = Roster(self.controller_id, ids, self.options.new_volume)
+        self._roster = Roster(
+            self.controller_id,
+            ids,
+            self.options.new_volume,
+            witnesses=frozenset(r.replica_id for r in self.options.replicas if r.witness),
+            addresses={r.replica_id: str(r) for r in self.options.replicas},
+        )
+        self._addresses = {r.replica_id: r for r in self.options.replicas}
         self._repairs = Repairs(self.options.size_bytes, self)
         self._rebuild_pace = Pace(self.options.rebuild_rate)
         self._data = DataPath(
@@ -163,7 +180,7 @@ class Volume:
         )
         self._data.now_s = trio.current_time()
         self._data.clock = trio.current_time
-        self._lease = Lease(self._roster.majority)
+        self._lease = Lease()
         self._saves = ParameterSaves(
             lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, PARK_LIMIT_S
         )
@@ -198,10 +215,11 @@ class Volume:
         """
         with self._scope:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 self._ticked_at_s = trio.current_time()
                 self._apply(Tick(self._ticked_at_s))  # its clock does not begin at 0
                 for address in self.options.replicas:
-                    nursery.start_soon(self._keep_link, address)
+                    self._start_link(address)
                 nursery.start_soon(self._keep_time)
                 task_status.started()
         if self._over is not None:
@@ -273,11 +291,20 @@ class Volume:
 
     def _confirmed(self, member_id: int, asked_at_s: float) -> None:
         self._lease.confirm(member_id, asked_at_s)
-        self._data.renew_lease(self._lease.until_s(self._roster.configured))
+        self._data.renew_lease(self._lease.until_s(self._roster.configurations()))
 
     # --- links
 
-    async def _keep_link(self, address: ReplicaAddress) -> None:
+    def _start_link(self, address: ReplicaAddress) -> None:
+        assert self._nursery is not None
+        scope = self._links[address.replica_id] = trio.CancelScope()
+        self._nursery.start_soon(self._keep_link, address, scope)
+
+    async def _keep_link(self, address: ReplicaAddress, scope: trio.CancelScope) -> None:
+        with scope:
+            await self._connect_again_and_again(address)
+
+    async def _connect_again_and_again(self, address: ReplicaAddress) -> None:
         member_id = address.replica_id
         retry_s = RETRY_S_MIN
         while True:
@@ -388,8 +415,14 @@ class Volume:
                 self._ask_promise(member, epoch)
             case AskAccept(member, record, equal):
                 self._ask_accept(member, record, Flag.EQUAL if equal else 0)
+            case AskAlive(member):
+                self._ask(member, FrameType.PING, partial(self._answered_since, member))
             case Drop(member, reason):
                 self._failed(member, reason)
+            case Connect(member, address):
+                self._connect_to(member, address)
+            case Disconnect(member, reason):
+                self._disconnect(member, reason)
             case Reconcile(source, targets, extents):
                 self._reconcile(source, targets, extents)
             case CancelReconcile():
@@ -412,6 +445,26 @@ class Volume:
             case _:
                 assert_never(effect)
 
+    def _connect_to(self, member_id: int, text: str) -> None:
+        witness = self._roster.members[member_id].witness
+        address = ReplicaAddress.parse(member_id, text, witness=witness)
+        if address is None:
+            _log.error("a replica of the volume has no known address", replica=member_id)
+            return
+        self._addresses[member_id] = address
+        self._data.add_member(member_id)
+        self._start_link(address)
+
+    def _disconnect(self, member_id: int, reason: str) -> None:
+        _log.warning("replica disconnected", replica=member_id, reason=reason)
+        self._lose(member_id, reason)
+        self._members_changed()  # what waited for its answer need not any more
+        self._addresses.pop(member_id, None)
+        self._directories.pop(member_id, None)
+        self._data.forget(member_id)
+        if (scope := self._links.pop(member_id, None)) is not None:
+            scope.cancel()
+
     def _members_changed(self) -> None:
         roster, data = self._roster, self._data
         by_mode: dict[Mode, set[int]] = {mode: set() for mode in Mode}
@@ -423,7 +476,7 @@ class Volume:
             writable=data.mask(by_mode[Mode.IN_SYNC] | by_mode[Mode.JOINING]),
             readable=data.mask(roster.readable() & set(self._heard)),
             rebuilding=data.mask(by_mode[Mode.REBUILDING]),
-            min_copies=self.options.min_copies,
+            min_copies=self._min_copies(roster.configurations()[-1]),
             serving=roster.phase is Phase.ACTIVE,
         )
 
@@ -437,6 +490,10 @@ class Volume:
     ) -> None:
         if member in self._heard:
             self._data.call(member, type_, on_answer, payload=payload, code=code)
+
+    def _answered_since(self, member: int, frame: Frame | None) -> None:
+        if frame is not None:
+            self._apply(Alive(member))
 
     def _ask_promise(self, member: int, epoch: int) -> None:
         asked_at_s = trio.current_time()
@@ -598,6 +655,34 @@ class Volume:
         else:
             self._apply(Joined(member_id))
 
+    # --- replicas that are added and removed
+
+    def add_replica(self, address: ReplicaAddress) -> str:
+        """Begin to make it one of the volume's; why not, or "" when it was begun."""
+        if not (why_not := self._roster.why_not_add(address.replica_id)):
+            self._tell("replica", address.replica_id, f"to be added, at {address}")
+            self._apply(AddReplica(address.replica_id, str(address), address.witness))
+            self.batch.end()
+        return why_not
+
+    def remove_replica(self, member_id: int) -> str:
+        """Begin to take it out of the volume; why not, or "" when it was begun."""
+        why_not = self._roster.why_not_remove(member_id)
+        rest = tuple(i for i in self._roster.configurations()[-1] if i != member_id)
+        if not why_not and member_id != self._roster.adding:
+            left, needed = len(self._roster.readable() - {member_id}), self._min_copies(rest)
+            if left < needed:
+                why_not = f"{left} replicas in sync would be left, a write would need {needed}"
+        if not why_not:
+            self._tell("replica", member_id, "to be removed")
+            self._apply(RemoveReplica(member_id))
+            self.batch.end()
+        return why_not
+
+    def _min_copies(self, configured: Sequence[int]) -> int:
+        witnesses = sum(i in self._roster.members and self._roster.members[i].witness for i in configured)
+        return self.options.min_copies_of(len(configured) - witnesses, witnesses)
+
     # --- rot (see `repairs.RepairPort`, `scrub.ScrubPort`)
 
     def repair_ended(self, member: int, extent: Extent, why_not: str) -> None:
@@ -662,10 +747,7 @@ class Volume:
 
     def status(self) -> VolumeStatus:
         """A picture of this moment."""
-        addresses = {r.replica_id: r for r in self.options.replicas}
-        replicas = tuple(
-            self._replica_status(member, addresses[member.id]) for member in self._roster.members.values()
-        )
+        replicas = tuple(self._replica_status(member) for member in self._roster.members.values())
         state, reason = self._state(replicas)
         return VolumeStatus(
             name=self.options.volume_name,
@@ -679,22 +761,22 @@ class Volume:
             scrub=self._scrub_status(),
         )
 
-    def _replica_status(self, member: Member, address: ReplicaAddress) -> ReplicaStatus:
+    def _replica_status(self, member: Member) -> ReplicaStatus:
         mode = {Mode.ABSENT: Mode.OUT, Mode.JOINING: Mode.REBUILDING}.get(member.mode, member.mode)
+        votes = member.witness and member.promised
         resync = self._resyncs.get(member.id)
         progress = None
         if mode is Mode.REBUILDING:
             progress = resync.fraction_done() if resync is not None else 1.0
-        host = f"[{address.host}]" if ":" in address.host else address.host
         return ReplicaStatus(
             id=member.id,
-            address=f"{host}:{address.port}",
+            address=str(self._addresses.get(member.id, "")),
             directory=self._directories.get(member.id, ""),
-            mode=mode.value,
+            mode=WITNESS if votes else mode.value,
             progress=progress,
             rebuild=None if resync is None else self._rebuild_status(resync),
             rot=self._repairs.counts(member.id),
-            reason="" if mode is Mode.IN_SYNC else member.reason,
+            reason="" if mode is Mode.IN_SYNC or votes else member.reason,
         )
 
     def _rebuild_status(self, resync: Resync) -> RebuildStatus:
@@ -722,7 +804,9 @@ class Volume:
         if self._roster.phase is not Phase.ACTIVE:
             return VolumeState.PARKED, f"waiting for {self._roster.waiting_for}"
         troubled = [
-            f"replica {r.id} is {r.mode}: {r.reason}" for r in replicas if r.mode != Mode.IN_SYNC.value
+            f"replica {r.id} is {r.mode}: {r.reason}"
+            for r in replicas
+            if r.mode not in (Mode.IN_SYNC.value, WITNESS)
         ]
         if not self._data.writes_open:
             return VolumeState.PARKED, "too few replicas in sync; " + "; ".join(troubled)

@@ -49,6 +49,10 @@ QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read it
 _log = structlog.get_logger(__name__)
 
 
+def _nothing(_frame: Frame) -> bool:
+    return False
+
+
 async def _in_thread(call: Callable[[], None]) -> None:
     await trio.to_thread.run_sync(call)
 
@@ -77,6 +81,8 @@ class ReplicaDaemon:
     """How to run a blocking call; simulations have no threads."""
     _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
     _data: DataPath = attrs.field(init=False)
+    _handles: Callable[[Frame], bool] = attrs.field(init=False)
+    """Which frames are for `_data`; a witness has none."""
     _attached: Session | None = attrs.field(default=None, init=False)
     _strangers: int = attrs.field(default=0, init=False)
     _kept: trio.MemorySendChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
@@ -85,6 +91,7 @@ class ReplicaDaemon:
 
     def __attrs_post_init__(self) -> None:
         self._data = DataPath(self.device, self._unstable, self.store.state.promised_epoch)
+        self._handles = _nothing if self.store.state.witness else self._data.handles
         self._kept, self._to_keep = trio.open_memory_channel(KEEPER_QUEUE_MAX)
 
     async def serve(
@@ -156,7 +163,7 @@ class ReplicaDaemon:
             try:
                 while await stream.fill(decoder.wanted_bytes):
                     while (frame := decoder.next_frame()) is not None:
-                        if self._data.handles(frame):
+                        if self._handles(frame):
                             self._data.frame_received(session, frame)
                         else:
                             self._control(session, decoder, scope, frame)
@@ -208,7 +215,8 @@ class ReplicaDaemon:
                     assert self._nursery is not None
                     self._nursery.start_soon(self._hash, session, frame)
             case _:
-                raise RemoteProtocolError(f"frame type {frame.type} is not for a replica")
+                what = "a witness" if self.store.state.witness else "a replica"
+                raise RemoteProtocolError(f"frame type {frame.type} is not for {what}")
 
     def _report(self) -> ReplicaReport:
         state = self.store.state
@@ -222,6 +230,7 @@ class ReplicaDaemon:
             promised_to=state.promised_to,
             record=state.record,
             intact=self.store.intact,
+            witness=state.witness,
         )
 
     async def _hash(self, session: Session, frame: Frame) -> None:

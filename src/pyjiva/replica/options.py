@@ -25,6 +25,8 @@ class ReplicaOptions:
     block_size_bytes: int
     key: bytes = attrs.field(repr=False)
     """The volume's key: never in a log."""
+    witness: bool = False
+    """Whether it votes and holds no data."""
 
     def __attrs_post_init__(self) -> None:
         if self.replica_id < 1:

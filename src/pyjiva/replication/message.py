@@ -45,7 +45,7 @@ __all__ = [
     "replica_proof",
 ]
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 NONCE_BYTES: Final = 32
 EXTENTS_MAX: Final = 65536
 
@@ -93,6 +93,8 @@ class ReplicaReport:
     """The newest membership record that it accepted; None on a blank replica."""
     intact: bool
     """False: its machine went down with writes not yet flushed, so acknowledged writes may be missing."""
+    witness: bool
+    """Whether it votes and holds no data."""
 
 
 @attrs.frozen

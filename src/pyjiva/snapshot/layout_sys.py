@@ -148,6 +148,9 @@ def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:
         )
     if state.replica_id != identity.replica_id:
         raise ConfigError(f"is replica {state.replica_id}, not {identity.replica_id}; give another directory")
+    if state.witness != identity.witness:
+        kind = "a witness, not a replica with data" if state.witness else "a replica with data, not a witness"
+        raise ConfigError(f"is {kind}; give another directory")
     if state.size_bytes != identity.size_bytes:
         raise ConfigError(
             f"holds a volume of {_size(state)}, not {_size(identity)}; give the size that it has"

@@ -60,6 +60,8 @@ class ReplicaState:
     """Where: a bit map of regions of REGION_BYTES as a hexadecimal number, region 0 its lowest bit.  The
     checksums of their blocks may not be stable either.
     """
+    witness: bool = False
+    """Whether it votes and holds no data."""
 
     def __attrs_post_init__(self) -> None:
         texts = (
@@ -71,6 +73,8 @@ class ReplicaState:
         )
         if not all(type(text) is str for text in texts) or not self.volume_id:
             raise ValueError("ids, names, written_boot_id and written_regions are strings")
+        if type(self.witness) is not bool:
+            raise ValueError("witness is a boolean")
         if self.written_regions.strip("0123456789abcdef"):
             raise ValueError("written_regions is a hexadecimal number")
         counts = (self.replica_id, self.size_bytes, self.block_size_bytes, self.promised_epoch)
@@ -85,7 +89,7 @@ class ReplicaState:
 
 
 _STATE_FIELDS: Final = frozenset(field.name for field in attrs.fields(ReplicaState))
-_LATER_FIELDS: Final = frozenset({"written_regions"})  # absent in what older versions wrote
+_LATER_FIELDS: Final = frozenset({"written_regions", "witness"})  # absent in what older versions wrote
 
 
 def encode_state(state: ReplicaState) -> bytes:

@@ -83,6 +83,7 @@ class Store:  # hot
         volume_name: str,
         size_bytes: int,
         block_size_bytes: int,
+        witness: bool = False,
         boot_id: str | None = None,
     ) -> "Store":
         """The replica in the directory `path`; an absent or empty one becomes a new replica, all zeros.
@@ -91,7 +92,9 @@ class Store:  # hot
         elsewhere, is not a replica or another one, or is damaged.  Raises StorageError: the disk fails.
         """
         try:
-            identity = ReplicaState(volume_id, replica_id, volume_name, size_bytes, block_size_bytes)
+            identity = ReplicaState(
+                volume_id, replica_id, volume_name, size_bytes, block_size_bytes, witness=witness
+            )
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
         present = read_boot_id() if boot_id is None else boot_id

@@ -33,7 +33,9 @@ import xxhash
 from pyjiva.block import Flush, Write
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, VolumeState
 from pyjiva.controller.causes import UNKNOWN, cause_of
+from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
@@ -65,6 +67,7 @@ class Faults:
     blackouts: float = 0.1
     takeovers: float = 0.15
     partitions: float = 0.15
+    changes: float = 0.0
     rots: float = 0.0
     scrubs: float = 0.0
 
@@ -79,6 +82,7 @@ class Replica:
 
     id: int
     disk: MemoryDisk
+    witness: bool = False
     boot: int = 1
     up: bool = False
     scope: trio.CancelScope | None = None
@@ -96,6 +100,9 @@ class World:
 
     seed: int
     replicas: int = 3
+    witnesses: int = 0
+    spares: int = 0
+    """Machines that do not belong to the volume at first: `changes` adds and removes replicas."""
     blocks: int = 32
     faults: Faults = Faults()
     random: Random = attrs.field(init=False)
@@ -118,7 +125,10 @@ class World:
 
     def __attrs_post_init__(self) -> None:
         self.random = Random(self.seed)
-        self._machines = {i: Replica(i, MemoryDisk(Random(self.random.random()))) for i in self._ids}
+        voters = range(self.replicas + 1, self.replicas + self.witnesses + 1)
+        self._machines = {
+            i: Replica(i, MemoryDisk(Random(self.random.random())), witness=i in voters) for i in self._ids
+        }
         self._clients = Clients(
             self.blocks,
             self.random,
@@ -130,7 +140,15 @@ class World:
 
     @property
     def _ids(self) -> range:
-        return range(1, self.replicas + 1)
+        return range(1, self.replicas + self.witnesses + self.spares + 1)
+
+    @property
+    def _given(self) -> tuple[ReplicaAddress, ...]:
+        """What every controller is told, also when it is not true any more."""
+        return tuple(
+            ReplicaAddress(i, self._machines[i].name, 0, witness=self._machines[i].witness)
+            for i in range(1, self.replicas + self.witnesses + 1)
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -166,7 +184,7 @@ class World:
         self._nursery.start_soon(self._run_replica, machine, machine.scope, machine.gone)
 
     async def _run_replica(self, machine: Replica, scope: trio.CancelScope, gone: trio.Event) -> None:
-        identity = ReplicaState(VOLUME_ID, machine.id, "world", self.size_bytes, 512)
+        identity = ReplicaState(VOLUME_ID, machine.id, "world", self.size_bytes, 512, witness=machine.witness)
         try:
             store = Store.open_in(machine.disk.open_directory(), identity, boot_id=f"boot-{machine.boot}")
         except StorageError:  # the disk fails just now
@@ -233,7 +251,7 @@ class World:
             volume_id=VOLUME_ID,
             size_bytes=self.size_bytes,
             block_size_bytes=512,
-            replicas=tuple(ReplicaAddress(i, f"replica-{i}", 0) for i in self._ids),
+            replicas=self._given,
             key=KEY,
             new_volume=not self._born,
         )
@@ -291,7 +309,9 @@ class World:
             assert holds or lost_power or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
             )
-        assert copies >= self.replicas // 2 + 1, f"{copies} copies of {name_of(data)}"
+        now = [s.record for s in states.values() if s is not None and s.record is not None]
+        needed = min(_min_copies(record) for record in now if record.epoch == newest.epoch)
+        assert copies >= needed, f"{copies} copies of {name_of(data)}"
 
     # --- faults
 
@@ -442,6 +462,17 @@ class World:
         self._network.break_connections(f"replica-{self.random.choice(self._ids)}")
         await trio.lowlevel.checkpoint()
 
+    async def _changes(self) -> None:
+        """The operator adds or removes a replica, if the volume lets him."""
+        volume, machine = self._volume, self._machines[self.random.choice(self._ids)]
+        if volume is not None:
+            address = ReplicaAddress(machine.id, machine.name, 0, witness=machine.witness)
+            if not volume.add_replica(address):
+                self._note("replica to be added", machine.id)
+            elif not volume.remove_replica(machine.id):
+                self._note("replica to be removed", machine.id)
+        await trio.lowlevel.checkpoint()
+
     async def _rots(self) -> None:
         """A bit of a block changes on one machine, with a checksum that tells; others have the block."""
         machine = self._machines[self.replicas]  # always the same one: two may not rot in one place
@@ -495,9 +526,13 @@ class World:
             self._note("rot in the last good copy")
             return
         assert not limit.cancelled_caught, f"not healed: {self._volume and self._volume.status()}"
-        heads = [m.disk.content("volume-head-000.img") for m in self._machines.values()]
-        for machine, head in zip(self._machines.values(), heads, strict=True):
-            assert head == heads[0], f"replica {machine.id} differs from replica 1"
+        states = [self._state_of(machine) for machine in self._machines.values()]
+        newest = max(s.record for s in states if s is not None and s.record is not None)
+        heads = {i: self._machines[i].disk.content("volume-head-000.img") for i in newest.in_sync}
+        for i, head in heads.items():
+            assert head == heads[newest.in_sync[0]], f"replica {i} differs from {newest.in_sync[0]}"
+        expected = set(newest.configured) - set(newest.witnesses)
+        assert set(heads) == expected, f"{newest} is not whole"
 
     async def _scrub(self) -> None:
         """Have all rot repaired that nobody has met."""
@@ -522,3 +557,8 @@ class World:
             await self._clients.read(volume, block)
         flushed = await self._clients.ask(volume, Flush)
         return flushed and volume is self._volume and volume.status().state is VolumeState.HEALTHY
+
+
+def _min_copies(record: MembershipRecord) -> int:
+    witnesses = len(record.witnesses)
+    return min_copies_default(len(record.configured) - witnesses, witnesses)

@@ -1,12 +1,6 @@
 """`pyjiva-controller` and one `pyjiva-replica`, as processes."""
 
-import json
-import select
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -15,44 +9,7 @@ from pyjiva.cli.controller import IQN_PREFIX
 from pyjiva.iscsi.pdu import LoginStatus
 from pyjiva.supervisor.ports_sys import HeldPorts
 from pyjiva.testing.initiator import open_initiator
-
-VOLUME = ("--volume", "demo", "--volume-id", "0" * 31 + "1", "--size", "1MiB", "--stop-with-stdin")
-
-
-@contextmanager
-def running(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """The daemon; it ends with its standard input."""
-    command = (sys.executable, "-m", f"pyjiva.cli.{module}", *VOLUME, *arguments)
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            end(process)
-
-
-def end(process: "subprocess.Popen[str]") -> None:
-    """End its standard input and wait."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-
-
-def wait_state(api: str, state: str) -> None:
-    """Ask the controller until it is up and in `state`."""
-    for _ in range(2000):
-        try:
-            with urllib.request.urlopen(f"http://{api}/v1/volume", timeout=5) as answer:
-                if json.load(answer)["state"] == state:
-                    return
-        except OSError:
-            select.select([], [], [], 0.01)
-    raise AssertionError(f"the volume never was {state}")
+from tests.cli.processes import end, running, wait_state
 
 
 async def test_no_initiator_is_served_before_the_volume_is_ready(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, explain, replica, scrub, status, up
+from pyjiva.cli import controller, explain, replica, replica_change, scrub, status, up
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
@@ -13,6 +13,8 @@ COMMANDS = {
     "pyjiva status": status.command,
     "pyjiva explain": explain.command,
     "pyjiva scrub": scrub.command,
+    "pyjiva replica add ID=HOST:PORT": replica_change.add,
+    "pyjiva replica rm ID": replica_change.rm,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

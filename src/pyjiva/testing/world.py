@@ -20,7 +20,6 @@ What is checked:
 What is not checked: overlapping operations of several clients (one client's own do overlap).
 """
 
-import functools
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from random import Random
@@ -36,20 +35,16 @@ from pyjiva.controller.causes import UNKNOWN, cause_of
 from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.membership import MembershipRecord
-from pyjiva.replica import ReplicaDaemon
-from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
-from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of, offset_of
+from pyjiva.testing.machine import KEY, VOLUME_ID, Machine, hold_everything
 from pyjiva.testing.memory_file import MemoryDisk, no_fault
-from pyjiva.testing.network import MemoryStream, Network
+from pyjiva.testing.network import Network
 from pyjiva.transport import EndOfBatch, Stream
 
 __all__ = ["ROT", "Faults", "World"]
 
-KEY: Final = bytes(32)
-VOLUME_ID: Final = "f" * 32
 HEAL_S: Final = 120.0
 
 
@@ -77,24 +72,6 @@ ROT: Final = Faults(power_cuts=0, blackouts=0, rots=4, scrubs=0.5)
 
 
 @attrs.define(eq=False)
-class Replica:
-    """One machine with a disk, and perhaps a daemon that runs on it."""
-
-    id: int
-    disk: MemoryDisk
-    witness: bool = False
-    boot: int = 1
-    up: bool = False
-    scope: trio.CancelScope | None = None
-    gone: trio.Event = attrs.field(factory=trio.Event)
-
-    @property
-    def name(self) -> str:
-        """On the network."""
-        return f"replica-{self.id}"
-
-
-@attrs.define(eq=False)
 class World:
     """See the module."""
 
@@ -109,7 +86,7 @@ class World:
     counts: dict[str, int] = attrs.field(factory=dict, init=False)
     """Faults injected and operations done, by kind."""
     trace: list[str] = attrs.field(factory=list, init=False)
-    _machines: dict[int, Replica] = attrs.field(init=False)
+    _machines: dict[int, Machine] = attrs.field(init=False)
     _clients: Clients = attrs.field(init=False)
     _network: Network = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
@@ -127,7 +104,14 @@ class World:
         self.random = Random(self.seed)
         voters = range(self.replicas + 1, self.replicas + self.witnesses + 1)
         self._machines = {
-            i: Replica(i, MemoryDisk(Random(self.random.random())), witness=i in voters) for i in self._ids
+            i: Machine(
+                i,
+                MemoryDisk(Random(self.random.random())),
+                self.random,
+                self.size_bytes,
+                witness=i in voters,
+            )
+            for i in self._ids
         }
         self._clients = Clients(
             self.blocks,
@@ -165,7 +149,7 @@ class World:
             self._nursery = nursery
             self._network = Network(self.random, nursery)
             for machine in self._machines.values():
-                self._start_replica(machine)
+                machine.start(self._network, nursery)
             nursery.start_soon(self._keep_controller)
             nursery.start_soon(self._watch_reasons)
             with trio.move_on_after(seconds):
@@ -178,55 +162,6 @@ class World:
             nursery.cancel_scope.cancel()
 
     # --- processes
-
-    def _start_replica(self, machine: Replica) -> None:
-        machine.scope, machine.gone, machine.up = trio.CancelScope(), trio.Event(), True
-        self._nursery.start_soon(self._run_replica, machine, machine.scope, machine.gone)
-
-    async def _run_replica(self, machine: Replica, scope: trio.CancelScope, gone: trio.Event) -> None:
-        identity = ReplicaState(VOLUME_ID, machine.id, "world", self.size_bytes, 512, witness=machine.witness)
-        try:
-            store = Store.open_in(machine.disk.open_directory(), identity, boot_id=f"boot-{machine.boot}")
-        except StorageError:  # the disk fails just now
-            machine.disk.kill_process()
-            gone.set()
-            return
-        batch = EndOfBatch()
-        device = ChainDevice(store, batch, self._in_disk_thread)
-        daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
-        try:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(daemon.run)
-                    self._network.listen(
-                        machine.name, functools.partial(self._serve_in, nursery, daemon.serve_connection)
-                    )
-                    await trio.sleep_forever()
-        finally:
-            self._network.listen(machine.name, None)
-            self._network.break_connections(machine.name)
-            gone.set()
-
-    @staticmethod
-    async def _serve_in(
-        nursery: trio.Nursery, serve: Callable[[Stream], Awaitable[None]], stream: MemoryStream
-    ) -> None:
-        """Serve as a task of the process, so that it dies with it."""
-        done = trio.Event()
-
-        async def serve_until_done() -> None:
-            try:
-                await serve(stream)
-            finally:
-                done.set()
-
-        nursery.start_soon(serve_until_done)
-        await done.wait()
-
-    async def _in_disk_thread(self, call: Callable[[], None]) -> None:
-        """A blocking call takes some time, then happens at once: a kill comes before it or after it."""
-        await trio.sleep(self.random.random() * 0.01)
-        call()
 
     async def _keep_controller(self) -> None:
         while True:
@@ -293,12 +228,11 @@ class World:
     def _check_copies(self, write: Write) -> None:
         """A write is acknowledged: who must hold it does."""
         data = b"".join(write.data)
-        states = {m.id: self._state_of(m) for m in self._machines.values()}
-        newest = max(s.record for s in states.values() if s is not None and s.record is not None)
+        records = self._records()
+        newest = max(records)
         copies = 0
         for machine in self._machines.values():
-            state = states[machine.id]
-            lost_power = state is None or state.written_boot_id not in ("", f"boot-{machine.boot}")
+            lost_power = machine.lost_power
             holds = machine.disk.read("volume-head-000.img", write.offset_bytes, len(data)) == data
             if machine.id == self.replicas and any(
                 start < write.offset_bytes + len(data) and write.offset_bytes < start + SUM_BLOCK_BYTES
@@ -309,9 +243,11 @@ class World:
             assert holds or lost_power or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
             )
-        now = [s.record for s in states.values() if s is not None and s.record is not None]
-        needed = min(_min_copies(record) for record in now if record.epoch == newest.epoch)
+        needed = min(_min_copies(record) for record in records if record.epoch == newest.epoch)
         assert copies >= needed, f"{copies} copies of {name_of(data)}"
+
+    def _records(self) -> list[MembershipRecord]:
+        return [record for m in self._machines.values() if (record := m.record()) is not None]
 
     # --- faults
 
@@ -324,47 +260,35 @@ class World:
         machine = self._machines[self.random.choice(self._ids)]
         if not machine.up:
             return
-        await self._kill(machine)
+        await machine.kill()
         self._note("replica killed", machine.id)
         await trio.sleep(self.random.random() * 8)
-        self._start_replica(machine)
-
-    async def _kill(self, machine: Replica) -> None:
-        machine.up = False
-        assert machine.scope is not None
-        machine.scope.cancel()
-        with trio.CancelScope(shield=True):
-            await machine.gone.wait()
-        machine.disk.kill_process()
+        machine.start(self._network, self._nursery)
 
     async def _power_cuts(self) -> None:
         machine = self._machines[self.random.choice(self._ids)]
         if not machine.up:
             return
-        others = self._others_with_everything(machine)
-        await self._kill(machine)
-        machine.disk.power_cut()
-        machine.boot += 1
+        others = [m.id for m in hold_everything(self._machines.values()) if m is not machine]
+        await machine.cut_power()
         self._note("power cut", f"{machine.id}, whole elsewhere: {others}")
         if not others:
             self._clients.lose_unflushed()
         await trio.sleep(self.random.random() * 8)
-        self._start_replica(machine)
+        machine.start(self._network, self._nursery)
 
     async def _blackouts(self) -> None:
         """Every machine with a replica loses power at once; the controller may live on."""
         machines = [m for m in self._machines.values() if m.up]
         for machine in machines:
-            await self._kill(machine)
-            machine.disk.power_cut()
-            machine.boot += 1
+            await machine.cut_power()
         self._clients.lose_unflushed()
         self._note("blackout", [m.id for m in machines])
         if self.random.random() < 0.5:
             self._volume_scope.cancel()
         await trio.sleep(self.random.random() * 4)
         for machine in machines:
-            self._start_replica(machine)
+            machine.start(self._network, self._nursery)
 
     async def _stops(self) -> None:
         """A process stands still, then goes on with all that has come meanwhile."""
@@ -397,8 +321,8 @@ class World:
         await trio.sleep(self.random.random() * 6)
         machine.disk.before_step = no_fault
         if machine.up:
-            await self._kill(machine)
-            self._start_replica(machine)
+            await machine.kill()
+            machine.start(self._network, self._nursery)
 
     async def _takeovers(self) -> None:
         """Another controller begins while the present one is alive; clients go to the new one."""
@@ -419,29 +343,6 @@ class World:
         self._next_controller.set()
         await trio.sleep(3 + self.random.random() * 9)
         self._network.mend()
-
-    def _others_with_everything(self, machine: Replica) -> list[int]:
-        """Machines beside `machine` that hold every acknowledged write, flushed or not, as the records
-        tell.
-        """
-        states = {m.id: self._state_of(m) for m in self._machines.values()}
-        records = [s.record for s in states.values() if s is not None and s.record is not None]
-        if not records:
-            return []
-        newest = max(records)
-        whole = []
-        for other in self._machines.values():
-            state = states[other.id]
-            if other is machine or other.id not in newest.in_sync or state is None:
-                continue
-            if state.written_boot_id in ("", f"boot-{other.boot}"):
-                whole.append(other.id)
-        return whole
-
-    def _state_of(self, machine: Replica) -> ReplicaState | None:
-        if STATE_FILE not in machine.disk.inodes():
-            return None
-        return decode_state(machine.disk.content(STATE_FILE))
 
     async def _controller_kills(self) -> None:
         self._note("controller killed")
@@ -476,8 +377,7 @@ class World:
     async def _rots(self) -> None:
         """A bit of a block changes on one machine, with a checksum that tells; others have the block."""
         machine = self._machines[self.replicas]  # always the same one: two may not rot in one place
-        states = [self._state_of(m) for m in self._machines.values()]
-        records = [s.record for s in states if s is not None and s.record is not None]
+        records = self._records()
         if not records or len(max(records).in_sync) < self.replicas:
             return
         disk = machine.disk
@@ -512,9 +412,9 @@ class World:
         for machine in self._machines.values():
             if machine.disk.before_step is not no_fault:  # also gives a broken store another process
                 machine.disk.before_step = no_fault
-                await self._kill(machine)
+                await machine.kill()
             if not machine.up or machine.gone.is_set():
-                self._start_replica(machine)
+                machine.start(self._network, self._nursery)
         with trio.move_on_after(HEAL_S) as limit:
             while not await self._read_all_and_flush():
                 await trio.sleep(0.1)
@@ -526,8 +426,7 @@ class World:
             self._note("rot in the last good copy")
             return
         assert not limit.cancelled_caught, f"not healed: {self._volume and self._volume.status()}"
-        states = [self._state_of(machine) for machine in self._machines.values()]
-        newest = max(s.record for s in states if s is not None and s.record is not None)
+        newest = max(self._records())
         heads = {i: self._machines[i].disk.content("volume-head-000.img") for i in newest.in_sync}
         for i, head in heads.items():
             assert head == heads[newest.in_sync[0]], f"replica {i} differs from {newest.in_sync[0]}"

@@ -1,0 +1,133 @@
+"""A simulated machine: a disk in memory, and the replica daemon on it, which dies and is started again."""
+
+import functools
+from collections.abc import Awaitable, Callable, Collection
+from random import Random
+from typing import Final
+
+import attrs
+import trio
+
+from pyjiva.errors import StorageError
+from pyjiva.membership import MembershipRecord
+from pyjiva.replica import ReplicaDaemon
+from pyjiva.snapshot import ChainDevice, ReplicaState, Store
+from pyjiva.snapshot.state import STATE_FILE, decode_state
+from pyjiva.testing.memory_file import MemoryDisk
+from pyjiva.testing.network import MemoryStream, Network
+from pyjiva.transport import EndOfBatch, Stream
+
+__all__ = ["KEY", "VOLUME_ID", "Machine", "hold_everything"]
+
+KEY: Final = bytes(32)
+VOLUME_ID: Final = "f" * 32
+
+
+@attrs.define(eq=False)
+class Machine:
+    """One machine with a disk, and perhaps a daemon that runs on it."""
+
+    id: int
+    disk: MemoryDisk
+    random: Random
+    size_bytes: int
+    """Of the volume."""
+    witness: bool = False
+    boot: int = 1
+    up: bool = False
+    _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    gone: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def name(self) -> str:
+        """On the network."""
+        return f"replica-{self.id}"
+
+    def start(self, network: Network, nursery: trio.Nursery) -> None:
+        """Start the daemon, as a task of `nursery`."""
+        self._scope, self.gone, self.up = trio.CancelScope(), trio.Event(), True
+        nursery.start_soon(self._run, network, self._scope, self.gone)
+
+    async def kill(self) -> None:
+        """End the daemon as `kill -9` does."""
+        self.up = False
+        self._scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self.gone.wait()
+        self.disk.kill_process()
+
+    async def cut_power(self) -> None:
+        """End everything; what was not flushed may be gone."""
+        await self.kill()
+        self.disk.power_cut()
+        self.boot += 1
+
+    def state(self) -> ReplicaState | None:
+        """What the daemon keeps beside the data; None: nothing yet."""
+        if STATE_FILE not in self.disk.inodes():
+            return None
+        return decode_state(self.disk.content(STATE_FILE))
+
+    def record(self) -> MembershipRecord | None:
+        """The newest one that it has accepted."""
+        state = self.state()
+        return state.record if state is not None else None
+
+    @property
+    def lost_power(self) -> bool:
+        """Whether it may lack what was written to it, unflushed, before it lost power."""
+        state = self.state()
+        return state is None or state.written_boot_id not in ("", f"boot-{self.boot}")
+
+    async def _run(self, network: Network, scope: trio.CancelScope, gone: trio.Event) -> None:
+        identity = ReplicaState(VOLUME_ID, self.id, "world", self.size_bytes, 512, witness=self.witness)
+        try:
+            store = Store.open_in(self.disk.open_directory(), identity, boot_id=f"boot-{self.boot}")
+        except StorageError:  # the disk fails just now
+            self.disk.kill_process()
+            gone.set()
+            return
+        batch = EndOfBatch()
+        device = ChainDevice(store, batch, self._in_disk_thread)
+        daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
+        try:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(daemon.run)
+                    serve = functools.partial(_serve_in, nursery, daemon.serve_connection)
+                    network.listen(self.name, serve)
+                    await trio.sleep_forever()
+        finally:
+            network.listen(self.name, None)
+            network.break_connections(self.name)
+            gone.set()
+
+    async def _in_disk_thread(self, call: Callable[[], None]) -> None:
+        """A blocking call takes some time, then happens at once: a kill comes before it or after it."""
+        await trio.sleep(self.random.random() * 0.01)
+        call()
+
+
+async def _serve_in(
+    nursery: trio.Nursery, serve: Callable[[Stream], Awaitable[None]], stream: MemoryStream
+) -> None:
+    """Serve as a task of the process, so that it dies with it."""
+    done = trio.Event()
+
+    async def serve_until_done() -> None:
+        try:
+            await serve(stream)
+        finally:
+            done.set()
+
+    nursery.start_soon(serve_until_done)
+    await done.wait()
+
+
+def hold_everything(machines: Collection[Machine]) -> list[Machine]:
+    """Those that hold every acknowledged write, flushed or not, as the records tell."""
+    records = [record for machine in machines if (record := machine.record()) is not None]
+    if not records:
+        return []
+    in_sync = max(records).in_sync
+    return [machine for machine in machines if machine.id in in_sync and not machine.lost_power]

@@ -16,7 +16,7 @@ import trio
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.replica_address import REPLICA
-from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced
+from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, boot_clock
 from pyjiva.controller.api_io import serve_api
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
@@ -105,7 +105,8 @@ def main(
 
 async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access) -> int:
     batch = EndOfBatch()
-    return await Controller(options, endpoints, access, batch, Volume(options, batch)).run()
+    volume = Volume(options, batch, clock=boot_clock)
+    return await Controller(options, endpoints, access, batch, volume).run()
 
 
 @attrs.define(eq=False)

@@ -1,5 +1,6 @@
 """One volume: membership, fan-out, reads, recovery and rebuild."""
 
+from pyjiva.controller.clock_sys import boot_clock
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
 from pyjiva.controller.volume_io import Volume, VolumeFenced
@@ -12,4 +13,5 @@ __all__ = [
     "VolumeFenced",
     "VolumeState",
     "VolumeStatus",
+    "boot_clock",
 ]

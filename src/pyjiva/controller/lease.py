@@ -13,7 +13,8 @@ Why this is enough.  Two majorities have a replica in common.  That one answered
 only before it promised the new epoch, so the old lease ends at most LEASE_S after that promise, as the old
 clock measures it; and the new controller hears of the promise later than it was given.  Assumed: clocks
 that run (steady ones: steps of the time of day do not matter) at rates that differ by less than
-CLOCK_RATES_DIFFER; a process that stands still measures the time when it goes on.
+CLOCK_RATES_DIFFER; a process that stands still measures the time when it goes on, and so does one on a
+machine that was suspended (`clock_sys`).
 
 An answer that was checked and is then delayed, in this process or on the network, is still right: the read
 was asked before the check and its value was the newest at the check.

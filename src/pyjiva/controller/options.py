@@ -56,7 +56,9 @@ class ControllerOptions:
     min_copies: int | None = None
     """How many in-sync members there must be for writes to go on; None: `quorum.min_copies_default`."""
     disk_timeout_s: float = 30.0
-    """A member whose oldest disk operation is so old is given up, however alive its network is."""
+    """A member whose oldest disk operation is so old is given up, however alive its network is, and also if
+    its disk was never fast (`disk_deadline`).
+    """
 
     def __attrs_post_init__(self) -> None:
         ids = [r.replica_id for r in self.replicas]

@@ -21,6 +21,7 @@ import trio
 from pyjiva.block import Buffer, Flush, Lock, Request
 from pyjiva.controller.data_path import PARK_LIMIT_S, DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
+from pyjiva.controller.disk_deadline import DiskDeadline, overdue
 from pyjiva.controller.history import History
 from pyjiva.controller.lease import Lease
 from pyjiva.controller.link_io import pump, shake_hands
@@ -130,6 +131,8 @@ class Volume:
     batch: EndOfBatch
     connect: ConnectTo | None = None
     """How to reach a replica; None: over TCP.  Simulations give their own network."""
+    clock: Callable[[], float] = trio.current_time
+    """In seconds, steady; for the lease it must count on in a suspended machine (`clock_sys`)."""
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when host I/O is carried out for the first time."""
@@ -138,6 +141,7 @@ class Volume:
     _saves: ParameterSaves = attrs.field(init=False)
     _lease: Lease = attrs.field(init=False)
     _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
+    _disks: dict[int, DiskDeadline] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
     """By target."""
     _resync_began_at_s: dict[int, float] = attrs.field(factory=dict, init=False)
@@ -178,8 +182,8 @@ class Volume:
             self._fenced,
             self._repairs.found,
         )
-        self._data.now_s = trio.current_time()
-        self._data.clock = trio.current_time
+        self._data.now_s = self.clock()
+        self._data.clock = self.clock
         self._lease = Lease()
         self._saves = ParameterSaves(
             lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, PARK_LIMIT_S
@@ -203,7 +207,7 @@ class Volume:
 
     def save_parameters(self, parameters: bytes, done: Callable[[StorageError | None], None]) -> None:
         """Part of ParameterStore: a majority of the replicas stores them, with the next membership record."""
-        self._saves.save(parameters, done, trio.current_time())
+        self._saves.save(parameters, done, self.clock())
 
     # --- life
 
@@ -216,7 +220,7 @@ class Volume:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._ticked_at_s = trio.current_time()
+                self._ticked_at_s = self.clock()
                 self._apply(Tick(self._ticked_at_s))  # its clock does not begin at 0
                 for address in self.options.replicas:
                     self._start_link(address)
@@ -245,7 +249,7 @@ class Volume:
     async def _keep_time(self) -> None:
         while True:
             await trio.sleep(TICK_S)
-            now = trio.current_time()
+            now = self.clock()
             stalled = now - self._ticked_at_s > STALLED_S
             self._ticked_at_s = now
             self._data.tick(now)
@@ -258,6 +262,7 @@ class Volume:
             for member_id, heard in list(self._heard.items()):
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
+            self._check_disks(now)
             self.history.look(time.time(), self.status())
             self.batch.end()
 
@@ -286,7 +291,19 @@ class Volume:
         if promised_before_s is not None:
             self._confirmed(member_id, promised_before_s)
         age_s = decode_message(frame.payload, PingAnswer).oldest_operation_s
-        if age_s > self.options.disk_timeout_s:
+        self._disk(member_id).seen(age_s, self.clock())
+
+    def _disk(self, member_id: int) -> DiskDeadline:
+        if member_id not in self._disks:
+            floor_s, ceiling_s = self.options.member_timeout_s, self.options.disk_timeout_s
+            self._disks[member_id] = DiskDeadline(floor_s, ceiling_s)
+        return self._disks[member_id]
+
+    def _check_disks(self, now: float) -> None:
+        """Give up members whose disk does not come back."""
+        connected = {member_id: self._disk(member_id) for member_id in self._heard}
+        for member_id in overdue(connected, self._roster.readable(), now):
+            age_s = self._disks[member_id].age_s
             self._failed(member_id, f"its oldest disk operation is {age_s:.1f} s old")
 
     def _confirmed(self, member_id: int, asked_at_s: float) -> None:
@@ -317,7 +334,7 @@ class Volume:
                             stream, decoder, self.options, address, self.controller_id, self.batch
                         )
                     retry_s = RETRY_S_MIN
-                    now = trio.current_time()
+                    now = self.clock()
                     self._directories[member_id] = report.directory
                     self._heard[member_id] = Heard(stream, stream.received_bytes, now, now + PING_S)
                     self._data.member_up(member_id, stream)
@@ -354,6 +371,7 @@ class Volume:
         if heard is not None:
             _log.warning("replica lost", replica=member_id, reason=reason)
             heard.stream.shut_down()
+            self._disk(member_id).lost()
             self._end_resyncs_with(member_id)
             not_repaired = self._repairs.lost(member_id)
             self._data.member_down(member_id)
@@ -496,7 +514,7 @@ class Volume:
             self._apply(Alive(member))
 
     def _ask_promise(self, member: int, epoch: int) -> None:
-        asked_at_s = trio.current_time()
+        asked_at_s = self.clock()
 
         def answered(frame: Frame | None) -> None:
             if frame is None:
@@ -548,7 +566,7 @@ class Volume:
         if target not in self._heard:
             return
         source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
-        self._resync_began_at_s[target] = trio.current_time()
+        self._resync_began_at_s[target] = self.clock()
         work = self._data.dirty.get(target)
         if work is None or not self._roster.members[target].kept_everything:
             work = self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
@@ -780,7 +798,7 @@ class Volume:
         )
 
     def _rebuild_status(self, resync: Resync) -> RebuildStatus:
-        elapsed_s = trio.current_time() - self._resync_began_at_s.get(resync.target, trio.current_time())
+        elapsed_s = self.clock() - self._resync_began_at_s.get(resync.target, self.clock())
         fraction = resync.fraction_done()
         return RebuildStatus(
             source=resync.source,

@@ -141,6 +141,7 @@ class Port:
         """Carry out one question and answer it."""
         member, type_, extent, payload, on_answer = self.asked.pop(number)
         disk, said = self.disks[member], b""
+        squeezable = bool(self.codes[on_answer] & Flag.LZ4)
         match type_:
             case FrameType.BLOCK_STATUS:
                 said = encode_extents(disk.allocated(extent))
@@ -154,10 +155,15 @@ class Port:
                 return
             case FrameType.READ:
                 said = disk.read(extent)
+                if squeezable and (squeezed := pretend_to_squeeze(said)):
+                    on_answer(_answer(type_, squeezed, length_bytes=extent.length_bytes))
+                    return
             case FrameType.UNMAP:
                 disk.unmap(extent)
                 self.cure(member, extent)
             case FrameType.WRITE:
+                if squeezable:
+                    payload = payload[:1] * extent.length_bytes
                 disk.write(extent, payload if not self.breaks_writes else payload[:-1] + b"!")
                 self.cure(member, extent)
         on_answer(_answer(type_, said))
@@ -190,8 +196,13 @@ class Port:
         assert self.resync.step is step
 
 
-def _answer(type_: FrameType, said: bytes, status: int = Status.OK) -> Frame:
-    return Frame(type_ | ANSWER, status, 0, 1, 0, 0, 0, memoryview(said))
+def pretend_to_squeeze(whole: bytes) -> bytes | None:
+    """The same byte again and again in one."""
+    return whole[:1] if len(set(whole)) == 1 else None
+
+
+def _answer(type_: FrameType, said: bytes, status: int = Status.OK, *, length_bytes: int = 0) -> Frame:
+    return Frame(type_ | ANSWER, status, 0, 1, 0, length_bytes, 0, memoryview(said))
 
 
 PAGES = st.dictionaries(
@@ -316,6 +327,32 @@ def test_what_is_written_meanwhile_arrives_too(
         write(Extent(offset, length))
     whole = Extent(0, SIZE)
     assert port.disks[TARGET].read(whole) == port.disks[SOURCE].read(whole)
+
+
+def test_after_a_piece_that_could_not_be_squeezed_some_go_as_they_are() -> None:
+    source = Disk({n: b"abcd" if n == 0 else b"aaaa" for n in range(0, 2 * module.SQUEEZE_AGAIN + 4, 2)})
+    port = Port(source, Disk())
+    asked = []
+    port.resync.start()
+    while port.asked:
+        _, type_, extent, _, on_answer = port.asked[0]
+        if type_ is FrameType.READ:
+            asked.append((extent.offset_bytes // PAGE, bool(port.codes[on_answer])))
+        port.reply()
+    assert port.outcomes == [(None, "")]
+    assert port.disks[TARGET].pages == source.pages
+    again = 2 * module.SQUEEZE_AGAIN + 2
+    assert asked == [(n, n in (0, again)) for n in range(0, again + 1, 2)]
+    assert port.resync.copied_bytes == len(asked) * PAGE
+    assert port.resync.sent_bytes == (len(asked) - 1) * PAGE + 1
+
+
+@pytest.mark.parametrize(("said", "length_bytes"), [(b"a", 0), (b"a", PAGE - 1), (b"abcde", PAGE), (b"", 0)])
+def test_an_answer_that_is_neither_whole_nor_squeezed_is_raised(said: bytes, length_bytes: int) -> None:
+    port = different()
+    port.reach(ResyncStep.READING)
+    with pytest.raises(RemoteProtocolError):
+        port.on_answer[SOURCE](_answer(FrameType.READ, said, length_bytes=length_bytes))
 
 
 def test_an_empty_volume_costs_one_question_a_span() -> None:

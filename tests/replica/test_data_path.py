@@ -1,15 +1,18 @@
 """Data frames over a device in memory: what is asked is done and answered, or refused and not done."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pyjiva.block import MemoryDevice, Request
+from pyjiva.block import Buffer, MemoryDevice, Request
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.replica.data_path import DataPath
-from pyjiva.replica.session import Phase, Session
+from pyjiva.replica.data_path import DataPath, answer_read
+from pyjiva.replica.session import Peer, Phase, Session
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
     ANSWER,
@@ -21,11 +24,17 @@ from pyjiva.replication import (
     Status,
     decode_extents,
     decode_message,
+    squeeze,
 )
 from tests.replica.peers import FakePeer, request, session_in
 
 SIZE_BYTES = 64 * 4096
 CHANGES = (FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES)
+
+
+def squeeze_now(peer: Peer, frame: Frame, data: Sequence[Buffer]) -> None:
+    """What the daemon does in a thread."""
+    answer_read(peer, frame, data, squeeze(data))
 
 
 class World:
@@ -35,7 +44,7 @@ class World:
         self.device = MemoryDevice(SIZE_BYTES)
         self.unstable = UnstableWrites()
         self.unstable.accepted(1, in_sync=True, equal=True)
-        self.data = DataPath(self.device, self.unstable, promised_epoch=1)
+        self.data = DataPath(self.device, self.unstable, promised_epoch=1, squeeze_soon=squeeze_now)
         self.peer = FakePeer()
         self.session: Session = session_in(phase, self.peer)
 
@@ -155,6 +164,44 @@ def test_a_write_whose_lengths_disagree_is_refused(said: int, came: int) -> None
     assert reason(answer) == f"WRITE of {said} bytes came with {came}"
     assert world.device.content(0, 10) == bytes(10)
     assert world.unstable.extents() == []
+
+
+def test_what_is_squeezed_is_written_whole_and_can_be_read_squeezed() -> None:
+    world, whole = World(), b"pyjiva  " * 1024
+    squeezed = squeeze([whole])
+    assert squeezed is not None
+    fields = {"offset_bytes": 8192, "length_bytes": len(whole), "code": Flag.LZ4}
+    assert world.ask(FrameType.WRITE, payload=squeezed, **fields).code == Status.OK
+    plain = world.ask(FrameType.READ, offset_bytes=8192, length_bytes=len(whole))
+    assert (bytes(plain.payload), plain.length_bytes) == (whole, 0)
+    answered = world.ask(FrameType.READ, **fields)
+    assert (bytes(answered.payload), answered.length_bytes) == (squeezed, len(whole))
+
+
+def test_what_cannot_be_squeezed_is_answered_as_it_is() -> None:
+    world, whole = World(), Random(1).randbytes(4096)
+    world.write(0, whole)
+    answered = world.ask(FrameType.READ, length_bytes=4096, code=Flag.LZ4)
+    assert (bytes(answered.payload), answered.length_bytes) == (whole, 0)
+
+
+@pytest.mark.parametrize("length_bytes", [0, 4095, 4097, PAYLOAD_BYTES_MAX + 1, 2**63])
+def test_squeezed_bytes_of_another_length_are_refused(length_bytes: int) -> None:
+    world, squeezed = World(), squeeze([bytes(4096)])
+    assert squeezed is not None
+    frame = world.ask(FrameType.WRITE, length_bytes=length_bytes, payload=squeezed, code=Flag.LZ4)
+    assert frame.code == Status.BAD_REQUEST
+    assert "lz4" in reason(frame) or "came with" in reason(frame)
+    assert world.unstable.extents() == []
+
+
+@given(st.binary(max_size=200), st.integers(0, 1000))
+def test_any_bytes_that_claim_to_be_squeezed_are_written_or_refused(
+    payload: bytes, length_bytes: int
+) -> None:
+    world = World()
+    frame = world.ask(FrameType.WRITE, length_bytes=length_bytes, payload=payload, code=Flag.LZ4)
+    assert frame.code in (Status.OK, Status.BAD_REQUEST)
 
 
 def test_a_read_of_more_than_a_frame_holds_is_refused() -> None:

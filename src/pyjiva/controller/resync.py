@@ -43,6 +43,7 @@ __all__ = ["CHUNK_BYTES", "SPAN_BYTES", "Resync", "ResyncPort", "ResyncStep"]
 
 BLOCK_BYTES: Final = 4 * KIB  # what has a checksum
 CHUNK_BYTES: Final = 1 * MIB  # what writers may have to wait for: about 5 ms to copy on this class of machine
+SQUEEZE_AGAIN: Final = 16  # pieces that go as they are after one that lz4 could not make smaller
 SPAN_BYTES: Final = 1024 * MIB  # one question skips this much of holes; writers wait for one round trip
 
 
@@ -115,6 +116,8 @@ class Resync:
     """Everything below this offset is equal."""
     compared_bytes: int = attrs.field(default=0, init=False)
     copied_bytes: int = attrs.field(default=0, init=False)
+    sent_bytes: int = attrs.field(default=0, init=False)
+    """What these were on the wire, squeezed where that helped."""
     good_bytes: int = attrs.field(default=0, init=False)
     """With `if_bad`: ranges that were let be."""
     step: ResyncStep = attrs.field(default=ResyncStep.LOCKING, init=False)
@@ -132,6 +135,8 @@ class Resync:
     """Counts how often a range was begun; an answer to an earlier one is not looked at."""
     _unfit: set[int] = attrs.field(factory=set, init=False)
     """Members that cannot be the source of this range, or of this piece."""
+    _plain: int = attrs.field(default=0, init=False)
+    """So many pieces are to be asked for as they are."""
     _mixed: bool = attrs.field(default=False, init=False)
     """Whether a piece of this range came from another member than the rest."""
 
@@ -324,7 +329,7 @@ class Resync:
         else:
             self._fail(self.target, f"no other replica has a good copy of {piece}")
             return
-        self._ask(self.source, FrameType.READ, self._data[0])
+        self._read_piece()
 
     def _probed(self) -> None:
         data = merge_extents(extent for extents in self._maps.values() for extent in extents)
@@ -367,21 +372,27 @@ class Resync:
         elif self._data:
             self.step = ResyncStep.READING
             self._unfit.clear()
-            self._ask(self.source, FrameType.READ, self._data[0])
+            self._read_piece()
         elif self._mixed:
             self.step = ResyncStep.VERIFYING
             self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
         else:
             self._ask_both(ResyncStep.VERIFYING, FrameType.HASH)
 
+    def _read_piece(self) -> None:
+        self._ask(self.source, FrameType.READ, self._data[0], code=0 if self._plain else Flag.LZ4)
+
     def _read(self, frame: Frame) -> None:
-        extent = self._data[0]
-        if len(frame.payload) != extent.length_bytes:
-            raise RemoteProtocolError(f"READ of {extent.length_bytes} bytes answered by {len(frame.payload)}")
+        extent, received = self._data[0], len(frame.payload)
+        squeezed = not self._plain and frame.length_bytes == extent.length_bytes > received
+        if not squeezed and received != extent.length_bytes:
+            raise RemoteProtocolError(f"READ of {extent.length_bytes} bytes answered by {received}")
+        self._plain = 0 if squeezed else (self._plain or SQUEEZE_AGAIN + 1) - 1
         self.copied_bytes += extent.length_bytes
+        self.sent_bytes += received
         self.port.spent(self, extent.length_bytes)
         self.step = ResyncStep.WRITING
-        self._ask(self.target, FrameType.WRITE, extent, (frame.payload,))
+        self._ask(self.target, FrameType.WRITE, extent, (frame.payload,), Flag.LZ4 if squeezed else 0)
 
     def _advance(self, position: int) -> None:
         self.work.finished(self._range.offset_bytes, position)

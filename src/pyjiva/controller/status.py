@@ -30,6 +30,8 @@ class RebuildStatus:
     compared_bytes: int
     """Found equal by their hashes."""
     copied_bytes: int
+    sent_bytes: int
+    """What the copied ones were on the wire, squeezed where that helps."""
     remaining_bytes: int
     """What is still to be gone through, as far as is known."""
     eta_s: float | None

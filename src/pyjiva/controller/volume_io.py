@@ -657,6 +657,7 @@ class Volume:
             target=resync.target,
             compared_bytes=resync.compared_bytes,
             copied_bytes=resync.copied_bytes,
+            sent_bytes=resync.sent_bytes,
         )
         if self._roster.phase is Phase.SETTLING:
             if not self._resyncs:
@@ -804,6 +805,7 @@ class Volume:
             source=resync.source,
             compared_bytes=resync.compared_bytes,
             copied_bytes=resync.copied_bytes,
+            sent_bytes=resync.sent_bytes,
             remaining_bytes=resync.remaining_bytes(),
             eta_s=elapsed_s * (1 - fraction) / fraction if fraction > 0 else None,
         )

@@ -6,7 +6,7 @@ they queue for one *keeper* task, which makes one at a time, in order, while dat
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -14,11 +14,12 @@ import attrs
 import structlog
 import trio
 
+from pyjiva.block import Buffer
 from pyjiva.errors import RemoteProtocolError, StorageError
 from pyjiva.membership import MembershipRecord
-from pyjiva.replica.data_path import DataPath, refuse_storage
+from pyjiva.replica.data_path import DataPath, answer_read, refuse_storage
 from pyjiva.replica.promise import Fenced, accept, promise
-from pyjiva.replica.session import Phase, Session, answer, refuse
+from pyjiva.replica.session import Peer, Phase, Session, answer, refuse
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
     ANSWER,
@@ -34,6 +35,7 @@ from pyjiva.replication import (
     Status,
     decode_message,
     encode_header,
+    squeeze,
 )
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.transport import EndOfBatch, Stream
@@ -90,7 +92,8 @@ class ReplicaDaemon:
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._data = DataPath(self.device, self._unstable, self.store.state.promised_epoch)
+        promised = self.store.state.promised_epoch
+        self._data = DataPath(self.device, self._unstable, promised, self._squeeze_soon)
         self._handles = _nothing if self.store.state.witness else self._data.handles
         self._kept, self._to_keep = trio.open_memory_channel(KEEPER_QUEUE_MAX)
 
@@ -245,6 +248,22 @@ class ReplicaDaemon:
                 frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=[digest]
             )
             session.peer.send(header, digest)
+        self.batch.end()
+
+    def _squeeze_soon(self, peer: Peer, frame: Frame, data: Sequence[Buffer]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._squeeze, peer, frame, data)
+
+    async def _squeeze(self, peer: Peer, frame: Frame, data: Sequence[Buffer]) -> None:
+        """Answer a READ by less, if that helps; in a thread, as it takes some milliseconds."""
+        squeezed: bytes | None = None
+
+        def work() -> None:
+            nonlocal squeezed
+            squeezed = squeeze(data)
+
+        await self.in_thread(work)
+        answer_read(peer, frame, data, squeezed)
         self.batch.end()
 
     # --- the keeper

@@ -4,14 +4,14 @@ Order: the controller never has two overlapping requests of which one writes in 
 (`block.IntervalLocks`), so requests may be done and answered in any order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 import attrs
 
-from pyjiva.block import BlockDevice, BlockStatus, Flush, Read, Unmap, Write, WriteZeroes
-from pyjiva.errors import StorageError
+from pyjiva.block import BlockDevice, BlockStatus, Buffer, Flush, Read, Unmap, Write, WriteZeroes
+from pyjiva.errors import RemoteProtocolError, StorageError
 from pyjiva.replica.session import Peer, Phase, Session, refuse
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
@@ -23,12 +23,17 @@ from pyjiva.replication import (
     Status,
     encode_extents,
     encode_header,
+    unsqueeze,
 )
 
-__all__ = ["DataPath"]
+__all__ = ["DataPath", "SqueezeSoon", "answer_read"]
 
 _FORCE_UNIT_ACCESS: Final = 1  # Flag.FORCE_UNIT_ACCESS as a plain integer
 _ATOMIC: Final = 4  # Flag.ATOMIC
+_LZ4: Final = 16  # Flag.LZ4
+
+SqueezeSoon = Callable[[Peer, Frame, Sequence[Buffer]], None]
+"""Squeeze what a READ gave, which takes long, then call `answer_read`."""
 
 
 @attrs.define(eq=False)
@@ -38,6 +43,7 @@ class DataPath:  # hot
     device: BlockDevice
     unstable: UnstableWrites
     promised_epoch: int
+    squeeze_soon: SqueezeSoon
     _verbs: dict[int, Callable[[Peer, Frame], None]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -74,10 +80,24 @@ class DataPath:  # hot
                 f"READ of {frame.length_bytes} bytes: at most {PAYLOAD_BYTES_MAX}",
             )
             return
-        self.device.submit(Read(frame.offset_bytes, frame.length_bytes, partial(_answer_read, peer, frame)))
+        done = self._squeeze_read if frame.code & _LZ4 else _answer_read
+        self.device.submit(Read(frame.offset_bytes, frame.length_bytes, partial(done, peer, frame)))
+
+    def _squeeze_read(self, peer: Peer, frame: Frame, request: Read) -> None:
+        if request.error is not None:
+            refuse_storage(peer, frame, request.error)
+        else:
+            self.squeeze_soon(peer, frame, request.data)
 
     def _write(self, peer: Peer, frame: Frame) -> None:
-        payload = frame.payload
+        payload: Buffer = frame.payload
+        if frame.code & _LZ4:
+            try:
+                # Here and now: after a promise nothing of an older connection may land.
+                payload = unsqueeze(frame.payload, min(frame.length_bytes, PAYLOAD_BYTES_MAX))
+            except RemoteProtocolError as error:
+                refuse(peer, frame, Status.BAD_REQUEST, str(error))
+                return
         if len(payload) != frame.length_bytes:
             reason = f"WRITE of {frame.length_bytes} bytes came with {len(payload)}"
             refuse(peer, frame, Status.BAD_REQUEST, reason)
@@ -129,10 +149,20 @@ def _answer_read(peer: Peer, frame: Frame, request: Read) -> None:
     if request.error is not None:
         refuse_storage(peer, frame, request.error)
         return
+    answer_read(peer, frame, request.data, None)
+
+
+def answer_read(peer: Peer, frame: Frame, data: Sequence[Buffer], squeezed: bytes | None) -> None:
+    """Answer a READ by `data`, or by what it was squeezed to."""
+    payload = data if squeezed is None else (squeezed,)
     header = encode_header(
-        frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=request.data
+        frame.type | ANSWER,
+        request_id=frame.request_id,
+        epoch=frame.epoch,
+        length_bytes=0 if squeezed is None else frame.length_bytes,
+        payload=payload,
     )
-    peer.send(header, *request.data)
+    peer.send(header, *payload)
 
 
 def _answer_block_status(peer: Peer, frame: Frame, request: BlockStatus) -> None:

@@ -30,6 +30,7 @@ from pyjiva.replication.message import (
     encode_message,
     replica_proof,
 )
+from pyjiva.replication.squeeze import squeeze, unsqueeze
 
 __all__ = [
     "ANSWER",
@@ -59,4 +60,6 @@ __all__ = [
     "encode_header",
     "encode_message",
     "replica_proof",
+    "squeeze",
+    "unsqueeze",
 ]

@@ -86,6 +86,8 @@ class Flag(enum.IntFlag):
     """WRITE: a crash leaves all of it or nothing."""
     VERIFY = 8
     """HASH: read from the disk, and answer BAD_CHECKSUM if a block is not what was written."""
+    LZ4 = 16
+    """WRITE: the payload is squeezed; `length_bytes` is that of the whole.  READ: the answer may be."""
 
 
 class Status(enum.IntEnum):

@@ -45,7 +45,7 @@ __all__ = [
     "replica_proof",
 ]
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 NONCE_BYTES: Final = 32
 EXTENTS_MAX: Final = 65536
 

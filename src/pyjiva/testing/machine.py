@@ -17,10 +17,11 @@ from pyjiva.testing.memory_file import MemoryDisk
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
 
-__all__ = ["KEY", "VOLUME_ID", "Machine", "hold_everything"]
+__all__ = ["KEY", "LATENCY_S", "VOLUME_ID", "Machine", "hold_everything"]
 
 KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
+LATENCY_S: Final = 0.01
 
 
 @attrs.define(eq=False)
@@ -34,6 +35,8 @@ class Machine:
     """Of the volume."""
     witness: bool = False
     boot: int = 1
+    latency_s: float = LATENCY_S
+    """A blocking call takes up to so long."""
     up: bool = False
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
@@ -104,7 +107,7 @@ class Machine:
 
     async def _in_disk_thread(self, call: Callable[[], None]) -> None:
         """A blocking call takes some time, then happens at once: a kill comes before it or after it."""
-        await trio.sleep(self.random.random() * 0.01)
+        await trio.sleep(self.random.random() * self.latency_s)
         call()
 
 

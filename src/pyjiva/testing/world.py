@@ -38,7 +38,7 @@ from pyjiva.membership import MembershipRecord
 from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of, offset_of
-from pyjiva.testing.machine import KEY, VOLUME_ID, Machine, hold_everything
+from pyjiva.testing.machine import KEY, LATENCY_S, VOLUME_ID, Machine, hold_everything
 from pyjiva.testing.memory_file import MemoryDisk, no_fault
 from pyjiva.testing.network import Network
 from pyjiva.transport import EndOfBatch, Stream
@@ -46,6 +46,7 @@ from pyjiva.transport import EndOfBatch, Stream
 __all__ = ["ROT", "Faults", "World"]
 
 HEAL_S: Final = 120.0
+CLOCK_DRIFT: Final = 0.02  # two clocks differ by less than lease.CLOCK_RATES_DIFFER
 
 
 @attrs.frozen
@@ -59,6 +60,7 @@ class Faults:
     broken_connections: float = 0.5
     stops: float = 0.3
     disk_errors: float = 0.2
+    slow_disks: float = 0.2
     blackouts: float = 0.1
     takeovers: float = 0.15
     partitions: float = 0.15
@@ -191,10 +193,12 @@ class World:
             new_volume=not self._born,
         )
 
+        rate, zero_s = 1 + self.random.uniform(-CLOCK_DRIFT, CLOCK_DRIFT), self.random.random() * 1e6
+
         def connect(address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
             return self._network.connect(name, address.host)
 
-        volume = Volume(options, EndOfBatch(), connect)
+        volume = Volume(options, EndOfBatch(), connect, lambda: zero_s + rate * trio.current_time())
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(volume.run)
@@ -301,8 +305,10 @@ class World:
         self._network.thaw(name)
 
     async def _disk_errors(self) -> None:
-        """One disk refuses some kind of step for a while; then its process is started anew."""
-        machine = self._machines[self.random.choice(self._ids)]
+        """One disk, or all, refuse some kind of step for a while; the process may be started anew then."""
+        machines = [self._machines[self.random.choice(self._ids)]]
+        if self.random.random() < 0.2:
+            machines = list(self._machines.values())
         verb, failure = self.random.choice(
             (
                 ("write", StorageFailure.NO_SPACE),
@@ -310,19 +316,31 @@ class World:
                 ("read", StorageFailure.READ_ERROR),
             )
         )
-        self._note("disk error", f"{machine.id} {verb}")
+        self._note("disk error", f"{[m.id for m in machines]} {verb}")
         chance = self.random.choice((0.1, 1.0))
 
         def refuse(step: str) -> None:
             if step.startswith(verb) and self.random.random() < chance:
                 raise StorageError(failure, step)
 
-        machine.disk.before_step = refuse
+        for machine in machines:
+            machine.disk.before_step = refuse
         await trio.sleep(self.random.random() * 6)
-        machine.disk.before_step = no_fault
-        if machine.up:
-            await machine.kill()
-            machine.start(self._network, self._nursery)
+        for machine in machines:
+            machine.disk.before_step = no_fault
+            # A flush that failed breaks the store for good.
+            if machine.up and (verb == "sync" or self.random.random() < 0.5):
+                await machine.kill()
+                machine.start(self._network, self._nursery)
+
+    async def _slow_disks(self) -> None:
+        """What waits for one disk takes seconds; the network of its machine is as ever."""
+        machine = self._machines[self.random.choice(self._ids)]
+        latency_s = self.random.choice((1.0, 8.0, 20.0))
+        self._note("slow disk", f"{machine.id} {latency_s} s")
+        machine.latency_s = latency_s
+        await trio.sleep(self.random.random() * 10)
+        machine.latency_s = LATENCY_S
 
     async def _takeovers(self) -> None:
         """Another controller begins while the present one is alive; clients go to the new one."""
@@ -410,6 +428,7 @@ class World:
         for name in self._names():
             self._network.thaw(name)
         for machine in self._machines.values():
+            machine.latency_s = LATENCY_S
             if machine.disk.before_step is not no_fault:  # also gives a broken store another process
                 machine.disk.before_step = no_fault
                 await machine.kill()

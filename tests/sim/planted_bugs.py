@@ -257,7 +257,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "no-lease": PlantedBug(
         "controller/volume_io.py",
-        (("        self._data.clock = trio.current_time\n", "        self._data.clock = None\n"),),
+        (("        self._data.clock = self.clock\n", "        self._data.clock = None\n"),),
     ),
     "no-wait-out": PlantedBug(
         "controller/roster.py",

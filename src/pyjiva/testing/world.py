@@ -193,12 +193,15 @@ class World:
             new_volume=not self._born,
         )
 
+        controller_id = f"{self.random.getrandbits(64):016x}"  # how long it pauses follows from it
         rate, zero_s = 1 + self.random.uniform(-CLOCK_DRIFT, CLOCK_DRIFT), self.random.random() * 1e6
 
         def connect(address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
             return self._network.connect(name, address.host)
 
-        volume = Volume(options, EndOfBatch(), connect, lambda: zero_s + rate * trio.current_time())
+        volume = Volume(
+            options, EndOfBatch(), connect, lambda: zero_s + rate * trio.current_time(), controller_id
+        )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(volume.run)

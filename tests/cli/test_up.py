@@ -35,8 +35,8 @@ from pathlib import Path
 from pyjiva.cli.daemon import Address, run_daemon
 from pyjiva.cli.up import Commands, UpOptions, run_up
 from pyjiva.supervisor import VolumeRequest
-data, controller, replica, stop_s, replicas = sys.argv[1:6]
-volume = VolumeRequest("demo", 1 << 20, 512, int(replicas))
+data, controller, replica, stop_s, replicas, witness = sys.argv[1:7]
+volume = VolumeRequest("demo", 1 << 20, 512, int(replicas), bool(int(witness)))
 options = UpOptions(volume, Path(data), (Address("127.0.0.1", 0),), Address("127.0.0.1", 0))
 commands = Commands((sys.executable, controller), (sys.executable, replica), float(stop_s))
 sys.exit(run_daemon("pyjiva", partial(run_up, options, commands)))
@@ -51,7 +51,12 @@ def up(tmp_path: Path) -> Iterator[Up]:
     processes: list[subprocess.Popen[str]] = []
 
     def start(
-        *, controller: str = CONTROLLER, replica: str = REPLICA, stop_s: float = 10, replicas: int = 3
+        *,
+        controller: str = CONTROLLER,
+        replica: str = REPLICA,
+        stop_s: float = 10,
+        replicas: int = 3,
+        witness: bool = False,
     ) -> "subprocess.Popen[str]":
         files = {"main.py": MAIN, "controller.py": controller, "replica.py": replica}
         for name, text in files.items():
@@ -59,7 +64,8 @@ def up(tmp_path: Path) -> Iterator[Up]:
         process = subprocess.Popen(
             [
                 *(sys.executable, str(tmp_path / "main.py"), str(tmp_path / "data")),
-                *(str(tmp_path / "controller.py"), str(tmp_path / "replica.py"), str(stop_s), str(replicas)),
+                *(str(tmp_path / "controller.py"), str(tmp_path / "replica.py"), str(stop_s)),
+                *(str(replicas), str(int(witness))),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -308,4 +314,16 @@ def test_two_replicas_come_with_a_note(up: Up) -> None:
     process = up(replicas=2)
     line_of(process)
     err = end(process)[2]
-    assert err.count("pyjiva: note: of two replicas both are a majority") == 1
+    assert err.count("pyjiva: note: of two both are a majority") == 1
+
+
+def test_a_witness_is_one_process_more_and_both_sides_know_it(up: Up) -> None:
+    process = up(replicas=2, witness=True)
+    line_of(process)
+    lines = [command_line(pid).split(b"\0") for pid in children(process)]
+    (controller,) = [line for line in lines if b"--portal" in line]
+    assert [controller.count(option) for option in (b"--replica", b"--witness")] == [2, 1]
+    assert controller[controller.index(b"--witness") + 1].startswith(b"3=")
+    witnesses = [line[line.index(b"--replica-id") + 1] for line in lines if b"--witness" in line[-2:]]
+    assert witnesses == [b"3"]
+    assert "of two both" not in end(process)[2]

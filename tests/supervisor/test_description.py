@@ -68,7 +68,7 @@ def test_another_format_is_named() -> None:
         {"name": None}, {"name": "UPPER"}, {"volume_id": 5}, {"volume_id": "xyz"}, {"size_bytes": "64"},
         {"size_bytes": True}, {"replicas": 2}, {"replicas": 3.0}, {"data_ports": [1, 2]},
         {"data_ports": [1, 2, 65536]}, {"health_ports": 5}, {"health_ports": ["1", "2", "3"]}, {"born": 1},
-        {"colour": "red"},
+        {"witness": 0}, {"witness": True}, {"colour": "red"},
     ],
     ids=str,
 )  # fmt: skip
@@ -78,7 +78,22 @@ def test_a_field_that_cannot_be_is_damage(change: dict[str, Any]) -> None:
         VolumeDescription.from_json(json.dumps(fields).encode())
 
 
-@pytest.mark.parametrize("field", list(json.loads(DESCRIPTION.to_json())))
+def test_one_from_before_there_were_witnesses_has_none() -> None:
+    fields = json.loads(DESCRIPTION.to_json())
+    del fields["witness"]
+    assert VolumeDescription.from_json(json.dumps(fields).encode()) == DESCRIPTION
+
+
+def test_a_witness_is_one_member_more() -> None:
+    request = attrs.evolve(REQUEST, replicas=2, witness=True)
+    described = VolumeDescription.new(request, "0" * 32)
+    assert (request.members, len(described.data_ports), described.request) == (3, 3, request)
+    assert VolumeDescription.from_json(described.to_json()) == described
+    with pytest.raises(ConfigError, match="together at most 7"):
+        attrs.evolve(REQUEST, replicas=7, witness=True)
+
+
+@pytest.mark.parametrize("field", sorted(set(json.loads(DESCRIPTION.to_json())) - {"witness"}))
 def test_a_field_that_is_missing_is_damage(field: str) -> None:
     fields = json.loads(DESCRIPTION.to_json())
     del fields[field]
@@ -112,6 +127,7 @@ def test_any_bytes_are_one_clear_error(text: bytes) -> None:
         ({"size_bytes": 8 << 20}, r"size 4MiB \(4194304 bytes\), asked for was 8MiB \(8388608 bytes\)"),
         ({"block_size_bytes": 4096}, "block size 512, asked for was 4096"),
         ({"replicas": 2}, "number of replicas 3, asked for was 2"),
+        ({"witness": True}, "number of witnesses 0, asked for was 1"),
     ],
 )
 def test_a_difference_is_named(change: dict[str, Any], says: str) -> None:

@@ -17,8 +17,15 @@ import click
 
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
-from pyjiva.errors import StorageError
-from pyjiva.supervisor import Children, HeldPorts, Supervisor, VolumeDirectory, VolumeRequest
+from pyjiva.errors import ConfigError, StorageError
+from pyjiva.supervisor import (
+    Children,
+    HeldPorts,
+    Supervisor,
+    VolumeDescription,
+    VolumeDirectory,
+    VolumeRequest,
+)
 from pyjiva.supervisor.machine import EXIT_CONFIG, STOP_S
 
 __all__ = ["Commands", "UpOptions", "command", "run_up"]
@@ -43,6 +50,7 @@ class UpOptions:
     api: Address
     access: AccessOptions = attrs.field(factory=AccessOptions)
     rebuild_rate: int | None = None
+    min_copies: int | None = None
 
 
 @attrs.frozen
@@ -58,6 +66,8 @@ class Commands:
 @click.argument("name", default="demo")
 @click.option("--size", type=SIZE, default="10GiB", show_default=True, help="Size of the volume.")
 @click.option("--replicas", type=int, default=3, show_default=True, help="Copies, 1 to 7.")
+@click.option("--witness", is_flag=True, help="One process more that votes and holds no data.")
+@click.option("--min-copies", type=int, help="In-sync copies below which I/O waits; a majority.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -86,6 +96,8 @@ def command(
     name: str,
     size: int,
     replicas: int,
+    witness: bool,
+    min_copies: int | None,
     data: Path,
     portals: tuple[Address, ...],
     api: Address,
@@ -101,8 +113,11 @@ def command(
     data = data.absolute()  # what status says of it is for people who stand elsewhere
 
     async def run() -> int:
-        request = VolumeRequest(name, size, block_size, replicas)
-        return await run_up(UpOptions(request, data, portals, api, AccessOptions(**access), rebuild_rate))
+        if min_copies is not None and not 1 <= min_copies <= replicas:
+            raise ConfigError(f"minimum copies {min_copies}: 1 to the number of replicas, {replicas}")
+        request = VolumeRequest(name, size, block_size, replicas, witness)
+        options = UpOptions(request, data, portals, api, AccessOptions(**access), rebuild_rate, min_copies)
+        return await run_up(options)
 
     _open_standard_descriptors()
     sys.exit(run_daemon("pyjiva", run))
@@ -126,14 +141,16 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         )
         directory = directory or stack.enter_context(open_directory())
         _choose_replica_ports(directory, held)
-        if options.volume.replicas == 2:
-            _say("note: of two replicas both are a majority: while one is down, I/O waits for it")
+        if options.volume.members == 2:
+            _say("note: of two both are a majority: while one is down, I/O waits for it; see --witness")
         if access.chap is not None:
             _say("note: initiators have to log in with CHAP, see docs/reference/iscsi.md")
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
         arguments += options.access.arguments()
         if options.rebuild_rate is not None:
             arguments += ["--rebuild-rate", str(options.rebuild_rate)]
+        if options.min_copies is not None:
+            arguments += ["--min-copies", str(options.min_copies)]
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 
@@ -144,7 +161,8 @@ def _choose_replica_ports(directory: VolumeDirectory, held: HeldPorts) -> None:
     # All that are kept first: none of them is free for another replica.
     ports = [port if port and held.try_hold(LOOPBACK, port) else 0 for port in kept]
     ports = [port or held.hold_first_free(LOOPBACK, REPLICA_PORTS) for port in ports]
-    directory.change(data_ports=tuple(ports[: volume.replicas]), health_ports=tuple(ports[volume.replicas :]))
+    count = volume.request.members
+    directory.change(data_ports=tuple(ports[:count]), health_ports=tuple(ports[count:]))
 
 
 @attrs.define(eq=False)
@@ -160,7 +178,7 @@ class UpVolume:
     _is_ready: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        numbers = range(1, self.directory.description.replicas + 1)
+        numbers = range(1, self.directory.description.request.members + 1)
         ranks = [*((f"replica-{number}", REPLICA_RANK) for number in numbers), (CONTROLLER, CONTROLLER_RANK)]
         supervisor = Supervisor(ranks, self.commands.stop_s)
         self._children = Children(supervisor, self._command_of, self._on_line, _say, self._environment_of)
@@ -217,7 +235,10 @@ class UpVolume:
         replicas = [
             part
             for number, port in enumerate(volume.data_ports, 1)
-            for part in ("--replica", f"{number}={LOOPBACK}:{port}")
+            for part in (
+                "--witness" if _is_witness(volume, number) else "--replica",
+                f"{number}={LOOPBACK}:{port}",
+            )
         ]
         new = [] if volume.born else ["--new-volume"]
         return [*replicas, *self.serving, "--api", str(self.api), *new]
@@ -228,7 +249,12 @@ class UpVolume:
             *("--replica-id", str(number), "--directory", str(self.directory.replica_directory(number))),
             *("--data", f"{LOOPBACK}:{volume.data_ports[number - 1]}"),
             *("--health", f"{LOOPBACK}:{volume.health_ports[number - 1]}"),
+            *(["--witness"] if _is_witness(volume, number) else []),
         ]
+
+
+def _is_witness(volume: VolumeDescription, number: int) -> bool:
+    return number > volume.replicas
 
 
 def _say(text: str) -> None:

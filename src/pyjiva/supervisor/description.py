@@ -31,6 +31,13 @@ class VolumeRequest:
     size_bytes: int
     block_size_bytes: int
     replicas: int
+    witness: bool = False
+    """Whether one more process votes and holds no data; its number follows the last replica's."""
+
+    @property
+    def members(self) -> int:
+        """How many processes there are beside the controller."""
+        return self.replicas + self.witness
 
     def __attrs_post_init__(self) -> None:
         if NAME.fullmatch(self.name) is None:
@@ -44,6 +51,8 @@ class VolumeRequest:
             raise ConfigError(f"size of {format_size(self.size_bytes)}: no file can be so large")
         if not 1 <= self.replicas <= REPLICAS_MAX:
             raise ConfigError(f"{self.replicas} replicas: a volume has 1 to {REPLICAS_MAX}")
+        if self.members > REPLICAS_MAX:
+            raise ConfigError(f"{self.replicas} replicas and a witness: together at most {REPLICAS_MAX}")
 
 
 @attrs.frozen
@@ -60,28 +69,32 @@ class VolumeDescription:
     health_ports: tuple[int, ...]
     born: bool
     """Whether it ever took I/O: from then on blank replicas are not served."""
+    witness: bool = False
+    """See VolumeRequest."""
 
     def __attrs_post_init__(self) -> None:
         ports = (*self.data_ports, *self.health_ports)
         numbers = (self.size_bytes, self.block_size_bytes, self.replicas, *ports)
-        if any(type(number) is not int for number in numbers) or type(self.born) is not bool:
+        if any(type(number) is not int for number in numbers) or not all(
+            type(flag) is bool for flag in (self.born, self.witness)
+        ):
             raise ConfigError("a number, or whether it is born, is something else")
         if VOLUME_ID.fullmatch(self.volume_id) is None:
             raise ConfigError("the volume's id is not 32 hexadecimal digits")
         if any(not 0 <= port <= PORT_MAX for port in ports):
             raise ConfigError(f"ports end at {PORT_MAX}")
-        if not len(self.data_ports) == len(self.health_ports) == self.request.replicas:
+        if not len(self.data_ports) == len(self.health_ports) == self.request.members:
             raise ConfigError("every replica has a data port and a health port")
 
     @property
     def request(self) -> VolumeRequest:
         """What was asked for when it was made."""
-        return VolumeRequest(self.name, self.size_bytes, self.block_size_bytes, self.replicas)
+        return VolumeRequest(self.name, self.size_bytes, self.block_size_bytes, self.replicas, self.witness)
 
     @classmethod
     def new(cls, request: VolumeRequest, volume_id: str) -> "VolumeDescription":
         """Of a volume that does not exist yet."""
-        ports = (0,) * request.replicas
+        ports = (0,) * request.members
         fields = attrs.asdict(request)
         return cls(volume_id=volume_id, data_ports=ports, health_ports=ports, born=False, **fields)
 
@@ -110,6 +123,7 @@ class VolumeDescription:
             ("size", _exact_size(self.size_bytes), _exact_size(request.size_bytes)),
             ("block size", str(self.block_size_bytes), str(request.block_size_bytes)),
             ("number of replicas", str(self.replicas), str(request.replicas)),
+            ("number of witnesses", str(int(self.witness)), str(int(request.witness))),
         ):
             if there != asked:
                 return f"the volume there has the {what} {there}, asked for was {asked}"

@@ -16,6 +16,7 @@ EVENTS = [
 def broken(api: Api) -> Api:
     """A volume with a replica down and one with rot."""
     replicas = [r | {"rot": r["rot"] | {"hopeless": 2 * (r["id"] == 3)}} for r in STATUS["replicas"]]
+    replicas.append(replicas[0] | {"id": 4, "mode": "witness"})
     replicas[1] |= {"mode": "out", "reason": "not reachable: Connection refused"}
     api.paths["/v1/volume"] = (200, STATUS | {"replicas": replicas})
     api.paths["/v1/events"] = (200, EVENTS)
@@ -37,6 +38,7 @@ def test_it_says_why_and_what_to_do_and_what_happened_last(broken: Api) -> None:
         assert part in result.output
     assert "thing 10" not in result.output
     assert "Replica 1" not in result.output
+    assert "Replica 4" not in result.output, "a witness that votes is as it should be"
 
 
 @pytest.mark.parametrize(("count", "lines"), [(0, 0), (1, 1), (1000, 30)])

@@ -43,6 +43,16 @@ async def test_a_replica_that_comes_back_is_rebuilt_while_the_host_writes(tmp_pa
     assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
 
 
+async def test_why_a_replica_was_given_up_is_not_forgotten_with_its_connection(tmp_path: Path) -> None:
+    async with open_cluster(tmp_path) as cluster, cluster.open_volume(new_volume=True) as (volume, _):
+        await wait_state(volume, VolumeState.HEALTHY)
+        volume.too_much_rot(2)
+        await wait_state(volume, VolumeState.HEALTHY)
+        told = [event.text for event in volume.history.events if event.replica == 2]
+    assert "in-sync → out: too many of its blocks are not what was written" in told
+    assert not any("closed" in text for text in told)
+
+
 @pytest.mark.parametrize("cleanly", [True, False])
 async def test_a_new_controller_finds_every_acknowledged_write(tmp_path: Path, cleanly: bool) -> None:
     """Also when the old one and a replica died."""

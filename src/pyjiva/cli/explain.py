@@ -2,7 +2,7 @@
 
 import datetime
 import sys
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -13,6 +13,8 @@ from pyjiva.cli.status import EXIT_CODES, open_console
 from pyjiva.controller.causes import cause_of
 
 __all__ = ["command"]
+
+AS_IT_SHOULD_BE: Final = ("in-sync", "witness")
 
 
 @click.command("explain")
@@ -42,7 +44,7 @@ def _explain(status: dict[str, Any], console: Console) -> None:
     if status["state"] == "parked":
         _cause(console, status["reason"])
     for replica in status["replicas"]:
-        if replica["mode"] != "in-sync":
+        if replica["mode"] not in AS_IT_SHOULD_BE:
             _line(
                 console,
                 f"Replica {replica['id']} at {replica['address']} is {replica['mode']}.",

@@ -325,7 +325,7 @@ class Volume:
         member_id = address.replica_id
         retry_s = RETRY_S_MIN
         while True:
-            reason = "it closed the connection"
+            reason, connected = "it closed the connection", False
             try:
                 async with self._open_link(address) as stream:
                     decoder = FrameDecoder(stream.buffer)
@@ -333,7 +333,7 @@ class Volume:
                         report = await shake_hands(
                             stream, decoder, self.options, address, self.controller_id, self.batch
                         )
-                    retry_s = RETRY_S_MIN
+                    retry_s, connected = RETRY_S_MIN, True
                     now = self.clock()
                     self._directories[member_id] = report.directory
                     self._heard[member_id] = Heard(stream, stream.received_bytes, now, now + PING_S)
@@ -347,7 +347,8 @@ class Volume:
                 reason = f"no answer within {CONNECT_S:g} s"
             except RemoteProtocolError as error:
                 reason = str(error)
-            self._lose(member_id, reason)
+            if not connected or member_id in self._heard:  # else we ended it, and said why
+                self._lose(member_id, reason)
             self.batch.end()
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_S_MAX)

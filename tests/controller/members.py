@@ -81,6 +81,7 @@ class Bench:
             on_diverged=lambda id_, _: self.diverged.append(id_),
             on_fenced=lambda id_, epoch: self.fenced.append((id_, epoch)),
             on_bad_block=lambda id_, extent: self.bad.append((id_, extent)),
+            park_limit_s=120.0,
         )
         self.data.epoch = 1
         for id_, member in self.members.items():

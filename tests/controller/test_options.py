@@ -1,10 +1,11 @@
 """What a controller is told at its start is checked before anything opens."""
 
+import math
 from typing import Any
 
 import pytest
 
-from pyjiva.controller import ControllerOptions, ReplicaAddress
+from pyjiva.controller import ControllerOptions, ReplicaAddress, Tuning
 from pyjiva.controller.quorum import MAJORITY, REPLICAS_MAX
 from pyjiva.errors import ConfigError
 
@@ -38,8 +39,8 @@ def options(**changes: Any) -> ControllerOptions:
         ({"size_bytes": 0}, "size 0"),
         ({"size_bytes": -512}, "size -512"),
         ({"replicas": (ReplicaAddress(1, "h", 1, witness=True),)}, "no witness"),
-        ({"min_copies": 0}, "minimum copies 0"),
-        ({"min_copies": 4}, "1 to the number of replicas"),
+        ({"tuning": Tuning(min_copies=0)}, "minimum copies 0"),
+        ({"tuning": Tuning(min_copies=4)}, "1 to the number of replicas"),
         ({"size_bytes": 513}, "multiple of the block size 512"),
         ({"size_bytes": 512, "block_size_bytes": 4096}, "multiple of the block size 4096"),
     ],
@@ -51,7 +52,7 @@ def test_what_cannot_be_is_refused_with_its_reason(changes: dict[str, Any], reas
 
 @pytest.mark.parametrize("count", range(1, REPLICAS_MAX + 1))
 def test_writes_need_a_majority_of_copies(count: int) -> None:
-    assert options(replicas=replicas(*range(1, count + 1))).min_copies_of(count, 0) == MAJORITY[count]
+    assert Tuning().min_copies_of(count, 0) == MAJORITY[count]
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,24 @@ def test_writes_need_a_majority_of_copies(count: int) -> None:
 def test_how_many_copies_a_write_needs_can_be_told(
     min_copies: int | None, data: int, witnesses: int, needed: int
 ) -> None:
-    told = options(replicas=replicas(1, 2, 3), min_copies=min_copies)
-    assert told.min_copies_of(data, witnesses) == needed
+    assert Tuning(min_copies=min_copies).min_copies_of(data, witnesses) == needed
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rebuild_rate", 0),
+        ("member_timeout_s", 0.9),
+        ("member_timeout_s", 30.1),
+        ("member_timeout_s", math.nan),
+        ("park_limit_s", -1),
+        ("park_limit_s", math.inf),
+        ("park_limit_s", math.nan),
+    ],
+)
+def test_tuning_that_makes_no_sense_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{field.removesuffix('_s').replace('_', ' ')}"):
+        Tuning(**{field: value})  # type: ignore[arg-type]  # one of several types
 
 
 def test_addresses_are_written_and_read() -> None:

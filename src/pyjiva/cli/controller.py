@@ -16,6 +16,7 @@ import trio
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.replica_address import REPLICA
+from pyjiva.cli.tuning import take_tuning, tuning_options
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, boot_clock
 from pyjiva.controller.api_io import serve_api
 from pyjiva.errors import ConfigError
@@ -46,11 +47,6 @@ class Endpoints:
 @click.option("--replica", "replicas", type=REPLICA, multiple=True, required=True, help="A replica; repeat.")
 @click.option("--witness", "witnesses", type=REPLICA, multiple=True, help="A witness; repeat.")
 @click.option(
-    "--min-copies",
-    type=int,
-    help="In-sync copies below which I/O waits; a majority of replicas and witnesses, less the witnesses.",
-)
-@click.option(
     "--portal",
     "portals",
     type=ADDRESS,
@@ -62,9 +58,7 @@ class Endpoints:
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
 @access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
-@click.option(
-    "--rebuild-rate", type=SIZE, help="Bytes per second that all rebuilds together may read; no limit."
-)
+@tuning_options
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -74,14 +68,12 @@ def main(
     block_size_bytes: int,
     replicas: tuple[ReplicaAddress, ...],
     witnesses: tuple[ReplicaAddress, ...],
-    min_copies: int | None,
     portals: tuple[Address, ...],
     api: Address,
     key_file: Path,
-    rebuild_rate: int | None,
     new_volume: bool,
     stop_with_stdin: bool,
-    **access: Any,
+    **given: Any,
 ) -> None:
     """Serve one pyjiva volume over iSCSI."""
 
@@ -92,12 +84,11 @@ def main(
             size_bytes=size_bytes,
             block_size_bytes=block_size_bytes,
             replicas=(*replicas, *(attrs.evolve(witness, witness=True) for witness in witnesses)),
-            min_copies=min_copies,
             key=read_key(key_file),
             new_volume=new_volume,
-            rebuild_rate=rebuild_rate,
+            tuning=take_tuning(given),
         )
-        allowed = read_access(AccessOptions(**access), warn=True)
+        allowed = read_access(AccessOptions(**given), warn=True)
         return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed)
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))

@@ -17,7 +17,9 @@ import click
 
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
-from pyjiva.errors import ConfigError, StorageError
+from pyjiva.cli.tuning import take_tuning, tuning_arguments, tuning_options
+from pyjiva.controller import Tuning
+from pyjiva.errors import StorageError
 from pyjiva.supervisor import (
     Children,
     HeldPorts,
@@ -49,8 +51,7 @@ class UpOptions:
     portals: tuple[Address, ...]
     api: Address
     access: AccessOptions = attrs.field(factory=AccessOptions)
-    rebuild_rate: int | None = None
-    min_copies: int | None = None
+    tuning: Tuning = attrs.field(factory=Tuning)
 
 
 @attrs.frozen
@@ -67,7 +68,6 @@ class Commands:
 @click.option("--size", type=SIZE, default="10GiB", show_default=True, help="Size of the volume.")
 @click.option("--replicas", type=int, default=3, show_default=True, help="Copies, 1 to 7.")
 @click.option("--witness", is_flag=True, help="One process more that votes and holds no data.")
-@click.option("--min-copies", type=int, help="In-sync copies below which I/O waits; a majority.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -88,22 +88,18 @@ class Commands:
 @click.option(
     "--block-size", type=int, default=512, show_default=True, help="Bytes in a logical block: 512 or 4096."
 )
-@click.option(
-    "--rebuild-rate", type=SIZE, help="Bytes per second that all rebuilds together may read; no limit."
-)
+@tuning_options
 @access_options
 def command(
     name: str,
     size: int,
     replicas: int,
     witness: bool,
-    min_copies: int | None,
     data: Path,
     portals: tuple[Address, ...],
     api: Address,
     block_size: int,
-    rebuild_rate: int | None,
-    **access: Any,
+    **given: Any,
 ) -> None:
     """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
 
@@ -113,10 +109,10 @@ def command(
     data = data.absolute()  # what status says of it is for people who stand elsewhere
 
     async def run() -> int:
-        if min_copies is not None and not 1 <= min_copies <= replicas:
-            raise ConfigError(f"minimum copies {min_copies}: 1 to the number of replicas, {replicas}")
+        tuning = take_tuning(given)
+        tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
-        options = UpOptions(request, data, portals, api, AccessOptions(**access), rebuild_rate, min_copies)
+        options = UpOptions(request, data, portals, api, AccessOptions(**given), tuning)
         return await run_up(options)
 
     _open_standard_descriptors()
@@ -146,11 +142,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         if access.chap is not None:
             _say("note: initiators have to log in with CHAP, see docs/reference/iscsi.md")
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
-        arguments += options.access.arguments()
-        if options.rebuild_rate is not None:
-            arguments += ["--rebuild-rate", str(options.rebuild_rate)]
-        if options.min_copies is not None:
-            arguments += ["--min-copies", str(options.min_copies)]
+        arguments += [*options.access.arguments(), *tuning_arguments(options.tuning)]
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 

@@ -1,7 +1,7 @@
 """One volume: membership, fan-out, reads, recovery and rebuild."""
 
 from pyjiva.controller.clock_sys import boot_clock
-from pyjiva.controller.options import ControllerOptions, ReplicaAddress
+from pyjiva.controller.options import ControllerOptions, ReplicaAddress, Tuning
 from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
 from pyjiva.controller.volume_io import Volume, VolumeFenced
 
@@ -9,6 +9,7 @@ __all__ = [
     "ControllerOptions",
     "ReplicaAddress",
     "ReplicaStatus",
+    "Tuning",
     "Volume",
     "VolumeFenced",
     "VolumeState",

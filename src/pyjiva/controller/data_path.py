@@ -62,7 +62,6 @@ from pyjiva.units import KIB, align_down, align_up
 __all__ = ["DataPath", "Link", "LockOwner"]
 
 BLOCK_BYTES: Final = 4 * KIB  # what has a checksum on the replicas
-PARK_LIMIT_S: Final = 120.0  # as long as Linux' iscsid tries to reach a lost session (replacement_timeout)
 
 
 class Link(Protocol):
@@ -127,7 +126,7 @@ class DataPath:
     """A member refused our epoch: (id, the epoch it has promised)."""
     on_bad_block: Callable[[int, Extent], None]
     """A member has a block in this range that is not what was written."""
-    park_limit_s: float = PARK_LIMIT_S
+    park_limit_s: float
     epoch: int = 0
     now_s: float = 0.0
     """Set by the volume's clock; coarse."""

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer, Flush, Lock, Request
-from pyjiva.controller.data_path import PARK_LIMIT_S, DataPath
+from pyjiva.controller.data_path import DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
 from pyjiva.controller.history import History
@@ -164,6 +164,7 @@ class Volume:
 
     def __attrs_post_init__(self) -> None:
         ids = tuple(r.replica_id for r in self.options.replicas)
+        park_limit_s = self.options.tuning.park_limit_s
         self._roster = Roster(
             self.controller_id,
             ids,
@@ -173,7 +174,7 @@ class Volume:
         )
         self._addresses = {r.replica_id: r for r in self.options.replicas}
         self._repairs = Repairs(self.options.size_bytes, self)
-        self._rebuild_pace = Pace(self.options.rebuild_rate)
+        self._rebuild_pace = Pace(self.options.tuning.rebuild_rate)
         self._data = DataPath(
             ids,
             self.options.size_bytes,
@@ -181,12 +182,13 @@ class Volume:
             self._has_diverged,
             self._fenced,
             self._repairs.found,
+            park_limit_s,
         )
         self._data.now_s = self.clock()
         self._data.clock = self.clock
         self._lease = Lease()
         self._saves = ParameterSaves(
-            lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, PARK_LIMIT_S
+            lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, park_limit_s
         )
 
     # --- the block device
@@ -272,7 +274,7 @@ class Volume:
         if heard.stream.received_bytes != heard.received_bytes or not in_flight or stalled:
             heard.received_bytes, heard.at_s = heard.stream.received_bytes, now
         silent_s = now - heard.at_s
-        if silent_s > self.options.member_timeout_s:
+        if silent_s > self.options.tuning.member_timeout_s:
             self._failed(member_id, f"no answer for {silent_s:.1f} s")
         elif not heard.pinging and now >= heard.ping_at_s:
             heard.pinging = True
@@ -295,8 +297,8 @@ class Volume:
 
     def _disk(self, member_id: int) -> DiskDeadline:
         if member_id not in self._disks:
-            floor_s, ceiling_s = self.options.member_timeout_s, self.options.disk_timeout_s
-            self._disks[member_id] = DiskDeadline(floor_s, ceiling_s)
+            tuning = self.options.tuning
+            self._disks[member_id] = DiskDeadline(tuning.member_timeout_s, tuning.disk_timeout_s)
         return self._disks[member_id]
 
     def _check_disks(self, now: float) -> None:
@@ -701,7 +703,7 @@ class Volume:
 
     def _min_copies(self, configured: Sequence[int]) -> int:
         witnesses = sum(i in self._roster.members and self._roster.members[i].witness for i in configured)
-        return self.options.min_copies_of(len(configured) - witnesses, witnesses)
+        return self.options.tuning.min_copies_of(len(configured) - witnesses, witnesses)
 
     # --- rot (see `repairs.RepairPort`, `scrub.ScrubPort`)
 

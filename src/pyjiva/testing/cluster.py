@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import trio
 
-from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeState
+from pyjiva.controller import ControllerOptions, ReplicaAddress, Tuning, Volume, VolumeState
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, Store
 from pyjiva.transport import EndOfBatch
@@ -99,7 +99,7 @@ class Cluster:
             replicas=tuple(ReplicaAddress(i, "127.0.0.1", port) for i, port in sorted(self.ports.items())),
             key=KEY,
             new_volume=new_volume,
-            member_timeout_s=member_timeout_s,
+            tuning=Tuning(member_timeout_s=member_timeout_s),
         )
         batch = EndOfBatch()
         volume = Volume(options, batch)

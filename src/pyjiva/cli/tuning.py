@@ -1,0 +1,70 @@
+"""How a volume behaves when copies are missing: options that `pyjiva up` and the controller share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import click
+
+from pyjiva.cli.daemon import SIZE
+from pyjiva.controller import Tuning
+
+__all__ = ["take_tuning", "tuning_arguments", "tuning_options"]
+
+
+def tuning_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command gets the fields of Tuning that an operator may set."""
+    defaults = Tuning()
+    options = [
+        click.option(
+            "--min-copies",
+            type=int,
+            help="In-sync copies below which I/O waits; a majority of replicas and witnesses, less those.",
+        ),
+        click.option(
+            "--park-limit",
+            "park_limit_s",
+            type=float,
+            default=defaults.park_limit_s,
+            show_default=True,
+            help="Seconds that I/O waits for copies before it fails.",
+        ),
+        click.option(
+            "--member-timeout",
+            "member_timeout_s",
+            type=float,
+            default=defaults.member_timeout_s,
+            show_default=True,
+            help="Seconds of silence after which a replica is given up.",
+        ),
+        click.option(
+            "--rebuild-rate",
+            type=SIZE,
+            help="Bytes per second that all rebuilds together may read; no limit.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def take_tuning(given: dict[str, Any]) -> Tuning:
+    """Take the values of these options out of what a command was given.  Raises ConfigError: see Tuning."""
+    return Tuning(**{field: given.pop(field) for field in attrs.fields_dict(Tuning) if field in given})
+
+
+def tuning_arguments(tuning: Tuning) -> list[str]:
+    """The same for another command's line."""
+    fields = attrs.asdict(tuning)
+    options = {
+        "--min-copies": "min_copies",
+        "--park-limit": "park_limit_s",
+        "--member-timeout": "member_timeout_s",
+        "--rebuild-rate": "rebuild_rate",
+    }
+    return [
+        part
+        for option, field in options.items()
+        if (value := fields[field]) is not None
+        for part in (option, str(value))
+    ]

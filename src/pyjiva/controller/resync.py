@@ -20,7 +20,9 @@ ever merged into bytes that have not arrived (longhorn#4354), and none is missed
 chunk is proved equal by its hash; Jiva and Longhorn compare names at the end.
 
 Before each range the volume chooses the source anew, so that several share the work.  A source that is lost
-is replaced, and the range begun again; what was asked before then counts no more.  A piece that a source
+is replaced, and the range begun again; what was asked before then counts no more.  What the target was to
+change is waited for first: a write that is still on its way when the lock is given back could land on a
+host's.  A piece that a source
 cannot read, as its blocks have rotted, is asked of the others, and if none has all of it, in halves, down to
 a block.  No single source can prove such a range then: the target verifies what it was given.
 """
@@ -134,6 +136,8 @@ class Resync:
     """Members that cannot be the source of this range, or of this piece."""
     _mixed: bool = attrs.field(default=False, init=False)
     """Whether a piece of this range came from another member than the rest."""
+    _orphaned: bool = attrs.field(default=False, init=False)
+    """The source was lost while the target changes its bytes: that is to end before anything else begins."""
 
     def __attrs_post_init__(self) -> None:
         self._total_bytes = self.work.remaining_bytes(0)
@@ -205,7 +209,7 @@ class Resync:
 
     def _begin(self) -> None:
         self._turn += 1
-        self._mixed = False
+        self._mixed = self._orphaned = False
         if self.if_bad:
             self.step = ResyncStep.CHECKING
             self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
@@ -255,7 +259,9 @@ class Resync:
         """`member` is gone, whatever is waited for: when it comes back it may be behind."""
         if self.step is ResyncStep.OVER or member not in (self.source, self.target):
             return
-        if member == self.target or not self._try_another():
+        if member == self.source and self.step in (ResyncStep.UNMAPPING, ResyncStep.WRITING):
+            self._orphaned = True
+        elif member == self.target or not self._try_another():
             self._fail(member, f"{self.step.value}: it was lost")
 
     def _answered(self, member: int, frame: Frame | None) -> None:
@@ -286,12 +292,12 @@ class Resync:
             case ResyncStep.MAPPING:
                 self._mapped(frame)
             case ResyncStep.UNMAPPING:
-                self._copy_on()
+                self._changed()
             case ResyncStep.READING:
                 self._read(frame)
             case ResyncStep.WRITING:
                 self._data.popleft()
-                self._copy_on()
+                self._changed()
             case ResyncStep.PACING | ResyncStep.LOCKING | ResyncStep.OVER:
                 raise LocalProtocolError(f"answer while the resync waits for {self.step.value}")
 
@@ -382,6 +388,13 @@ class Resync:
         self.port.spent(self, extent.length_bytes)
         self.step = ResyncStep.WRITING
         self._ask(self.target, FrameType.WRITE, extent, (frame.payload,))
+
+    def _changed(self) -> None:
+        """Nothing that changes the target is on its way any more."""
+        if not self._orphaned:
+            self._copy_on()
+        elif not self._try_another():
+            self._fail(self.target, "its source was lost")
 
     def _advance(self, position: int) -> None:
         self.work.finished(self._range.offset_bytes, position)

@@ -113,6 +113,10 @@ class Resync:
     port: ResyncPort
     if_bad: bool = False
     """Copy only ranges in which the target itself says that it has a bad block."""
+    keep_lost: bool = False
+    """Several are made equal to one source, and any of them may have what the source has lost: of a piece
+    that it cannot read only the bad blocks come from another one, and one that nobody can read stays bad.
+    """
     position: int = attrs.field(default=0, init=False)
     """Everything below this offset is equal."""
     compared_bytes: int = attrs.field(default=0, init=False)
@@ -136,6 +140,8 @@ class Resync:
     """Members that cannot be the source of this range, or of this piece."""
     _mixed: bool = attrs.field(default=False, init=False)
     """Whether a piece of this range came from another member than the rest."""
+    _left: bool = attrs.field(default=False, init=False)
+    """Whether a block of this range, which nobody can read, was left as it is."""
     _orphaned: bool = attrs.field(default=False, init=False)
     """The source was lost while the target changes its bytes: that is to end before anything else begins."""
 
@@ -209,7 +215,7 @@ class Resync:
 
     def _begin(self) -> None:
         self._turn += 1
-        self._mixed = self._orphaned = False
+        self._mixed = self._left = self._orphaned = False
         if self.if_bad:
             self.step = ResyncStep.CHECKING
             self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
@@ -316,21 +322,30 @@ class Resync:
     def _read_bad(self) -> None:
         """The source cannot read a piece.  It is no worse for that than the target: it is not given up."""
         piece = self._data[0]
+        halves = _halves(piece)
+        if self.keep_lost and halves:
+            self._split(halves)
+            return
         self.port.found_bad(self, self.source, piece)
         self._mixed = True
         self._unfit.add(self.source)
         other = self.port.choose_source(self, self._unfit)
         if other is not None:
             self.source = other
-        elif piece.length_bytes > BLOCK_BYTES:
-            self._unfit.clear()
-            half = align_down(piece.length_bytes // 2 + BLOCK_BYTES - 1, BLOCK_BYTES)
-            self._data[0] = Extent(piece.offset_bytes, half)
-            self._data.insert(1, Extent(piece.offset_bytes + half, piece.length_bytes - half))
+            self._ask(other, FrameType.READ, piece)
+        elif halves:
+            self._split(halves)
+        elif self.keep_lost:
+            self._left = True
+            self._data.popleft()
+            self._copy_on()
         else:
             self._fail(self.target, f"no other replica has a good copy of {piece}")
-            return
-        self._ask(self.source, FrameType.READ, self._data[0])
+
+    def _split(self, halves: tuple[Extent, Extent]) -> None:
+        self._data.popleft()
+        self._data.extendleft(reversed(halves))
+        self._copy_on()
 
     def _probed(self) -> None:
         data = merge_extents(extent for extents in self._maps.values() for extent in extents)
@@ -373,7 +388,11 @@ class Resync:
         elif self._data:
             self.step = ResyncStep.READING
             self._unfit.clear()
+            if self._mixed and (source := self.port.choose_source(self, self._unfit)) is not None:
+                self.source = source  # not the one that stood in for it
             self._ask(self.source, FrameType.READ, self._data[0])
+        elif self._left:
+            self._advance(self._range.end_bytes)
         elif self._mixed:
             self.step = ResyncStep.VERIFYING
             self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
@@ -412,3 +431,14 @@ class Resync:
         lock, self._lock = self._lock, None
         if lock is not None:
             self.port.release(lock)
+
+
+def _halves(piece: Extent) -> tuple[Extent, Extent] | None:
+    """`piece` cut between two blocks; None if it lies within one."""
+    start, end = piece.offset_bytes, piece.end_bytes
+    middle = align_down(start + piece.length_bytes // 2, BLOCK_BYTES)
+    if middle <= start:
+        middle = align_down(start, BLOCK_BYTES) + BLOCK_BYTES
+    if middle >= end:
+        return None
+    return Extent(start, middle - start), Extent(middle, end - middle)

@@ -281,6 +281,11 @@ class Roster:
             record is not None and record.parameters == parameters for record in (self.committed, proposed)
         )
 
+    @property
+    def settling(self) -> tuple[int, ...]:
+        """Members that take part in the activation, the one that the others are made equal to first."""
+        return self._settling
+
     def self_check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         if self.proposal is not None:

@@ -12,16 +12,19 @@ from pyjiva.controller.roster import Mode, Phase
 from pyjiva.controller.roster_event import (
     Accepted,
     AddReplica,
+    Alive,
     Connect,
     Copied,
     Disconnect,
     Drop,
+    Fenced,
     GiveUp,
     Joined,
     LinkDown,
     LinkUp,
     Reconciled,
     RemoveReplica,
+    SaveParameters,
     Serve,
     StartRebuild,
     Tick,
@@ -196,6 +199,32 @@ class TestRemoving:
             bench.up(other)
         assert member not in bench.roster.members
         assert configured(bench) == tuple(i for i in (1, 2, 3) if i != member)
+
+    def test_the_last_that_has_everything_stays_until_another_one_was_heard(self) -> None:
+        """Its removal was accepted while replica 2 was in sync too."""
+        ids = (1, 2, 3, 4, 5)
+        bench = Bench(*map(Replica, ids), new_volume=True, configured=ids)
+        bench.up(*ids)
+        bench.down(3, 4, 5)
+        bench.up(3, 4, 5)
+        assert in_sync(bench) == (1, 2)
+        bench.mute = {1}
+        bench.quiet = {3, 4, 5}
+        bench.apply(SaveParameters(b"a record is on its way"))
+        bench.apply(RemoveReplica(1))
+        bench.down(2)
+        bench.quiet = set()
+        for other in (3, 4, 5):
+            bench.down(other)
+            bench.up(other)
+        assert 1 in configured(bench)
+        bench.apply(Alive(1))
+        assert in_sync(bench) == (1,), "2 may be given up now"
+        assert configured(bench) == ids
+        bench.up(2)
+        bench.apply(Copied(2))
+        bench.apply(Joined(2))
+        assert configured(bench) == (2, 3, 4, 5), "as soon as 2 has everything again"
 
     def test_it_is_disconnected(self) -> None:
         bench = two_and_a_witness()

@@ -665,8 +665,14 @@ class Roster:
             m.id
             for m in self.members.values()
             if (m.mode in (Mode.IN_SYNC, Mode.ABSENT) or (m.mode is Mode.JOINING and m.flushed))
-            and m.id != self.removing
+            and m.id != self._leaving
         }
+
+    @property
+    def _leaving(self) -> int | None:
+        """Who is to be removed, if another one that was heard has everything: as in `_give_up_absent`."""
+        stay = (m for m in self.members.values() if m.mode is Mode.IN_SYNC and m.id not in self._doubtful)
+        return self.removing if any(m.id != self.removing for m in stay) else None
 
     def _wanted_configured(self, configured: tuple[int, ...]) -> tuple[int, ...]:
         """Which replicas the next record ought to configure."""
@@ -674,7 +680,7 @@ class Roster:
             learner = self.members[self.adding]
             ready = learner.promised if learner.witness else learner.mode is Mode.JOINING and learner.flushed
             return (*configured, learner.id) if ready else configured
-        return tuple(i for i in configured if i != self.removing)
+        return tuple(i for i in configured if i != self._leaving)
 
     def _propose_if_needed(self) -> None:
         """Commit the next record if the last one is not up to date, and nothing is on its way."""

@@ -163,6 +163,24 @@ class TestAdding:
         assert bench.roster.members[4].mode is Mode.OUT
         assert StartRebuild in kinds(bench.up(4))
 
+    def test_one_that_has_promised_another_controller_more_does_not_end_this_one(self) -> None:
+        """It has no vote: the others would have said so too, if it meant anything."""
+        bench = two_and_a_witness()
+        bench.replicas[4] = Replica(4)
+        bench.replicas[4].promised = (9, "somebody")
+        bench.apply(AddReplica(4, "10.0.0.4:9502", witness=False))
+        [drop] = [e for e in bench.up(4) if isinstance(e, Drop)]
+        assert "promised epoch 9" in drop.reason
+        bench.down(4)
+        assert bench.roster.phase is Phase.ACTIVE
+
+    def test_one_that_promises_another_controller_while_it_is_copied_to_is_lost(self) -> None:
+        bench = with_newcomer(two_and_a_witness())
+        assert Drop in kinds(bench.apply(Fenced(4, 9)))
+        bench.down(4)
+        assert bench.roster.phase is Phase.ACTIVE
+        assert bench.roster.members[4].mode is Mode.OUT
+
     @pytest.mark.parametrize(
         ("member", "reason"), [(1, "is there already"), (4, "is there already"), (5, "one at a time")]
     )

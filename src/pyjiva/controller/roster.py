@@ -414,9 +414,7 @@ class Roster:
         elif self.phase is Phase.GATHERING:
             self._bid_again()
         else:
-            self._fence(
-                f"replica {member.id} has promised epoch {report.promised_epoch} to another controller"
-            )
+            self._overtaken(member, report.promised_epoch)
 
     def _learn(self, record: MembershipRecord) -> None:
         """Somebody has this record: who belongs to the volume may be others than we were told."""
@@ -480,11 +478,17 @@ class Roster:
     def _refused(self, event: Fenced) -> None:
         self._highest_epoch = max(self._highest_epoch, event.promised_epoch)
         if self.phase is not Phase.GATHERING:
-            self._fence(
-                f"replica {event.member} has promised epoch {event.promised_epoch} to another controller"
-            )
+            self._overtaken(self.members[event.member], event.promised_epoch)
         elif event.promised_epoch >= self.epoch:
             self._bid_again()
+
+    def _overtaken(self, member: Member, epoch: int) -> None:
+        """`member` has promised `epoch`, which is not ours.  A learner has no vote: it says nothing of us."""
+        if self.is_configured(member.id):
+            self._fence(f"replica {member.id} has promised epoch {epoch} to another controller")
+            return
+        why = f"being added, but it has promised epoch {epoch} to another controller: empty its directory"
+        self._effects.append(Drop(member.id, why))
 
     def _fence(self, reason: str) -> None:
         self.phase = Phase.FENCED

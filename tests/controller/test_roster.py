@@ -573,3 +573,28 @@ def test_any_life_keeps_the_invariants(actions: list[tuple[str, int]]) -> None:
             if replica.record is not None and replica.record >= committed:
                 assert set(replica.record.in_sync) <= roster.required()
         assert roster.readable() <= set(committed.in_sync)
+
+
+class TestReplacedDisks:
+    """A blank directory in the place of one that had everything."""
+
+    def test_it_does_not_return_with_its_second_connection(self) -> None:
+        bench = three().active()
+        bench.down(3)
+        bench.mute = {1, 2}
+        bench.down(1, 2)
+        bench.replicas[1] = Replica(1, unstable=None)
+        for _ in range(3):
+            bench.up(1)
+            assert bench.roster.members[1].mode is Mode.ABSENT
+            assert bench.replicas[1].record is None, "the next activation would believe it"
+            bench.down(1)
+        bench.mute = set()
+        bench.up(2, 1)
+        assert bench.roster.required() == {2}
+        bench.apply(Copied(1))
+        bench.apply(Joined(1))
+        assert bench.roster.required() == {1, 2}
+        bench.down(2, 1)
+        bench.up(1)
+        assert bench.roster.members[1].mode in (Mode.IN_SYNC, Mode.REBUILDING), "it is whole again"

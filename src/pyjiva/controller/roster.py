@@ -162,6 +162,9 @@ class Member:
     kept_everything: bool = False
     """Its directory is the one that was with us in this epoch, and its machine lost nothing since."""
 
+    replaced: bool = False
+    """It is in sync by the record, and its directory is another one now: it has nothing."""
+
     @property
     def promised(self) -> bool:
         """Whether it votes for us and may be sent data."""
@@ -385,6 +388,7 @@ class Roster:
         if mode is None:
             raise LocalProtocolError(f"replica {member.id} is {member.mode.value} and {change.value}")
         member.mode, member.flushed = mode, False
+        member.replaced = member.replaced and change is not Change.ADMITTED
         self._changed = True
 
     # --- gathering
@@ -407,6 +411,8 @@ class Roster:
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
         member.kept_everything = ours and report.intact
+        if member.mode is Mode.ABSENT and report.promised_epoch < self.epoch:  # it had promised ours
+            member.replaced = True
         if self.phase is Phase.GATHERING and not self._asking:
             self._bid_if_possible(report)
         elif report.promised_epoch < self.epoch or ours:
@@ -836,8 +842,10 @@ class Roster:
             self._effects.append(Replay(member.id))
         elif member.witness:
             member.reason = ""
-        # Also one that is behind may hold the record, even one that names it: its vote counts.
-        self._effects.append(AskAccept(member.id, record, equal=alone))
+        # Also one that is behind may hold the record, even one that names it: its vote counts.  Not one that
+        # was replaced, if that can be helped: to the next activation it would seem to have everything.
+        if not member.replaced or self.proposal is not None or member.id not in record.in_sync:
+            self._effects.append(AskAccept(member.id, record, equal=alone))
         self._changed = True
 
     def _has_everything(self, member: Member) -> bool:
@@ -849,7 +857,7 @@ class Roster:
         """
         assert member.answer is not None
         assert member.report is not None
-        if member.report.promised_epoch < self.epoch:  # a blank disk in its place, or an old copy
+        if member.replaced:  # a blank disk in its place, or an old copy
             return False
         return member.answer.intact or self.required() == {member.id}
 

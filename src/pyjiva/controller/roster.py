@@ -519,18 +519,26 @@ class Roster:
                 raise LocalProtocolError(f"promise after the end: {self.phase.value}")
 
     def _choose(self) -> None:
-        """With a majority: whose data counts, and who must be made equal before it is served."""
+        """With a majority: whose data counts, and who must be made equal before it is served.
+
+        Who holds no record has no vote in this, unless all are there: its disk may have been replaced, and
+        the newest record gone with it, so that one who was left behind would seem to have everything.
+        """
         if not self._asking:
             return
         promised = {m.id: m.answer for m in self.members.values() if m.answer is not None}
         newest = max((a.record for a in promised.values() if a.record is not None), default=None)
         configured = newest.configured if newest is not None else self.configured
-        if not is_majority(promised, [configured]):
+        voters = {i for i, answer in promised.items() if newest is None or answer.record is not None}
+        if not is_majority(voters, [configured]) and not set(configured) <= set(promised):
             missing = [i for i in configured if i not in promised]
             unknown = [i for i in missing if not self._addresses.get(i, "?")]
             where = f" (give the address of {_names(unknown)})" if unknown else ""
+            blank = [i for i in configured if i in promised and i not in voters]
+            if blank:
+                where += f"; blank, so without a vote: {_names(blank)}"
             self.waiting_for = f"a majority of the replicas: no answer from {_names(missing)}{where}"
-            self._majority_since_s, self._chosen_from = None, ()
+            self._majority_since_s, self._heard_by_s, self._chosen_from = None, None, ()
             return
         if self._majority_since_s is None:
             self._majority_since_s = self._now_s

@@ -190,6 +190,10 @@ class TestAdding:
         with pytest.raises(LocalProtocolError, match=reason):
             bench.apply(AddReplica(member, "", witness=False))
 
+    @pytest.mark.parametrize("member", [0, 2**32])
+    def test_numbers_that_no_record_takes_are_refused(self, member: int) -> None:
+        assert "numbers go from 1" in two_and_a_witness().roster.why_not_add(member)
+
     def test_not_before_it_serves(self) -> None:
         bench = Bench(Replica(1), Replica(2), Replica(3))
         assert "the volume waits for" in bench.roster.why_not_add(4)

@@ -82,7 +82,7 @@ from pyjiva.controller.roster_event import (
 )
 from pyjiva.errors import LocalProtocolError
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.membership import MembershipRecord
+from pyjiva.membership import REPLICA_ID_MAX, MembershipRecord
 from pyjiva.replication import PromiseAnswer, ReplicaReport
 
 __all__ = ["NEXT_MODE", "PAUSE_S", "Change", "Member", "Mode", "Phase", "Roster"]
@@ -723,6 +723,8 @@ class Roster:
         """Why this one cannot be added now; empty when it can."""
         if self.phase is not Phase.ACTIVE:
             return f"the volume waits for {self.waiting_for or 'its end'}"
+        if not 1 <= member_id <= REPLICA_ID_MAX:
+            return f"replica {member_id}: numbers go from 1 to {REPLICA_ID_MAX}"
         if member_id in self.members:
             return f"replica {member_id} is there already"
         if self.adding is not None or self.removing is not None:

@@ -451,11 +451,11 @@ class Volume:
     def _connect_to(self, member_id: int, text: str) -> None:
         witness = self._roster.members[member_id].witness
         address = ReplicaAddress.parse(member_id, text, witness=witness)
+        self._data.add_member(member_id)
         if address is None:
             _log.error("a replica of the volume has no known address", replica=member_id)
             return
         self._addresses[member_id] = address
-        self._data.add_member(member_id)
         self._start_link(address)
 
     def _disconnect(self, member_id: int, reason: str) -> None:

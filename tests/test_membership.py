@@ -72,8 +72,22 @@ def test_order_is_epoch_then_version_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("configured", "in_sync"),
-    [((), ()), ((1,), ()), ((1, 1), (1,)), ((1,), (2,)), ((True,), (True,)), ((-1,), (-1,)), ([1], [1])],
+    [
+        ((), ()),
+        ((1,), ()),
+        ((1, 1), (1,)),
+        ((1,), (2,)),
+        ((True,), (True,)),
+        ((-1,), (-1,)),
+        ([1], [1]),
+        (tuple(range(1, 9)), (1,)),
+    ],
 )
 def test_contradicting_members_are_no_record(configured: Any, in_sync: Any) -> None:
     with pytest.raises(ValueError, match=r"configured|replica"):
         MembershipRecord(1, 1, "c", configured, in_sync, clean=True)
+
+
+def test_an_address_that_would_fill_every_record_is_none() -> None:
+    with pytest.raises(ValueError, match="at most 300 characters"):
+        MembershipRecord(1, 1, "c", (1,), (1,), clean=True, addresses=("h" * 301,))

@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["PARAMETERS_BYTES_MAX", "MembershipRecord"]
+__all__ = ["PARAMETERS_BYTES_MAX", "REPLICAS_MAX", "REPLICA_ID_MAX", "MembershipRecord"]
 
+REPLICAS_MAX: Final = 7  # of one volume, witnesses included
 REPLICA_ID_MAX: Final = 2**32 - 1
+ADDRESS_CHARACTERS_MAX: Final = 300  # a DNS name of 253, a port, and room
 PARAMETERS_BYTES_MAX: Final = 32 * 1024  # in base64 it fits a control message between controller and replica
 
 
@@ -55,6 +57,8 @@ class MembershipRecord:
                 raise ValueError("configured and in_sync list replica ids")
             if not ids or len(set(ids)) != len(ids):
                 raise ValueError("configured and in_sync name at least one replica, and none twice")
+        if len(self.configured) > REPLICAS_MAX:
+            raise ValueError(f"a volume has at most {REPLICAS_MAX} replicas")
         if not set(self.in_sync) <= set(self.configured):
             raise ValueError("a replica that is not configured cannot be in sync")
         self._check_witnesses_and_addresses()
@@ -68,6 +72,8 @@ class MembershipRecord:
             raise ValueError("no witness is named twice")
         if type(self.addresses) is not tuple or not all(type(text) is str for text in self.addresses):
             raise ValueError("addresses are strings")
+        if any(len(text) > ADDRESS_CHARACTERS_MAX for text in self.addresses):
+            raise ValueError(f"an address has at most {ADDRESS_CHARACTERS_MAX} characters")
         if self.addresses and len(self.addresses) != len(self.configured):
             raise ValueError("addresses are those of the configured")
 

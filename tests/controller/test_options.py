@@ -86,6 +86,9 @@ def test_addresses_are_written_and_read() -> None:
         assert ReplicaAddress.parse(address.replica_id, str(address), witness=address.witness) == address
     assert ReplicaAddress.parse(1, "", witness=False) is None
     assert ReplicaAddress.parse(1, "host:port", witness=False) is None
+    assert ReplicaAddress.parse(1, "host:65535", witness=False) is not None
+    for text in ("host:65536", "host:" + "1" * 5000, "h" * 254 + ":9502"):
+        assert ReplicaAddress.parse(1, text, witness=False) is None
 
 
 def test_the_key_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import trio
 
 from pyjiva.block import Read, Write
@@ -163,3 +164,35 @@ def test_no_limit_is_no_wait() -> None:
     for _ in range(3):
         assert pace.may_go_on(lambda: None)
         pace.spent(10**12)
+
+
+@pytest.mark.parametrize("rotten", [(1,), (1, 2), (1, 2, 3)])
+async def test_rot_does_not_keep_a_volume_from_starting_after_an_unclean_end(
+    tmp_path: Path, rotten: tuple[int, ...]
+) -> None:
+    """Replica 1 is what the others are made equal to; what it has lost comes from the next that has it."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True, cleanly=False) as (volume, batch):
+            driver = Driver(volume, batch)
+            await driver.write(0, noise(MIB))
+        for replica_id in rotten:
+            rot(cluster, replica_id, 5000)
+            await cluster.stop_replica(replica_id)  # what it remembers is gone: all is compared
+            await cluster.start_replica(replica_id)
+        # In flight when the controller ended: 1 has it, and so are all to have it, or none.
+        cluster.nodes[1].daemon.store.write(64 * KIB, 4096, [b"?" * 4096])
+        async with cluster.open_volume() as (volume, batch):
+            await wait_state(volume, VolumeState.HEALTHY)
+            driver = Driver(volume, batch)
+            request = Read(4096, 4096, driver.done)
+            await driver.submit(request)
+            assert (request.error is not None) == (rotten == (1, 2, 3))
+            for replica_id in rotten:
+                await wait_repaired(volume, replica_id)
+        expected = bytearray(noise(MIB))
+        expected[64 * KIB : 68 * KIB] = b"?" * 4096
+        for replica_id in (1, 2, 3):
+            content = cluster.content(replica_id)
+            assert content[:4096] == expected[:4096]
+            assert content[8192:MIB] == expected[8192:]
+            assert rotten == (1, 2, 3) or content[4096:8192] == expected[4096:8192]

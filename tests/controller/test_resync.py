@@ -390,6 +390,7 @@ def test_a_copy_that_did_not_take_is_reported() -> None:
 
 WAITING = [step for step in ResyncStep if step is not ResyncStep.OVER]
 ASKING = [step for step in WAITING if step not in (ResyncStep.PACING, ResyncStep.LOCKING)]
+CHANGING = (ResyncStep.UNMAPPING, ResyncStep.WRITING)
 
 
 @pytest.mark.parametrize("member", [SOURCE, TARGET])
@@ -399,6 +400,11 @@ def test_losing_either_side_ends_it_at_every_step(step: ResyncStep, member: int)
     port = different()
     port.reach(step)
     port.resync.member_lost(member)
+    if member == SOURCE and step in CHANGING:
+        assert port.outcomes == []
+        assert len([held for _, _, held in port.locks.extents() if held]) == 1
+        port.reply()
+        member = TARGET
     assert [failed for failed, _ in port.outcomes] == [member]
     assert [held for _, exclusive, held in port.locks.extents() if held and not exclusive] == []
     port.run()
@@ -483,6 +489,25 @@ def test_an_answer_that_nobody_waits_for_is_a_bug() -> None:
 
 
 OTHER = 3
+
+
+@pytest.mark.parametrize("step", CHANGING)
+def test_what_the_target_was_to_change_ends_before_another_source_is_asked(step: ResyncStep) -> None:
+    """Else it could land after the lock is given back, on what a host has written."""
+    port = different()
+    port.disks[OTHER] = port.disks[SOURCE]
+    port.sources = [SOURCE, OTHER]
+    port.reach(step)
+    port.gone = {SOURCE}
+    port.resync.member_lost(SOURCE)
+    assert [(member, type_.name) for member, type_, *_ in port.asked] == [
+        (TARGET, {ResyncStep.UNMAPPING: "UNMAP", ResyncStep.WRITING: "WRITE"}[step])
+    ]
+    port.reply()
+    assert port.asked
+    assert all(type_ not in (FrameType.WRITE, FrameType.UNMAP) for _, type_, *_ in port.asked)
+    port.run()
+    assert port.outcomes == [(None, "")]
 
 
 @settings(max_examples=200)

@@ -573,3 +573,67 @@ def test_any_life_keeps_the_invariants(actions: list[tuple[str, int]]) -> None:
             if replica.record is not None and replica.record >= committed:
                 assert set(replica.record.in_sync) <= roster.required()
         assert roster.readable() <= set(committed.in_sync)
+
+
+class TestReplacedDisks:
+    """A blank directory in the place of one that had everything."""
+
+    def test_without_its_record_it_has_no_vote(self) -> None:
+        """Replica 3 was left behind by 1 and 2; 1 is down, and 2 does not know of it any more."""
+        bench = Bench(Replica(1, record(1, 1, 2, version=2)), Replica(2), Replica(3, record(1, 1, 2, 3)))
+        bench.up(2, 3)
+        bench.apply(Tick(0))
+        bench.apply(Tick(100))
+        assert Serve not in kinds(bench.effects)
+        assert "blank, so without a vote: 2" in bench.roster.waiting_for
+        bench.up(1)
+        assert bench.roster.phase is Phase.ACTIVE
+        assert bench.roster.required() == {1}
+
+    def test_with_all_replicas_there_none_needs_a_record(self) -> None:
+        """The first controller ended when one replica alone had accepted its first record."""
+        bench = Bench(Replica(1), Replica(2, record(1, 1, 2, 3)), Replica(3), new_volume=True)
+        bench.up(1, 2)
+        assert Serve not in kinds(bench.effects)
+        bench.up(3)
+        assert bench.roster.phase is Phase.ACTIVE
+        assert bench.roster.required() == {2}
+
+    def test_it_does_not_return_with_its_second_connection(self) -> None:
+        bench = three().active()
+        bench.down(3)
+        bench.mute = {1, 2}
+        bench.down(1, 2)
+        bench.replicas[1] = Replica(1, unstable=None)
+        for _ in range(3):
+            bench.up(1)
+            assert bench.roster.members[1].mode is Mode.ABSENT
+            assert bench.replicas[1].record is None, "the next activation would believe it"
+            bench.down(1)
+        bench.mute = set()
+        bench.up(2, 1)
+        assert bench.roster.required() == {2}
+        bench.apply(Copied(1))
+        bench.apply(Joined(1))
+        assert bench.roster.required() == {1, 2}
+        bench.down(2, 1)
+        bench.up(1)
+        assert bench.roster.members[1].mode in (Mode.IN_SYNC, Mode.REBUILDING), "it is whole again"
+
+
+def test_the_lease_is_waited_out_from_the_promises_of_those_that_count() -> None:
+    """Two blank ones of the command line are no majority of the set that the others tell of."""
+    held = MembershipRecord(1, 1, "old", (3, 4, 5), (3, 4), False)
+    bench = Bench(Replica(1), Replica(2), Replica(3, held), Replica(4, held), wait_out_s=2.0)
+    bench.replicas[1].promised = (5, "somebody")
+    bench.up(1, 2)
+    bench.apply(Tick(0))
+    bench.up(3)
+    bench.apply(Tick(10))
+    bench.up(4)
+    bench.apply(Tick(14))
+    assert bench.roster.committed is not None
+    bench.apply(Tick(14.5))
+    assert Serve not in kinds(bench.effects)
+    bench.apply(Tick(16.5))
+    assert bench.roster.phase is Phase.ACTIVE

@@ -12,15 +12,18 @@ from pyjiva.controller.roster import Mode, Phase
 from pyjiva.controller.roster_event import (
     Accepted,
     AddReplica,
+    Alive,
     Connect,
     Copied,
     Disconnect,
     Drop,
+    Fenced,
     GiveUp,
     Joined,
     LinkDown,
     Reconciled,
     RemoveReplica,
+    SaveParameters,
     Serve,
     StartRebuild,
     Tick,
@@ -159,6 +162,24 @@ class TestAdding:
         assert bench.roster.members[4].mode is Mode.OUT
         assert StartRebuild in kinds(bench.up(4))
 
+    def test_one_that_has_promised_another_controller_more_does_not_end_this_one(self) -> None:
+        """It has no vote: the others would have said so too, if it meant anything."""
+        bench = two_and_a_witness()
+        bench.replicas[4] = Replica(4)
+        bench.replicas[4].promised = (9, "somebody")
+        bench.apply(AddReplica(4, "10.0.0.4:9502", witness=False))
+        [drop] = [e for e in bench.up(4) if isinstance(e, Drop)]
+        assert "promised epoch 9" in drop.reason
+        bench.down(4)
+        assert bench.roster.phase is Phase.ACTIVE
+
+    def test_one_that_promises_another_controller_while_it_is_copied_to_is_lost(self) -> None:
+        bench = with_newcomer(two_and_a_witness())
+        assert Drop in kinds(bench.apply(Fenced(4, 9)))
+        bench.down(4)
+        assert bench.roster.phase is Phase.ACTIVE
+        assert bench.roster.members[4].mode is Mode.OUT
+
     @pytest.mark.parametrize(
         ("member", "reason"), [(1, "is there already"), (4, "is there already"), (5, "one at a time")]
     )
@@ -167,6 +188,10 @@ class TestAdding:
         assert reason in bench.roster.why_not_add(member)
         with pytest.raises(LocalProtocolError, match=reason):
             bench.apply(AddReplica(member, "", witness=False))
+
+    @pytest.mark.parametrize("member", [0, 2**32])
+    def test_numbers_that_no_record_takes_are_refused(self, member: int) -> None:
+        assert "numbers go from 1" in two_and_a_witness().roster.why_not_add(member)
 
     def test_not_before_it_serves(self) -> None:
         bench = Bench(Replica(1), Replica(2), Replica(3))
@@ -195,6 +220,32 @@ class TestRemoving:
             bench.up(other)
         assert member not in bench.roster.members
         assert configured(bench) == tuple(i for i in (1, 2, 3) if i != member)
+
+    def test_the_last_that_has_everything_stays_until_another_one_was_heard(self) -> None:
+        """Its removal was accepted while replica 2 was in sync too."""
+        ids = (1, 2, 3, 4, 5)
+        bench = Bench(*map(Replica, ids), new_volume=True, configured=ids)
+        bench.up(*ids)
+        bench.down(3, 4, 5)
+        bench.up(3, 4, 5)
+        assert in_sync(bench) == (1, 2)
+        bench.mute = {1}
+        bench.quiet = {3, 4, 5}
+        bench.apply(SaveParameters(b"a record is on its way"))
+        bench.apply(RemoveReplica(1))
+        bench.down(2)
+        bench.quiet = set()
+        for other in (3, 4, 5):
+            bench.down(other)
+            bench.up(other)
+        assert 1 in configured(bench)
+        bench.apply(Alive(1))
+        assert in_sync(bench) == (1,), "2 may be given up now"
+        assert configured(bench) == ids
+        bench.up(2)
+        bench.apply(Copied(2))
+        bench.apply(Joined(2))
+        assert configured(bench) == (2, 3, 4, 5), "as soon as 2 has everything again"
 
     def test_it_is_disconnected(self) -> None:
         bench = two_and_a_witness()
@@ -323,6 +374,8 @@ def bring_over(bench: Bench, i: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @example(steps=[("remove", 1, False), ("remove", 2, True)])  # only 2 knows that 3 is all there is
+@example(steps=[("down", 1, True), ("remove", 1, True), ("up", 1, False)])
+@example(steps=[("remove", 1, False), ("remove", 2, False), ("down", 3, False), ("add", 1, False)])
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["add", "remove", "down", "up"]), st.integers(1, 5), st.booleans()),

@@ -211,7 +211,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "minority-promise": PlantedBug(
         "controller/roster.py",
-        (("        if not is_majority(promised, [configured]):", "        if not promised:"),),
+        (("        if not is_majority(voters, [configured]) and not", "        if not promised and not"),),
     ),
     "replay-twice": PlantedBug(
         "controller/data_path.py",

@@ -201,6 +201,40 @@ def test_a_kill_while_a_part_of_a_bad_block_is_written_leaves_it_bad(step: int) 
     assert bench.is_bad(0)
 
 
+@pytest.mark.parametrize("seed", range(8))  # how much of the write happened
+@pytest.mark.parametrize("fault", ["killed", "failed"])
+@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("change", ["write", "write with parts", "punch"])
+def test_a_repair_that_does_not_end_leaves_the_block_bad_or_good_never_believed(
+    change: str, step: int, fault: str, seed: int
+) -> None:
+    bench = Bench(seed)
+    bench.file.write(0, [b"o" * 3 * SUM_BLOCK_BYTES])
+    bench.file.sync_data()
+    bench.disk.rot("data", SUM_BLOCK_BYTES + 700)
+    assert bench.file.verify(Extent(0, SIZE_BYTES)) == [Extent(SUM_BLOCK_BYTES, SUM_BLOCK_BYTES)]
+    bench.disk.before_step = (
+        cut_power_at(step) if fault == "killed" else fail_at(step, StorageFailure.NO_SPACE)
+    )
+    with contextlib.suppress(PowerCut, StorageError):
+        match change:
+            case "write":
+                bench.file.write(0, [b"o" * 3 * SUM_BLOCK_BYTES])
+            case "write with parts":
+                bench.file.write(512, [b"o" * (3 * SUM_BLOCK_BYTES - 1024)])
+            case "punch":
+                bench.file.punch(0, 3 * SUM_BLOCK_BYTES)
+    bench.disk.before_step = no_fault
+    bench.file = bench.open()
+    if not bench.is_bad(SUM_BLOCK_BYTES):
+        assert bench.file.read(SUM_BLOCK_BYTES, SUM_BLOCK_BYTES) in (
+            b"o" * SUM_BLOCK_BYTES,
+            bytes(SUM_BLOCK_BYTES),
+        )
+    for good in (0, 2 * SUM_BLOCK_BYTES):
+        assert not bench.is_bad(good)
+
+
 def test_a_block_that_the_disk_has_lost_is_bad() -> None:
     bench = Bench()
     bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])

@@ -12,6 +12,8 @@ __all__ = ["ControllerOptions", "ReplicaAddress", "Tuning"]
 
 BLOCK_SIZES: Final = (512, 4096)
 MEMBER_TIMEOUT_S_MIN: Final = 1.0  # two pings
+HOST_CHARACTERS_MAX: Final = 253  # a DNS name (RFC 1035 §2.3.4); every record of the volume carries it
+PORT_MAX: Final = 65535
 
 
 @attrs.frozen
@@ -29,6 +31,8 @@ class ReplicaAddress:
         """The address of `str`; None: it is none."""
         host, colon, port = text.rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdigit():
+            return None
+        if len(host) > HOST_CHARACTERS_MAX or len(port) > len(str(PORT_MAX)) or int(port) > PORT_MAX:
             return None
         return cls(replica_id, host.removeprefix("[").removesuffix("]"), int(port), witness)
 

@@ -7,9 +7,9 @@ test compares the two.
 from collections.abc import Collection, Iterable
 from typing import Final
 
-__all__ = ["MAJORITY", "REPLICAS_MAX", "is_majority", "min_copies_default"]
+from pyjiva.membership import REPLICAS_MAX
 
-REPLICAS_MAX: Final = 7
+__all__ = ["MAJORITY", "REPLICAS_MAX", "is_majority", "min_copies_default"]
 
 #: Replicas configured → how many of them must promise an epoch or accept a record.
 MAJORITY: Final[dict[int, int]] = {1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4}

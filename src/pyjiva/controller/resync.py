@@ -20,7 +20,9 @@ ever merged into bytes that have not arrived (longhorn#4354), and none is missed
 chunk is proved equal by its hash; Jiva and Longhorn compare names at the end.
 
 Before each range the volume chooses the source anew, so that several share the work.  A source that is lost
-is replaced, and the range begun again; what was asked before then counts no more.  A piece that a source
+is replaced, and the range begun again; what was asked before then counts no more.  What the target was to
+change is waited for first: a write that is still on its way when the lock is given back could land on a
+host's.  A piece that a source
 cannot read, as its blocks have rotted, is asked of the others, and if none has all of it, in halves, down to
 a block.  No single source can prove such a range then: the target verifies what it was given.
 """
@@ -112,6 +114,10 @@ class Resync:
     port: ResyncPort
     if_bad: bool = False
     """Copy only ranges in which the target itself says that it has a bad block."""
+    keep_lost: bool = False
+    """Several are made equal to one source, and any of them may have what the source has lost: of a piece
+    that it cannot read only the bad blocks come from another one, and one that nobody can read stays bad.
+    """
     position: int = attrs.field(default=0, init=False)
     """Everything below this offset is equal."""
     compared_bytes: int = attrs.field(default=0, init=False)
@@ -139,6 +145,10 @@ class Resync:
     """So many pieces are to be asked for as they are."""
     _mixed: bool = attrs.field(default=False, init=False)
     """Whether a piece of this range came from another member than the rest."""
+    _left: bool = attrs.field(default=False, init=False)
+    """Whether a block of this range, which nobody can read, was left as it is."""
+    _orphaned: bool = attrs.field(default=False, init=False)
+    """The source was lost while the target changes its bytes: that is to end before anything else begins."""
 
     def __attrs_post_init__(self) -> None:
         self._total_bytes = self.work.remaining_bytes(0)
@@ -210,7 +220,7 @@ class Resync:
 
     def _begin(self) -> None:
         self._turn += 1
-        self._mixed = False
+        self._mixed = self._left = self._orphaned = False
         if self.if_bad:
             self.step = ResyncStep.CHECKING
             self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
@@ -260,7 +270,9 @@ class Resync:
         """`member` is gone, whatever is waited for: when it comes back it may be behind."""
         if self.step is ResyncStep.OVER or member not in (self.source, self.target):
             return
-        if member == self.target or not self._try_another():
+        if member == self.source and self.step in (ResyncStep.UNMAPPING, ResyncStep.WRITING):
+            self._orphaned = True
+        elif member == self.target or not self._try_another():
             self._fail(member, f"{self.step.value}: it was lost")
 
     def _answered(self, member: int, frame: Frame | None) -> None:
@@ -291,12 +303,12 @@ class Resync:
             case ResyncStep.MAPPING:
                 self._mapped(frame)
             case ResyncStep.UNMAPPING:
-                self._copy_on()
+                self._changed()
             case ResyncStep.READING:
                 self._read(frame)
             case ResyncStep.WRITING:
                 self._data.popleft()
-                self._copy_on()
+                self._changed()
             case ResyncStep.PACING | ResyncStep.LOCKING | ResyncStep.OVER:
                 raise LocalProtocolError(f"answer while the resync waits for {self.step.value}")
 
@@ -315,21 +327,30 @@ class Resync:
     def _read_bad(self) -> None:
         """The source cannot read a piece.  It is no worse for that than the target: it is not given up."""
         piece = self._data[0]
+        halves = _halves(piece)
+        if self.keep_lost and halves:
+            self._split(halves)
+            return
         self.port.found_bad(self, self.source, piece)
         self._mixed = True
         self._unfit.add(self.source)
         other = self.port.choose_source(self, self._unfit)
         if other is not None:
             self.source = other
-        elif piece.length_bytes > BLOCK_BYTES:
-            self._unfit.clear()
-            half = align_down(piece.length_bytes // 2 + BLOCK_BYTES - 1, BLOCK_BYTES)
-            self._data[0] = Extent(piece.offset_bytes, half)
-            self._data.insert(1, Extent(piece.offset_bytes + half, piece.length_bytes - half))
+            self._read_piece()
+        elif halves:
+            self._split(halves)
+        elif self.keep_lost:
+            self._left = True
+            self._data.popleft()
+            self._copy_on()
         else:
             self._fail(self.target, f"no other replica has a good copy of {piece}")
-            return
-        self._read_piece()
+
+    def _split(self, halves: tuple[Extent, Extent]) -> None:
+        self._data.popleft()
+        self._data.extendleft(reversed(halves))
+        self._copy_on()
 
     def _probed(self) -> None:
         data = merge_extents(extent for extents in self._maps.values() for extent in extents)
@@ -372,7 +393,11 @@ class Resync:
         elif self._data:
             self.step = ResyncStep.READING
             self._unfit.clear()
+            if self._mixed and (source := self.port.choose_source(self, self._unfit)) is not None:
+                self.source = source  # not the one that stood in for it
             self._read_piece()
+        elif self._left:
+            self._advance(self._range.end_bytes)
         elif self._mixed:
             self.step = ResyncStep.VERIFYING
             self._ask(self.target, FrameType.HASH, self._range, code=Flag.VERIFY)
@@ -394,6 +419,13 @@ class Resync:
         self.step = ResyncStep.WRITING
         self._ask(self.target, FrameType.WRITE, extent, (frame.payload,), Flag.LZ4 if squeezed else 0)
 
+    def _changed(self) -> None:
+        """Nothing that changes the target is on its way any more."""
+        if not self._orphaned:
+            self._copy_on()
+        elif not self._try_another():
+            self._fail(self.target, "its source was lost")
+
     def _advance(self, position: int) -> None:
         self.work.finished(self._range.offset_bytes, position)
         self.position = position
@@ -410,3 +442,14 @@ class Resync:
         lock, self._lock = self._lock, None
         if lock is not None:
             self.port.release(lock)
+
+
+def _halves(piece: Extent) -> tuple[Extent, Extent] | None:
+    """`piece` cut between two blocks; None if it lies within one."""
+    start, end = piece.offset_bytes, piece.end_bytes
+    middle = align_down(start + piece.length_bytes // 2, BLOCK_BYTES)
+    if middle <= start:
+        middle = align_down(start, BLOCK_BYTES) + BLOCK_BYTES
+    if middle >= end:
+        return None
+    return Extent(start, middle - start), Extent(middle, end - middle)

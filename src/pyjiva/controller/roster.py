@@ -82,7 +82,7 @@ from pyjiva.controller.roster_event import (
 )
 from pyjiva.errors import LocalProtocolError
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.membership import MembershipRecord
+from pyjiva.membership import REPLICA_ID_MAX, MembershipRecord
 from pyjiva.replication import PromiseAnswer, ReplicaReport
 
 __all__ = ["NEXT_MODE", "PAUSE_S", "Change", "Member", "Mode", "Phase", "Roster"]
@@ -161,6 +161,9 @@ class Member:
 
     kept_everything: bool = False
     """Its directory is the one that was with us in this epoch, and its machine lost nothing since."""
+
+    replaced: bool = False
+    """It is in sync by the record, and its directory is another one now: it has nothing."""
 
     @property
     def promised(self) -> bool:
@@ -281,6 +284,11 @@ class Roster:
             record is not None and record.parameters == parameters for record in (self.committed, proposed)
         )
 
+    @property
+    def settling(self) -> tuple[int, ...]:
+        """Members that take part in the activation, the one that the others are made equal to first."""
+        return self._settling
+
     def self_check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         if self.proposal is not None:
@@ -380,6 +388,7 @@ class Roster:
         if mode is None:
             raise LocalProtocolError(f"replica {member.id} is {member.mode.value} and {change.value}")
         member.mode, member.flushed = mode, False
+        member.replaced = member.replaced and change is not Change.ADMITTED
         self._changed = True
 
     # --- gathering
@@ -402,6 +411,8 @@ class Roster:
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
         member.kept_everything = ours and report.intact
+        if member.mode is Mode.ABSENT and report.promised_epoch < self.epoch:  # it had promised ours
+            member.replaced = True
         if self.phase is Phase.GATHERING and not self._asking:
             self._bid_if_possible(report)
         elif report.promised_epoch < self.epoch or ours:
@@ -409,9 +420,7 @@ class Roster:
         elif self.phase is Phase.GATHERING:
             self._bid_again()
         else:
-            self._fence(
-                f"replica {member.id} has promised epoch {report.promised_epoch} to another controller"
-            )
+            self._overtaken(member, report.promised_epoch)
 
     def _learn(self, record: MembershipRecord) -> None:
         """Somebody has this record: who belongs to the volume may be others than we were told."""
@@ -475,11 +484,17 @@ class Roster:
     def _refused(self, event: Fenced) -> None:
         self._highest_epoch = max(self._highest_epoch, event.promised_epoch)
         if self.phase is not Phase.GATHERING:
-            self._fence(
-                f"replica {event.member} has promised epoch {event.promised_epoch} to another controller"
-            )
+            self._overtaken(self.members[event.member], event.promised_epoch)
         elif event.promised_epoch >= self.epoch:
             self._bid_again()
+
+    def _overtaken(self, member: Member, epoch: int) -> None:
+        """`member` has promised `epoch`, which is not ours.  A learner has no vote: it says nothing of us."""
+        if self.is_configured(member.id):
+            self._fence(f"replica {member.id} has promised epoch {epoch} to another controller")
+            return
+        why = f"being added, but it has promised epoch {epoch} to another controller: empty its directory"
+        self._effects.append(Drop(member.id, why))
 
     def _fence(self, reason: str) -> None:
         self.phase = Phase.FENCED
@@ -504,18 +519,26 @@ class Roster:
                 raise LocalProtocolError(f"promise after the end: {self.phase.value}")
 
     def _choose(self) -> None:
-        """With a majority: whose data counts, and who must be made equal before it is served."""
+        """With a majority: whose data counts, and who must be made equal before it is served.
+
+        Who holds no record has no vote in this, unless all are there: its disk may have been replaced, and
+        the newest record gone with it, so that one who was left behind would seem to have everything.
+        """
         if not self._asking:
             return
         promised = {m.id: m.answer for m in self.members.values() if m.answer is not None}
         newest = max((a.record for a in promised.values() if a.record is not None), default=None)
         configured = newest.configured if newest is not None else self.configured
-        if not is_majority(promised, [configured]):
+        voters = {i for i, answer in promised.items() if newest is None or answer.record is not None}
+        if not is_majority(voters, [configured]) and not set(configured) <= set(promised):
             missing = [i for i in configured if i not in promised]
             unknown = [i for i in missing if not self._addresses.get(i, "?")]
             where = f" (give the address of {_names(unknown)})" if unknown else ""
+            blank = [i for i in configured if i in promised and i not in voters]
+            if blank:
+                where += f"; blank, so without a vote: {_names(blank)}"
             self.waiting_for = f"a majority of the replicas: no answer from {_names(missing)}{where}"
-            self._majority_since_s, self._chosen_from = None, ()
+            self._majority_since_s, self._heard_by_s, self._chosen_from = None, None, ()
             return
         if self._majority_since_s is None:
             self._majority_since_s = self._now_s
@@ -660,8 +683,14 @@ class Roster:
             m.id
             for m in self.members.values()
             if (m.mode in (Mode.IN_SYNC, Mode.ABSENT) or (m.mode is Mode.JOINING and m.flushed))
-            and m.id != self.removing
+            and m.id != self._leaving
         }
+
+    @property
+    def _leaving(self) -> int | None:
+        """Who is to be removed, if another one that was heard has everything: as in `_give_up_absent`."""
+        stay = (m for m in self.members.values() if m.mode is Mode.IN_SYNC and m.id not in self._doubtful)
+        return self.removing if any(m.id != self.removing for m in stay) else None
 
     def _wanted_configured(self, configured: tuple[int, ...]) -> tuple[int, ...]:
         """Which replicas the next record ought to configure."""
@@ -669,7 +698,7 @@ class Roster:
             learner = self.members[self.adding]
             ready = learner.promised if learner.witness else learner.mode is Mode.JOINING and learner.flushed
             return (*configured, learner.id) if ready else configured
-        return tuple(i for i in configured if i != self.removing)
+        return tuple(i for i in configured if i != self._leaving)
 
     def _propose_if_needed(self) -> None:
         """Commit the next record if the last one is not up to date, and nothing is on its way."""
@@ -694,6 +723,8 @@ class Roster:
         """Why this one cannot be added now; empty when it can."""
         if self.phase is not Phase.ACTIVE:
             return f"the volume waits for {self.waiting_for or 'its end'}"
+        if not 1 <= member_id <= REPLICA_ID_MAX:
+            return f"replica {member_id}: numbers go from 1 to {REPLICA_ID_MAX}"
         if member_id in self.members:
             return f"replica {member_id} is there already"
         if self.adding is not None or self.removing is not None:
@@ -821,8 +852,10 @@ class Roster:
             self._effects.append(Replay(member.id))
         elif member.witness:
             member.reason = ""
-        # Also one that is behind may hold the record, even one that names it: its vote counts.
-        self._effects.append(AskAccept(member.id, record, equal=alone))
+        # Also one that is behind may hold the record, even one that names it: its vote counts.  Not one that
+        # was replaced, if that can be helped: to the next activation it would seem to have everything.
+        if not member.replaced or self.proposal is not None or member.id not in record.in_sync:
+            self._effects.append(AskAccept(member.id, record, equal=alone))
         self._changed = True
 
     def _has_everything(self, member: Member) -> bool:
@@ -834,7 +867,7 @@ class Roster:
         """
         assert member.answer is not None
         assert member.report is not None
-        if member.report.promised_epoch < self.epoch:  # a blank disk in its place, or an old copy
+        if member.replaced:  # a blank disk in its place, or an old copy
             return False
         return member.answer.intact or self.required() == {member.id}
 

@@ -146,6 +146,8 @@ class Volume:
     """By target."""
     _resync_began_at_s: dict[int, float] = attrs.field(factory=dict, init=False)
     _repairs: Repairs = attrs.field(init=False)
+    _rot_to_repair: dict[tuple[int, Extent], None] = attrs.field(factory=dict, init=False)
+    """What was met before the volume was served: until then there is nobody to repair it from."""
     _rebuild_pace: Pace = attrs.field(init=False)
     _scrub: Scrub | None = attrs.field(default=None, init=False)
     """The one under way, or the last one."""
@@ -387,10 +389,10 @@ class Volume:
 
     def _end_resyncs_with(self, member_id: int) -> None:
         """Now, not with the next answer: once it is back, its bytes are those of a replica that is behind."""
-        theirs = [r for r in self._resyncs.values() if member_id in (r.source, r.target)]
-        if theirs and self._roster.phase is Phase.SETTLING:
+        if self._roster.phase is Phase.SETTLING and member_id in self._roster.settling:
             self._cancel_resyncs()  # the roster begins again
             return
+        theirs = [r for r in self._resyncs.values() if member_id in (r.source, r.target)]
         for resync in theirs:
             if resync.target == member_id:
                 self._resyncs.pop(member_id, None)
@@ -452,6 +454,7 @@ class Volume:
                 _log.info("volume takes I/O", epoch=self._roster.epoch)
                 self._saves.answered = self._roster.parameters
                 self.ready.set()
+                self._repair_what_was_found()
             case StartRebuild(member):
                 self._start_rebuild(member)
             case Replay(member):
@@ -469,11 +472,11 @@ class Volume:
     def _connect_to(self, member_id: int, text: str) -> None:
         witness = self._roster.members[member_id].witness
         address = ReplicaAddress.parse(member_id, text, witness=witness)
+        self._data.add_member(member_id)
         if address is None:
             _log.error("a replica of the volume has no known address", replica=member_id)
             return
         self._addresses[member_id] = address
-        self._data.add_member(member_id)
         self._start_link(address)
 
     def _disconnect(self, member_id: int, reason: str) -> None:
@@ -556,7 +559,9 @@ class Volume:
         what = extents if extents is not None else [Extent(0, self.size_bytes)]
         size = sum(e.length_bytes for e in what)
         _log.info("comparing replicas after an unclean end", source=source, targets=list(targets), bytes=size)
-        self._resyncs = {target: Resync(source, target, FixedWork(what), self) for target in targets}
+        self._resyncs = {
+            target: Resync(source, target, FixedWork(what), self, keep_lost=True) for target in targets
+        }
         for resync in list(self._resyncs.values()):
             resync.start()
 
@@ -621,9 +626,11 @@ class Volume:
         )
 
     def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
-        """Part of ResyncPort: the least busy one; while the volume settles, the one that the roster chose."""
+        """Part of ResyncPort: the least busy one.  While the volume settles, the one that the roster chose;
+        for what that has lost, the lowest that has it, so that all take the same: also the target itself.
+        """
         if self._roster.phase is Phase.SETTLING:
-            return None if resync.source in without else resync.source
+            return next((i for i in self._roster.settling if i not in without), None)
         fit = (self._roster.readable() & set(self._heard)) - without - {resync.target}
         return min(fit, key=lambda i: self._data.members[i].in_flight, default=None)
 
@@ -749,7 +756,16 @@ class Volume:
 
     def found_bad(self, finder: Resync | Scrub, member: int, extent: Extent) -> None:
         """Part of ResyncPort and ScrubPort."""
-        self._repairs.found(member, extent)
+        if self._roster.phase is Phase.SETTLING:
+            self._rot_to_repair[member, extent] = None
+        else:
+            self._repairs.found(member, extent)
+
+    def _repair_what_was_found(self) -> None:
+        found, self._rot_to_repair = self._rot_to_repair, {}
+        for member, extent in found:
+            if member in self._roster.readable():
+                self._repairs.found(member, extent)
 
     def found_good(self, member: int, extent: Extent) -> None:
         """Part of ScrubPort."""

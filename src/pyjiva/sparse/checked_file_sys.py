@@ -13,6 +13,9 @@ durably which regions were written since both were last synced (`sync_data`, the
 them unknown (`forget`) when the machine has gone down meanwhile.  So a torn or lost block is not taken for
 rot, and what had been stable before keeps its checksum.  A flush need not sync the checksums.
 
+*A bad block* that is known, since `read` or `verify` met it, keeps its wrong checksum until its new data is
+there: a repair that fails, or is killed half way, must not let what rotted be believed.
+
 *A part of a block* is written by reading the rest of it: a lock keeps two such writes to one block apart.
 If what was there did not match its checksum, the new one is made wrong on purpose: the block stays bad until
 it is written whole.
@@ -48,6 +51,7 @@ _UNKNOWN: Final = bytes(KIB << _SUM_SHIFT)
 _UNKNOWN_ONE: Final = bytes(_SUM.size)
 _VERIFY_STEP_BYTES: Final = MIB
 _ALL_ONES: Final = 2**64 - 1
+_BAD_MAX: Final = 65536  # far above what is under repair at any time; what is beyond is written as any other
 
 _hash: Final = xxhash.xxh3_64_intdigest
 
@@ -66,6 +70,8 @@ class CheckedFile:  # hot
     _size_bytes: int
     mismatches: int = attrs.field(default=0, init=False)
     """Reads that were refused because a block was not what had been written."""
+    _bad: dict[int, None] = attrs.field(factory=dict, init=False)
+    """Numbers of blocks that were seen to be bad and not written whole since, the first seen first."""
     _parts: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Held while a part of a block is written."""
 
@@ -103,6 +109,7 @@ class CheckedFile:  # hot
             again = self._sums.read(place + (bad << _SUM_SHIFT), _SUM.size)
             if again == sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT]:
                 self.mismatches += 1
+                self._note_bad((blocks.offset_bytes >> _SHIFT) + bad)
                 raise StorageError(
                     StorageFailure.BAD_CHECKSUM,
                     f"the block at {blocks.offset_bytes + (bad << _SHIFT)} is not what was written",
@@ -122,10 +129,12 @@ class CheckedFile:  # hot
             self._end_write(offset_bytes, length, buffers)
 
     def _begin_write(self, offset_bytes: int, length_bytes: int) -> None:
-        """Make the checksums of whole blocks unknown: a write to `data` may begin."""
+        """Make the checksums of whole blocks unknown, but of bad ones: a write to `data` may begin."""
         count = (length_bytes + _MASK) >> _SHIFT
         unknown: Buffer
-        if count == 1:
+        if self._bad and (bad := self._bad_in(Extent(offset_bytes, length_bytes))):
+            unknown = self._unknown_but(bad, offset_bytes >> _SHIFT, count)
+        elif count == 1:
             unknown = _UNKNOWN_ONE
         elif count <= KIB:
             unknown = memoryview(_UNKNOWN)[: count << _SUM_SHIFT]
@@ -141,6 +150,31 @@ class CheckedFile:  # hot
         else:
             sums = _sums_of(data)
         self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
+        if self._bad:
+            self._forget_bad(self._bad_in(Extent(offset_bytes, length_bytes)))
+
+    def _unknown_but(self, bad: Sequence[int], first: int, count: int) -> bytearray:
+        """`count` unknown checksums from block `first` on, but for those of `bad`, which stay as they are."""
+        sums = bytearray(count << _SUM_SHIFT)
+        for number in bad:
+            at = (number - first) << _SUM_SHIFT
+            sums[at : at + _SUM.size] = self._sums.read(number << _SUM_SHIFT, _SUM.size)
+        return sums
+
+    def _note_bad(self, number: int) -> None:
+        while len(self._bad) >= _BAD_MAX:
+            self._bad.pop(next(iter(self._bad)), None)
+        self._bad[number] = None
+
+    def _bad_in(self, extent: Extent) -> list[int]:
+        """Numbers of the blocks in `extent`, which begins where a block does, that are known to be bad."""
+        first, end = extent.offset_bytes >> _SHIFT, (extent.end_bytes + _MASK) >> _SHIFT
+        return sorted(number for number in list(self._bad) if first <= number < end)
+
+    def _forget_bad(self, numbers: Sequence[int]) -> None:
+        """They have been written whole."""
+        for number in numbers:
+            self._bad.pop(number, None)
 
     def _write_parts(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
         data = b"".join(buffers)
@@ -162,7 +196,9 @@ class CheckedFile:  # hot
                     spoilt.append(place >> _SHIFT)
         content[start : start + len(data)] = data
         sums = bytearray(_sums_of(content))
-        meanwhile = bytearray(len(sums))
+        begins = blocks.offset_bytes >> _SHIFT
+        bad = self._bad_in(blocks) if self._bad else []
+        meanwhile = self._unknown_but(bad, begins, len(sums) >> _SUM_SHIFT)
         for number in spoilt:  # wrong all the time: a kill in between must not make them believed
             right = _SUM.unpack_from(sums, number << _SUM_SHIFT)[0]
             for either in (sums, meanwhile):
@@ -171,6 +207,7 @@ class CheckedFile:  # hot
         self._sums.write(place, (meanwhile,))
         self.data.write(offset_bytes, (data,))
         self._sums.write(place, (sums,))
+        self._forget_bad([number for number in bad if number - begins not in spoilt])
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
         """See DataFile.  What is punched has no checksum."""
@@ -181,12 +218,29 @@ class CheckedFile:  # hot
             for part in self.data.allocated(edge) if edge.length_bytes else ():
                 self.write(part.offset_bytes, (bytes(part.length_bytes),))
         if last > first:
-            self.forget(Extent(first, last - first))
-            self.data.punch(first, last - first)
+            self._punch_blocks(Extent(first, last - first))
+
+    def _punch_blocks(self, blocks: Extent) -> None:
+        bad = self._bad_in(blocks) if self._bad else []
+        position = blocks.offset_bytes
+        for number in bad:
+            self._forget_between(position, number << _SHIFT)
+            position = self._block(number << _SHIFT).end_bytes
+        self._forget_between(position, blocks.end_bytes)
+        self.data.punch(blocks.offset_bytes, blocks.length_bytes)
+        self._forget_bad(bad)
+        for number in bad:
+            self.forget(self._block(number << _SHIFT))
+
+    def _forget_between(self, start_bytes: int, end_bytes: int) -> None:
+        if start_bytes < end_bytes:
+            self.forget(Extent(start_bytes, end_bytes - start_bytes))
 
     def forget(self, extent: Extent) -> None:
-        """Make the checksums of all blocks that `extent` touches unknown."""
+        """Make the checksums of all blocks that `extent` touches unknown, also of bad ones."""
         blocks = self._whole_blocks(extent.offset_bytes, extent.length_bytes)
+        if self._bad:
+            self._forget_bad(self._bad_in(blocks))
         count = (blocks.length_bytes + _MASK) >> _SHIFT
         if count <= KIB:
             self._begin_write(blocks.offset_bytes, blocks.length_bytes)
@@ -217,6 +271,7 @@ class CheckedFile:  # hot
                     continue
                 if any(known):
                     bad.append(block)
+                    self._note_bad(block.offset_bytes >> _SHIFT)
                 elif any(part.overlaps(block) for part in allocated):
                     self._sums.write(place + start, (computed,))
         return merge_extents(bad)

@@ -99,7 +99,7 @@ class World:
     _next_controller: trio.Event = attrs.field(factory=trio.Event, init=False)
     _born: bool = attrs.field(default=False, init=False)
     _rotten: set[int] = attrs.field(factory=set, init=False)
-    """Offsets of blocks that rotted once on the last machine."""
+    """Offsets of blocks that rotted once, on the machine `_rotting`."""
     _calm: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -127,6 +127,11 @@ class World:
     @property
     def _ids(self) -> range:
         return range(1, self.replicas + self.witnesses + self.spares + 1)
+
+    @property
+    def _rotting(self) -> int:
+        """Whose disk rots: always the same one, as two may not rot in one place."""
+        return 1 + self.seed // 10 % self.replicas
 
     @property
     def _given(self) -> tuple[ReplicaAddress, ...]:
@@ -241,7 +246,7 @@ class World:
         for machine in self._machines.values():
             lost_power = machine.lost_power
             holds = machine.disk.read("volume-head-000.img", write.offset_bytes, len(data)) == data
-            if machine.id == self.replicas and any(
+            if machine.id == self._rotting and any(
                 start < write.offset_bytes + len(data) and write.offset_bytes < start + SUM_BLOCK_BYTES
                 for start in self._rotten
             ):
@@ -397,7 +402,7 @@ class World:
 
     async def _rots(self) -> None:
         """A bit of a block changes on one machine, with a checksum that tells; others have the block."""
-        machine = self._machines[self.replicas]  # always the same one: two may not rot in one place
+        machine = self._machines[self._rotting]
         records = self._records()
         if not records or len(max(records).in_sync) < self.replicas:
             return

@@ -7,7 +7,8 @@ import trio
 
 from pyjiva.block import PARAMETERS_BYTES_MAX
 from pyjiva.controller import Volume, VolumeState
-from pyjiva.errors import StorageError
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.snapshot import Store
 from pyjiva.testing.cluster import open_cluster, wait_state
 from tests.suites.block_device import CASES, SIZE_BYTES, Case, Driver, case_name, noise
 
@@ -51,6 +52,32 @@ async def test_why_a_replica_was_given_up_is_not_forgotten_with_its_connection(t
         told = [event.text for event in volume.history.events if event.replica == 2]
     assert "in-sync → out: too many of its blocks are not what was written" in told
     assert not any("closed" in text for text in told)
+
+
+async def test_a_disk_that_cannot_be_read_does_not_keep_a_volume_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an unclean end the others are made equal to replica 1, unless it cannot be read."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True, cleanly=False) as (volume, batch):
+            driver = Driver(volume, batch)
+            await driver.write(0, noise(1 << 20))
+        for replica_id in (1, 2, 3):
+            await cluster.stop_replica(replica_id)
+            await cluster.start_replica(replica_id)
+        hash_range = Store.hash_range
+
+        def refuse(store: Store, offset_bytes: int, length_bytes: int) -> bytes:
+            if store.state.replica_id == 1:
+                raise StorageError(StorageFailure.READ_ERROR, "a sector that cannot be read")
+            return hash_range(store, offset_bytes, length_bytes)
+
+        monkeypatch.setattr(Store, "hash_range", refuse)
+        async with cluster.open_volume(cleanly=False) as (volume, batch):
+            with trio.fail_after(10):
+                await volume.ready.wait()
+            assert {r.id for r in volume.status().replicas if r.mode == "in-sync"} == {2, 3}
+            assert await Driver(volume, batch).read(0, 1 << 20) == noise(1 << 20)
 
 
 @pytest.mark.parametrize("cleanly", [True, False])

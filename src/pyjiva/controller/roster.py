@@ -79,6 +79,7 @@ from pyjiva.controller.roster_event import (
     Stopped,
     StopRequested,
     Tick,
+    Unsettled,
 )
 from pyjiva.errors import LocalProtocolError
 from pyjiva.extent import Extent, merge_extents
@@ -230,6 +231,8 @@ class Roster:
     _pauses: int = attrs.field(default=0, init=False)
     _doubtful: set[int] = attrs.field(factory=set, init=False)
     """In-sync members that have not been heard since the last one was lost."""
+    _unfit: set[int] = attrs.field(factory=set, init=False)
+    """In-sync members whose disks kept the others from being made equal: left behind, if another is whole."""
     _settling: tuple[int, ...] = attrs.field(default=(), init=False)
     """Members that take part in the activation under way."""
     _effects: list[Effect] = attrs.field(factory=list, init=False)
@@ -328,6 +331,8 @@ class Roster:
                 self._accepted(event)
             case Reconciled():
                 self._reconciled()
+            case Unsettled():
+                self._unfit.add(event.member)
             case Copied():
                 self._change(self.members[event.member], Change.COPIED)
             case Joined():
@@ -561,7 +566,8 @@ class Roster:
                 f"replica {_names(missing)}: the machines of the others went down with writes not yet flushed"
             )
             return
-        self._settle(intact or candidates, clean=newest.clean, memory_counts=bool(intact))
+        fit = {i: a for i, a in intact.items() if i not in self._unfit}
+        self._settle(fit or intact or candidates, clean=newest.clean, memory_counts=bool(intact))
 
     def _took_part(self, member_id: int, record: MembershipRecord) -> bool:
         """Whether this replica can be the one that `record` names, by what it says of itself.

@@ -42,6 +42,7 @@ __all__ = [
     "StopRequested",
     "Stopped",
     "Tick",
+    "Unsettled",
 ]
 
 # --- events
@@ -109,6 +110,13 @@ class Reconciled:
 
 
 @attrs.frozen
+class Unsettled:
+    """Members could not be made equal, as this one's disk refused its part."""
+
+    member: int
+
+
+@attrs.frozen
 class Copied:
     """A rebuilding member holds everything; its flush is still to come."""
 
@@ -168,6 +176,7 @@ Event = (
     | Fenced
     | Accepted
     | Reconciled
+    | Unsettled
     | Copied
     | Joined
     | Tick

@@ -64,6 +64,7 @@ from pyjiva.controller.roster_event import (
     Stopped,
     StopRequested,
     Tick,
+    Unsettled,
 )
 from pyjiva.controller.scrub import Scrub, ScrubStep
 from pyjiva.controller.status import (
@@ -656,6 +657,8 @@ class Volume:
             # itself.
             _log.warning("copy failed", source=resync.source, target=resync.target, reason=reason)
             self._tell("rebuild", resync.target, f"the copy to it broke off: {reason}")
+            if self._roster.phase is Phase.SETTLING:
+                self._apply(Unsettled(failed_member))
             for member_id in dict.fromkeys((failed_member, resync.target)):
                 self._failed(member_id, f"copy from replica {resync.source} failed: {reason}")
             return

@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("pyjiva", deadline=None)
+settings.load_profile("pyjiva")
 
 MARK: Final = "PYJIVA_TEST_RUN"
 END_S: Final = 5.0  # for what was told to end and has not quite

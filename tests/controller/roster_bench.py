@@ -34,14 +34,30 @@ class Replica:
     def __init__(self, id_: int, held: MembershipRecord | None = None, **answer: Any) -> None:
         self.id = id_
         self.witness = answer.get("witness", False)
-        self.record = held
+        self._record = held
+        self.told_equal = held is not None
         self.promised = (held.epoch, "old") if held else (0, "")
         self.intact = answer.get("intact", True)
         self.unstable: tuple[tuple[int, int], ...] | None = answer.get("unstable", ())
 
+    @property
+    def record(self) -> MembershipRecord | None:
+        """What it has accepted; one that a test gives it, it has with all that it says."""
+        return self._record
+
+    @record.setter
+    def record(self, held: MembershipRecord) -> None:
+        self._record, self.told_equal = held, True
+
+    def accept(self, held: MembershipRecord, *, equal: bool) -> None:
+        """As the daemon does."""
+        self._record, self.told_equal = held, self.told_equal or equal
+
     def report(self) -> ReplicaReport:
         epoch, to = self.promised
-        return ReplicaReport("v", self.id, 4096, 512, "", epoch, to, self.record, self.intact, self.witness)
+        return ReplicaReport(
+            *("v", self.id, 4096, 512, "", epoch, to, self.record, self.intact, self.witness, self.told_equal)
+        )
 
     def promise(self, roster: Roster, epoch: int) -> Event:
         if (epoch, roster.controller_id) != self.promised and epoch <= self.promised[0]:
@@ -84,7 +100,7 @@ class Bench:
                 if isinstance(effect, AskAlive) and effect.member not in self.mute:
                     queue.append(Alive(effect.member))
                 if isinstance(effect, AskAccept) and effect.member not in self.quiet:
-                    self.replicas[effect.member].record = effect.record
+                    self.replicas[effect.member].accept(effect.record, equal=effect.equal)
                     queue.append(Accepted(effect.member, effect.record.version))
         self.effects += seen
         return seen

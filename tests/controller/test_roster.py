@@ -590,6 +590,20 @@ class TestReplacedDisks:
         assert bench.roster.phase is Phase.ACTIVE
         assert bench.roster.required() == {1}
 
+    def test_a_record_does_not_make_a_new_directory_whole(self) -> None:
+        """Replica 2 was wiped and then told a record that names it: of the directory that it had before."""
+        bench = Bench(*(Replica(i, record(1, 1, 2)) for i in IDS))
+        bench.replicas[2] = Replica(2)
+        bench.replicas[2].accept(record(1, 1, 2), equal=False)
+        bench.replicas[2].promised = (1, "old")
+        bench.up(2, 3)
+        bench.apply(Tick(0))
+        bench.apply(Tick(100))
+        assert Serve not in kinds(bench.effects)
+        assert "a replica that holds every write: 1" in bench.roster.waiting_for
+        bench.up(1)
+        assert bench.roster.required() == {1}
+
     def test_with_all_replicas_there_none_needs_a_record(self) -> None:
         """The first controller ended when one replica alone had accepted its first record."""
         bench = Bench(Replica(1), Replica(2, record(1, 1, 2, 3)), Replica(3), new_volume=True)

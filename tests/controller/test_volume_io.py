@@ -54,6 +54,33 @@ async def test_why_a_replica_was_given_up_is_not_forgotten_with_its_connection(t
     assert not any("closed" in text for text in told)
 
 
+async def test_rot_in_the_last_copy_costs_its_block_and_not_the_volume(tmp_path: Path) -> None:
+    """Replica 1 alone has everything, but for one block: the others become as it is, and that block fails."""
+    async with open_cluster(tmp_path) as cluster, cluster.open_volume(new_volume=True) as (volume, batch):
+        driver = Driver(volume, batch)
+        await driver.write(0, noise(1 << 20))
+        await wait_state(volume, VolumeState.HEALTHY)
+        await cluster.stop_replica(2)
+        await driver.write(8192, noise(4096, seed=1))
+        await cluster.stop_replica(3)
+        with (tmp_path / "replica-1" / "volume-head-000.img").open("r+b") as file:
+            file.seek(5000)
+            file.write(b"rot")
+        for replica_id in (2, 3):
+            cluster.boot_ids[replica_id] = "boot-2"
+            await cluster.start_replica(replica_id)
+        await wait_state(volume, VolumeState.HEALTHY)
+        for _ in range(3):  # whoever is asked
+            with pytest.raises(AssertionError, match="has a good copy"):
+                await driver.read(4096, 4096)
+        assert await driver.read(0, 4096) == noise(1 << 20)[:4096]
+        assert await driver.read(8192, 4096) == noise(4096, seed=1)
+        await driver.write(4096, noise(4096, seed=2))
+        await driver.check()
+        await driver.flush()
+    assert cluster.content(1) == cluster.content(2) == cluster.content(3)
+
+
 async def test_a_disk_that_cannot_be_read_does_not_keep_a_volume_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from pyjiva.replication import (
 from tests.replica.peers import FakePeer, request, session_in
 
 SIZE_BYTES = 64 * 4096
+OF_THE_DAEMON = {FrameType.HASH, FrameType.SPOIL}
 CHANGES = (FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES)
 
 
@@ -119,10 +120,10 @@ def test_block_status_names_what_is_allocated() -> None:
     assert decode_extents(answer.payload, Extent(0, SIZE_BYTES)) == [Extent(8192, 4096)]
 
 
-def test_it_handles_the_data_frames_but_for_hash_which_takes_long() -> None:
+def test_it_handles_the_data_frames_of_every_block_device() -> None:
     world = World()
     handled = {type_ for type_ in FrameType if world.data.handles(request(type_))}
-    assert handled == {type_ for type_ in FrameType if type_ >= FrameType.READ} - {FrameType.HASH}
+    assert handled == {type_ for type_ in FrameType if type_ >= FrameType.READ} - OF_THE_DAEMON
 
 
 @pytest.mark.parametrize("epoch", [0, 2, 2**63])
@@ -218,7 +219,7 @@ def test_beyond_the_end_is_refused(type_: FrameType, offset_bytes: int) -> None:
     assert f"the device has {SIZE_BYTES}" in reason(answer)
 
 
-@pytest.mark.parametrize("type_", [t for t in FrameType if t >= FrameType.READ and t is not FrameType.HASH])
+@pytest.mark.parametrize("type_", [t for t in FrameType if t >= FrameType.READ and t not in OF_THE_DAEMON])
 def test_what_the_disk_cannot_do_is_answered_by_its_failure(type_: FrameType) -> None:
     world = World()
 

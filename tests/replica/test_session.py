@@ -27,7 +27,7 @@ KEY = b"k" * 32
 HELLO = Hello((PROTOCOL_VERSION,), "volume", "controller", "ab" * 32)
 DATA = {
     *(FrameType.READ, FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES),
-    *(FrameType.FLUSH, FrameType.BLOCK_STATUS, FrameType.HASH),
+    *(FrameType.FLUSH, FrameType.BLOCK_STATUS, FrameType.HASH, FrameType.SPOIL),
 }
 #: Written out once more, by hand: what a phase lets through.
 EXPECTED = {

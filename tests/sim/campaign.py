@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from pyjiva.testing.world import ROT, Faults, World
+from pyjiva.testing.faults import ROT, Faults
+from pyjiva.testing.world import World
 from tests.sim.planted_bugs import PLANTED_BUGS, PlantedBug
 
 ROOT = Path(__file__).parents[2]

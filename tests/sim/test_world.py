@@ -8,7 +8,8 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from pyjiva.testing.world import ROT, Faults, World
+from pyjiva.testing.faults import ROT, Faults
+from pyjiva.testing.world import World
 
 SEEDS = st.just(int(os.environ["SIM_SEED"])) if "SIM_SEED" in os.environ else st.integers(0, 2**32 - 1)
 WORLDS = int(os.environ.get("SIM_WORLDS", "15"))

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from pyjiva.block import BlockStatus, Flush, Read, Request, Unmap, Write, WriteZeroes
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import ChainDevice, ReplicaState, Store, device_io, open_chain_device
+from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store, device_io, open_chain_device
 from pyjiva.snapshot.device_io import WORKERS, WRITE_IN_PLACE_BYTES_MAX
 from pyjiva.testing import MemoryDisk, fail_at
 from pyjiva.transport import EndOfBatch
@@ -459,16 +459,37 @@ async def test_requests_that_came_before_the_tasks_run_are_answered() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_hash_range_agrees_with_the_store_and_reports_failure() -> None:
+async def test_a_hash_agrees_with_the_store_and_reports_failure() -> None:
     async with running(open_memory(MemoryDisk(Random(0))), in_turn) as driver:
         await driver.write(10_000, b"x" * 5000)
         device = driver.device
         assert isinstance(device, ChainDevice)
-        assert await device.hash_range(0, MIB) == device.store.hash_range(0, MIB)
-        assert await device.hash_range(0, MIB) != await device.hash_range(MIB, MIB)
-        with pytest.raises(StorageError) as caught:
-            await device.hash_range(SIZE_BYTES, 1)
-        assert caught.value.failure is StorageFailure.OUT_OF_RANGE
+        done: list[Hash] = []
+        for offset in (0, MIB, SIZE_BYTES):
+            device.submit(Hash(offset, MIB, False, done.append))
+            driver.batch.end()
+            await device.wait_idle()
+        first, second, beyond = done
+        assert first.digest == device.store.hash_range(0, MIB) != second.digest
+        assert beyond.error is not None
+        assert beyond.error.failure is StorageFailure.OUT_OF_RANGE
+
+
+async def test_what_is_spoilt_is_refused_until_it_is_written() -> None:
+    async with running(open_memory(MemoryDisk(Random(0))), in_turn) as driver:
+        await driver.write(0, b"x" * 12288)
+        device = driver.device
+        assert isinstance(device, ChainDevice)
+        done: list[Spoil] = []
+        device.submit(Spoil(4096, 4096, done.append))
+        driver.batch.end()
+        await device.wait_idle()
+        assert done[0].error is None
+        with pytest.raises(AssertionError, match="the block at 4096 is not what was written"):
+            await driver.read(0, 12288)
+        assert await driver.read(0, 4096) == await driver.read(8192, 4096) == b"x" * 4096
+        await driver.write(4096, b"y" * 4096)
+        assert await driver.read(0, 12288) == b"x" * 4096 + b"y" * 4096 + b"x" * 4096
 
 
 async def test_statistics_count_what_was_done(tmp_path: Path) -> None:

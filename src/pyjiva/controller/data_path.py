@@ -616,12 +616,20 @@ class DataPath:
         if pending.request is None:
             return
         is_read = pending.type in (FrameType.READ, FrameType.BLOCK_STATUS)
-        if is_read or pending.error is not None or self.must_ack.bit_count() >= self._min_copies:
+        if is_read or pending.error is not None or self._has_copies:
             _complete(pending.request, pending.error)
         else:
             self._withheld.append((pending.at_s, pending.request))
 
     # --- members
+
+    @property
+    def _has_copies(self) -> bool:
+        """Whether all that must acknowledge are copies enough.  One that joins is none yet: no record says
+        that it has everything, so the next controller would not begin from it.
+        """
+        joining = self.writable & ~self.readable
+        return (self.must_ack & ~joining).bit_count() >= self._min_copies
 
     def set_members(
         self, *, must_ack: int, writable: int, readable: int, rebuilding: int, min_copies: int, serving: bool

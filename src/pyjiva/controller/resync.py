@@ -146,7 +146,7 @@ class Resync:
     _mixed: bool = attrs.field(default=False, init=False)
     """Whether a piece of this range came from another member than the rest."""
     _left: bool = attrs.field(default=False, init=False)
-    """Whether a block of this range, which nobody can read, was left as it is."""
+    """Whether a block of this range, which nobody can read, was left as it is, or spoilt at the target."""
     _orphaned: bool = attrs.field(default=False, init=False)
     """The source was lost while the target changes its bytes: that is to end before anything else begins."""
 
@@ -331,10 +331,11 @@ class Resync:
         if self.keep_lost and halves:
             self._split(halves)
             return
-        self.port.found_bad(self, self.source, piece)
         self._mixed = True
         self._unfit.add(self.source)
         other = self.port.choose_source(self, self._unfit)
+        if other is not None or not halves:  # else which block it is will be seen
+            self.port.found_bad(self, self.source, piece)
         if other is not None:
             self.source = other
             self._read_piece()
@@ -344,6 +345,11 @@ class Resync:
             self._left = True
             self._data.popleft()
             self._copy_on()
+        elif not self.if_bad:
+            # Or the volume would wait for ever for a copy that it cannot have.
+            self._left = True
+            self.step = ResyncStep.WRITING
+            self._ask(self.target, FrameType.SPOIL, piece)
         else:
             self._fail(self.target, f"no other replica has a good copy of {piece}")
 

@@ -578,7 +578,11 @@ class Roster:
         member = self.members[member_id]
         assert member.answer is not None
         assert member.report is not None
-        return member.answer.record is not None and member.report.promised_epoch >= record.epoch
+        return (
+            member.answer.record is not None
+            and member.report.told_equal
+            and member.report.promised_epoch >= record.epoch
+        )
 
     def _choose_blank(self, promised: dict[int, PromiseAnswer]) -> None:
         if not set(self.configured) <= set(promised):

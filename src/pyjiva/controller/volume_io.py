@@ -786,6 +786,10 @@ class Volume:
 
     # --- status
 
+    def self_check(self) -> None:
+        """Raise AssertionError if an invariant does not hold."""
+        self._roster.self_check()
+
     def status(self) -> VolumeStatus:
         """A picture of this moment."""
         replicas = tuple(self._replica_status(member) for member in self._roster.members.values())

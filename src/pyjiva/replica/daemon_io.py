@@ -37,7 +37,7 @@ from pyjiva.replication import (
     encode_header,
     squeeze,
 )
-from pyjiva.snapshot import ChainDevice, ReplicaState, Store
+from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.stream_io import own_stream
 
@@ -211,12 +211,17 @@ class ReplicaDaemon:
             case FrameType.ACCEPT:
                 record = decode_message(frame.payload, MembershipRecord)
                 self._keep_soon(session, frame, partial(self._accept, session, frame, record))
-            case FrameType.HASH:
+            case FrameType.HASH | FrameType.SPOIL if not state.witness:
                 if frame.epoch != self._data.promised_epoch:
                     refuse(session.peer, frame, Status.FENCED, "a higher epoch is promised")
+                elif frame.type == FrameType.HASH:
+                    verify = bool(frame.code & Flag.VERIFY)
+                    hashed = partial(_answer_hash, session.peer, frame)
+                    self.device.submit(Hash(frame.offset_bytes, frame.length_bytes, verify, hashed))
                 else:
-                    assert self._nursery is not None
-                    self._nursery.start_soon(self._hash, session, frame)
+                    self._unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
+                    spoilt = partial(_answer_spoil, session.peer, frame)
+                    self.device.submit(Spoil(frame.offset_bytes, frame.length_bytes, spoilt))
             case _:
                 what = "a witness" if self.store.state.witness else "a replica"
                 raise RemoteProtocolError(f"frame type {frame.type} is not for {what}")
@@ -234,21 +239,8 @@ class ReplicaDaemon:
             record=state.record,
             intact=self.store.intact,
             witness=state.witness,
+            told_equal=state.told_equal,
         )
-
-    async def _hash(self, session: Session, frame: Frame) -> None:
-        try:
-            digest = await self.device.hash_range(
-                frame.offset_bytes, frame.length_bytes, verify=bool(frame.code & Flag.VERIFY)
-            )
-        except StorageError as error:
-            refuse_storage(session.peer, frame, error)
-        else:
-            header = encode_header(
-                frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=[digest]
-            )
-            session.peer.send(header, digest)
-        self.batch.end()
 
     def _squeeze_soon(self, peer: Peer, frame: Frame, data: Sequence[Buffer]) -> None:
         assert self._nursery is not None
@@ -316,12 +308,16 @@ class ReplicaDaemon:
         self._attached = None
 
     async def _accept(self, session: Session, frame: Frame, record: MembershipRecord) -> None:
+        if session.phase is Phase.REPLACED:  # it waited behind the promise that replaced it
+            return
         in_sync = self.store.state.replica_id in record.in_sync
         # A record that names this replica may be older than what it has lost since: only the controller
         # knows.
         equal = in_sync and bool(frame.code & Flag.EQUAL)
         try:
             accepted = accept(self.store.state, record, epoch=frame.epoch)
+            if equal and not accepted.told_equal:
+                accepted = attrs.evolve(accepted, told_equal=True)
             if record.clean:
                 await self.device.wait_idle()
             await self.in_thread(partial(self._save, accepted, equal=equal, clean=record.clean))
@@ -344,3 +340,20 @@ class ReplicaDaemon:
             self.store.mark_intact()  # the rebuild has made up for what a reboot may have lost
         if clean:
             self.store.mark_clean()
+
+
+def _answer_hash(peer: Peer, frame: Frame, request: Hash) -> None:
+    if request.error is not None:
+        refuse_storage(peer, frame, request.error)
+        return
+    header = encode_header(
+        frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch, payload=[request.digest]
+    )
+    peer.send(header, request.digest)
+
+
+def _answer_spoil(peer: Peer, frame: Frame, request: Spoil) -> None:
+    if request.error is not None:
+        refuse_storage(peer, frame, request.error)
+    else:
+        answer(peer, frame)

@@ -74,6 +74,8 @@ class FrameType(enum.IntEnum):
     FLUSH = 20
     BLOCK_STATUS = 21
     HASH = 22
+    SPOIL = 23
+    """No replica has a good copy of these blocks: reads of them fail until they are written."""
 
 
 class Flag(enum.IntFlag):

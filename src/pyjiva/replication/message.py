@@ -95,6 +95,8 @@ class ReplicaReport:
     """False: its machine went down with writes not yet flushed, so acknowledged writes may be missing."""
     witness: bool
     """Whether it votes and holds no data."""
+    told_equal: bool
+    """Whether its directory ever had what the others have; False: it is new, whatever a record says."""
 
 
 @attrs.frozen

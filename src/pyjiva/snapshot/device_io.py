@@ -63,14 +63,27 @@ class ChainStatistics:
 
 
 @attrs.define(eq=False)
-class _Hash:
-    """A request of our own: the hash of a range."""
+class Hash:
+    """A request of our own: the xxh3-128 digest of a range; the caller keeps writes away from it meanwhile.
+
+    With `verify` the blocks are read from the disk and compared with their checksums first.
+    """
 
     offset_bytes: int
     length_bytes: int
     verify: bool
-    done: Callable[["_Hash"], None]
+    done: Callable[["Hash"], None]
     digest: bytes = b""
+    error: StorageError | None = None
+
+
+@attrs.define(eq=False)
+class Spoil:
+    """A request of our own: see `Store.spoil`."""
+
+    offset_bytes: int
+    length_bytes: int
+    done: Callable[["Spoil"], None]
     error: StorageError | None = None
 
 
@@ -120,6 +133,8 @@ class ChainDevice:  # hot
             WriteZeroes: self._zero,
             Flush: self._wait_for_flush,
             BlockStatus: self._queue_for_thread,
+            Hash: self._queue_for_thread,
+            Spoil: self._queue_for_thread,
         }
         self._thread_verbs = {
             Read: self._read_in_thread,
@@ -127,12 +142,13 @@ class ChainDevice:  # hot
             Unmap: self._zero_in_thread,
             WriteZeroes: self._zero_in_thread,
             BlockStatus: self._map_in_thread,
-            _Hash: self._hash_in_thread,
+            Hash: self._hash_in_thread,
+            Spoil: self._spoil_in_thread,
         }
         self._idle.set()
         self._retire_at = self._clock() + RETIRE_S
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request | Hash | Spoil) -> None:
         """See BlockDevice."""
         self._verbs[type(request)](request)
 
@@ -329,24 +345,13 @@ class ChainDevice:  # hot
     def _map_in_thread(self, request: BlockStatus) -> None:
         request.allocated = self.store.allocated(Extent(request.offset_bytes, request.length_bytes))
 
-    def _hash_in_thread(self, request: _Hash) -> None:
+    def _hash_in_thread(self, request: Hash) -> None:
         if request.verify:
             self.store.verify(Extent(request.offset_bytes, request.length_bytes))
         request.digest = self.store.hash_range(request.offset_bytes, request.length_bytes)
 
-    async def hash_range(self, offset_bytes: int, length_bytes: int, *, verify: bool = False) -> bytes:
-        """The xxh3-128 digest of the range's content; the caller keeps writes away from it meanwhile.
-
-        With `verify` the blocks are compared with their checksums first.  Raises StorageError.
-        """
-        ended = trio.Event()
-        request = _Hash(offset_bytes, length_bytes, verify, done=lambda _: ended.set())
-        self._queue_for_thread(request)
-        self._batch.end()
-        await ended.wait()
-        if request.error is not None:
-            raise request.error
-        return request.digest
+    def _spoil_in_thread(self, request: Spoil) -> None:
+        self.store.spoil(Extent(request.offset_bytes, request.length_bytes))
 
     async def wait_idle(self) -> None:
         """Wait until nothing that was submitted is queued or in a thread."""

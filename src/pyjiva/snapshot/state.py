@@ -62,6 +62,10 @@ class ReplicaState:
     """
     witness: bool = False
     """Whether it votes and holds no data."""
+    told_equal: bool = False
+    """Whether a controller ever said that this directory has what the other copies have.  A record that names
+    the replica says so of the directory that it had then, which may have been replaced since.
+    """
 
     def __attrs_post_init__(self) -> None:
         texts = (
@@ -73,8 +77,8 @@ class ReplicaState:
         )
         if not all(type(text) is str for text in texts) or not self.volume_id:
             raise ValueError("ids, names, written_boot_id and written_regions are strings")
-        if type(self.witness) is not bool:
-            raise ValueError("witness is a boolean")
+        if type(self.witness) is not bool or type(self.told_equal) is not bool:
+            raise ValueError("witness and told_equal are booleans")
         if self.written_regions.strip("0123456789abcdef"):
             raise ValueError("written_regions is a hexadecimal number")
         counts = (self.replica_id, self.size_bytes, self.block_size_bytes, self.promised_epoch)
@@ -89,7 +93,9 @@ class ReplicaState:
 
 
 _STATE_FIELDS: Final = frozenset(field.name for field in attrs.fields(ReplicaState))
-_LATER_FIELDS: Final = frozenset({"written_regions", "witness"})  # absent in what older versions wrote
+_LATER_FIELDS: Final = frozenset(
+    {"written_regions", "witness", "told_equal"}
+)  # absent in what older versions wrote
 
 
 def encode_state(state: ReplicaState) -> bytes:
@@ -124,6 +130,7 @@ def decode_state(content: bytes) -> ReplicaState:
         raise _damaged("not the fields of a replica's state")
     try:
         record = state.pop("record")
+        state.setdefault("told_equal", record is not None)
         return ReplicaState(**state, record=None if record is None else MembershipRecord.from_dict(record))
     except ValueError as error:
         raise _damaged(str(error)) from error

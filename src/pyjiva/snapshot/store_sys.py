@@ -277,6 +277,23 @@ class Store:  # hot
             with self._count_lock:
                 self._writes_ended += 1
 
+    def spoil(self, extent: Extent) -> None:
+        """Make the blocks of `extent` bad: no replica has them, and reads fail until they are written whole.
+
+        A power cut soon after may make them zeros that nobody knows to be wrong: their checksum is gone then,
+        as that of any other block that was just written.
+        """
+        if extent.offset_bytes < 0 or extent.end_bytes > self._size_bytes or self._broken:
+            self._refuse(extent.offset_bytes, extent.length_bytes, StorageFailure.WRITE_ERROR)
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            self._prepare(extent.offset_bytes, extent.length_bytes)
+            self._head.spoil(extent)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
+
     def allocated(self, extent: Extent) -> list[Extent]:
         """The parts of `extent` that hold data (or zeros that were written); the rest are holes."""
         if extent.offset_bytes < 0 or extent.end_bytes > self._size_bytes or self._broken:

@@ -169,6 +169,8 @@ class CheckedFile:  # hot
     def _bad_in(self, extent: Extent) -> list[int]:
         """Numbers of the blocks in `extent`, which begins where a block does, that are known to be bad."""
         first, end = extent.offset_bytes >> _SHIFT, (extent.end_bytes + _MASK) >> _SHIFT
+        if end - first < len(self._bad):
+            return [number for number in range(first, end) if number in self._bad]
         return sorted(number for number in list(self._bad) if first <= number < end)
 
     def _forget_bad(self, numbers: Sequence[int]) -> None:
@@ -246,6 +248,19 @@ class CheckedFile:  # hot
             self._begin_write(blocks.offset_bytes, blocks.length_bytes)
         else:
             self._sums.punch(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT)
+
+    def spoil(self, extent: Extent) -> None:
+        """Give all blocks that `extent` touches zeros, and a checksum that does not match them.
+
+        Zeros that are there: a hole is nothing that anybody reads, and so nothing that anybody finds bad.
+        """
+        for piece in self._whole_blocks(extent.offset_bytes, extent.length_bytes).split(SUM_BLOCK_BYTES):
+            number = piece.offset_bytes >> _SHIFT
+            zeros = bytes(piece.length_bytes)
+            wrong = _hash(zeros) ^ _ALL_ONES or 1
+            self.data.write(piece.offset_bytes, (zeros,))
+            self._sums.write(number << _SUM_SHIFT, (_SUM.pack(wrong),))
+            self._note_bad(number)
 
     def verify(self, extent: Extent) -> list[Extent]:
         """The blocks of `extent` that are not what was written; nobody writes to it meanwhile.

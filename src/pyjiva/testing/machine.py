@@ -7,21 +7,25 @@ from typing import Final
 
 import attrs
 import trio
+import xxhash
 
 from pyjiva.errors import StorageError
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
+from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
 from pyjiva.snapshot.state import STATE_FILE, decode_state
+from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.memory_file import MemoryDisk
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
 
-__all__ = ["KEY", "LATENCY_S", "VOLUME_ID", "Machine", "hold_everything"]
+__all__ = ["HEAD", "KEY", "LATENCY_S", "VOLUME_ID", "Machine", "hold_everything"]
 
 KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
 LATENCY_S: Final = 0.01
+HEAD: Final = "volume-head-000.img"
 
 
 @attrs.define(eq=False)
@@ -75,6 +79,23 @@ class Machine:
         """The newest one that it has accepted."""
         state = self.state()
         return state.record if state is not None else None
+
+    async def replace_disk(self) -> None:
+        """End the daemon; the next one finds a blank disk."""
+        await self.kill()
+        self.disk = MemoryDisk(Random(self.random.random()))
+
+    def holds(self, offset_bytes: int, data: bytes) -> bool:
+        """Whether its file has `data` there."""
+        return HEAD in self.disk.inodes() and self.disk.read(HEAD, offset_bytes, len(data)) == data
+
+    def is_bad(self, start_bytes: int) -> bool:
+        """Whether the block that begins at `start_bytes` does not match the checksum that is kept of it."""
+        if f"{HEAD}{SUMS_SUFFIX}" not in self.disk.inodes():  # a new disk
+            return False
+        data = self.disk.read(HEAD, start_bytes, SUM_BLOCK_BYTES)
+        known = self.disk.read(f"{HEAD}{SUMS_SUFFIX}", start_bytes // SUM_BLOCK_BYTES * 8, 8)
+        return any(known) and known != xxhash.xxh3_64_digest(data)[::-1]
 
     @property
     def lost_power(self) -> bool:
@@ -133,4 +154,11 @@ def hold_everything(machines: Collection[Machine]) -> list[Machine]:
     if not records:
         return []
     in_sync = max(records).in_sync
-    return [machine for machine in machines if machine.id in in_sync and not machine.lost_power]
+    return [
+        machine
+        for machine in machines
+        if machine.id in in_sync
+        and not machine.lost_power
+        and (state := machine.state()) is not None
+        and state.told_equal
+    ]

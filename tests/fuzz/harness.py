@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from pyjiva.block import Buffer, MemoryDevice
+from pyjiva.block import Buffer, MemoryDevice, Space
 from pyjiva.errors import ConfigError, RemoteProtocolError
 from pyjiva.iscsi.access import InitiatorRules
 from pyjiva.iscsi.authentication import NO_AUTHENTICATION, Authentication
@@ -49,6 +49,16 @@ SECRETS: Final = ChapSecrets({"alice": b"initiator-secret"}, OwnSecret("target",
 OPCODES: Final = [int(opcode) for opcode in OperationCode]
 PDU_OPCODES: Final = [int(opcode) for opcode in Opcode]
 KNOWN_STATUSES: Final = frozenset(int(status) for status in Status)
+
+
+@attrs.define
+class Room:
+    """A space source."""
+
+    space: Space | None = attrs.field(factory=lambda: Space(DEVICE_BYTES, DEVICE_BYTES))
+
+
+ROOM: Final = Room()
 
 
 def check(condition: object, what: str) -> None:
@@ -299,7 +309,9 @@ def fuzz_device_server(data: bytes) -> None:
     """Commands with any CDB and data from two initiators, one after the other or held."""
     source = Source(data)
     device = HeldDevice(MemoryDevice(DEVICE_BYTES), EndOfBatch(), holding=source.flag())
-    unit = LogicalUnit(device, UnitIdentity("id"), source.pick([512, 4096]))
+    unit = LogicalUnit(
+        device, UnitIdentity("id"), source.pick([512, 4096]), space_source=source.pick([None, ROOM])
+    )
     server = DeviceServer({0: unit})
     nexuses = [Nexus("iqn.a,i,0x00"), Nexus("iqn.b,i,0x00")]
     for nexus in nexuses:

@@ -18,7 +18,7 @@ import attrs
 import structlog
 import trio
 
-from pyjiva.block import Buffer, Flush, Lock, Request
+from pyjiva.block import Buffer, Flush, Lock, Request, Space
 from pyjiva.controller.data_path import PARK_LIMIT_S, DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.history import History
@@ -120,6 +120,8 @@ class Heard:
     at_s: float
     ping_at_s: float
     pinging: bool = False
+    space: Space | None = None
+    """On its disk, as it last said."""
 
 
 @attrs.define(eq=False)
@@ -205,6 +207,14 @@ class Volume:
         """Part of ParameterStore: a majority of the replicas stores them, with the next membership record."""
         self._saves.save(parameters, done, trio.current_time())
 
+    @property
+    def space(self) -> Space | None:
+        """Part of SpaceSource: what the largest in-sync replica takes, and what the fullest disk has left."""
+        spaces = [s for i in self.readable() if (s := self._heard[i].space) is not None]
+        if not spaces:
+            return None
+        return Space(max(s.used_bytes for s in spaces), min(s.available_bytes for s in spaces))
+
     # --- life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -285,8 +295,10 @@ class Volume:
             return
         if promised_before_s is not None:
             self._confirmed(member_id, promised_before_s)
-        age_s = decode_message(frame.payload, PingAnswer).oldest_operation_s
-        if age_s > self.options.disk_timeout_s:
+        said = decode_message(frame.payload, PingAnswer)
+        if said.used_bytes is not None and said.available_bytes is not None:
+            heard.space = Space(said.used_bytes, said.available_bytes)
+        if (age_s := said.oldest_operation_s) > self.options.disk_timeout_s:
             self._failed(member_id, f"its oldest disk operation is {age_s:.1f} s old")
 
     def _confirmed(self, member_id: int, asked_at_s: float) -> None:
@@ -765,6 +777,7 @@ class Volume:
         mode = {Mode.ABSENT: Mode.OUT, Mode.JOINING: Mode.REBUILDING}.get(member.mode, member.mode)
         votes = member.witness and member.promised
         resync = self._resyncs.get(member.id)
+        space = heard.space if (heard := self._heard.get(member.id)) is not None else None
         progress = None
         if mode is Mode.REBUILDING:
             progress = resync.fraction_done() if resync is not None else 1.0
@@ -776,6 +789,8 @@ class Volume:
             progress=progress,
             rebuild=None if resync is None else self._rebuild_status(resync),
             rot=self._repairs.counts(member.id),
+            used_bytes=None if space is None else space.used_bytes,
+            available_bytes=None if space is None else space.available_bytes,
             reason="" if mode is Mode.IN_SYNC or votes else member.reason,
         )
 

@@ -100,6 +100,15 @@ def test_nobody_is_told_what_is_not_known(room: Room) -> None:
     assert disk.run(TEST_UNIT_READY).status == 0
 
 
+def test_who_logs_in_first_is_told_what_nobody_was_there_to_hear(room: Room) -> None:
+    room.disk.server.detach(room.disk.nexus)
+    room.left(0)
+    room.disk.server.attach(room.disk.nexus)
+    room.disk.unit.attentions.clear()
+    room.left(0)
+    assert room.told
+
+
 def test_a_reset_lets_initiators_be_told_again(room: Room) -> None:
     room.left(0)
     assert room.told

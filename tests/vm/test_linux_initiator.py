@@ -34,6 +34,8 @@ dd if=/dev/sda bs=1M count=8 iflag=direct 2>/dev/null | cmp - /tmp/noise && echo
 for n in 1 2 3 4; do cp /tmp/noise /mnt/$n; sync; done
 umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/sda /mnt && echo MOUNTED-AGAIN
 for n in 1 2 3 4; do cmp /mnt/$n /tmp/noise && echo FILE-SAME; done
+used() {{ sg_logs --page=0xc /dev/sda 2> /dev/null | sed -n 's/.*Used LBA.*: //p'; }}
+until [ "$(used)" -ge 32 ] 2> /dev/null; do sleep 1; done; echo ROOM-TOLD
 rm /mnt/*; sync; /tools/fstrim /mnt && echo TRIMMED
 umount /mnt; e2fsck -fn /dev/sda > /dev/null && echo FSCK-CLEAN
 """
@@ -56,7 +58,8 @@ def test_a_file_system_survives_the_death_of_a_replica(guest: Guest, tmp_path: P
             up.kill("replica-2")
         machine.join()
         assert output, "the guest failed: see the thread's exception above"
-        for line in ("READ-BACK-SAME", "MOUNTED-AGAIN", "TRIMMED", "FSCK-CLEAN", "LOGGED-OUT"):
+        wanted = ("READ-BACK-SAME", "MOUNTED-AGAIN", "ROOM-TOLD", "TRIMMED", "FSCK-CLEAN", "LOGGED-OUT")
+        for line in wanted:
             assert line in output[0], output[0]
         assert output[0].count("FILE-SAME") == 4
         assert "KERNEL-COMPLAINS" not in output[0], output[0]

@@ -220,7 +220,7 @@ class LogicalUnit:
         )
         if reached and not self._threshold_reached:
             self.establish_attention(REACHED)
-        self._threshold_reached = reached
+        self._threshold_reached = reached and bool(self._nexuses)  # else nobody was told
 
     def nexuses(self) -> list[Nexus]:
         """The sessions that see the unit, oldest first."""

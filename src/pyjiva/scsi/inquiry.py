@@ -144,7 +144,7 @@ def _device_identification(unit: LogicalUnit) -> bytes:
 
 
 def _target_port_name(unit: LogicalUnit) -> bytes:
-    """RFC 7143 §4.2.7.3, SPC-4 §7.8.6.11: the target's name and its portal group; nothing if it has none."""
+    """RFC 7143 §4.4.2, SPC-4 §7.8.6.11: the target's name and its portal group; nothing if it has none."""
     if not unit.target_port_name:
         return b""
     name = unit.target_port_name.encode() + b"\0"

@@ -32,6 +32,8 @@ STATUS: dict[str, Any] = {
             "progress": 0.42 if n == 2 else None,
             "rebuild": REBUILD if n == 2 else None,
             "rot": {"repairing": 0, "repaired": 3 if n == 3 else 0, "hopeless": 0},
+            "used_bytes": None if n == 2 else 3 * 1024**2,
+            "available_bytes": None if n == 2 else 7 * 1024**3,
             "reason": "being rebuilt" if n == 2 else "",
         }
         for n in (1, 2, 3)

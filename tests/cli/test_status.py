@@ -25,6 +25,8 @@ def test_people_see_everything_that_matters_also_in_a_pipe(api: Api) -> None:
         "replica 3: rot in 3 ranges repaired, in 0 under repair, in 0 without a good copy",
         "being rebuilt",
         "iqn.1993-08.org.debian:01:abc",
+        "3MiB",
+        "7GiB",
     ):
         assert part in output
     for replica in STATUS["replicas"]:

@@ -9,7 +9,7 @@ from pyjiva.controller.repairs import RotCounts
 
 
 def replica(id_: int, mode: str, reason: str = "") -> ReplicaStatus:
-    return ReplicaStatus(id_, f"10.0.0.{id_}:9502", "", mode, None, None, RotCounts(), reason)
+    return ReplicaStatus(id_, f"10.0.0.{id_}:9502", "", mode, None, None, RotCounts(), None, None, reason)
 
 
 def volume(state: VolumeState, *replicas: ReplicaStatus, reason: str = "", epoch: int = 1) -> VolumeStatus:

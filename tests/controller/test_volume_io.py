@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from pyjiva.block import PARAMETERS_BYTES_MAX
+from pyjiva.block import PARAMETERS_BYTES_MAX, Space
 from pyjiva.controller import Volume, VolumeState
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot import Store
@@ -139,6 +139,33 @@ async def test_a_replica_that_starts_a_little_later_is_waited_for(tmp_path: Path
             first_record = cluster.nodes[3].daemon.store.state.record
             assert first_record is not None
             assert first_record.version == 1, "taken in by the first record, not by a rebuild"
+
+
+async def test_space_is_told_by_the_replicas_that_hold_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest copy and the fullest disk count: one that cannot take a write is enough."""
+    spaces = {1: Space(1 << 20, 9 << 30), 2: Space(3 << 20, 8 << 30), 3: Space(2 << 20, 7 << 30)}
+    monkeypatch.setattr(Store, "space", lambda store: spaces[store.state.replica_id])
+    async with (
+        open_cluster(tmp_path) as cluster,
+        cluster.open_volume(new_volume=True) as (volume, batch),
+    ):
+        await Driver(volume, batch).write(0, noise(4096))
+        await wait_space(volume, Space(3 << 20, 7 << 30))
+        assert {r.id: (r.used_bytes, r.available_bytes) for r in volume.status().replicas} == {
+            id_: (space.used_bytes, space.available_bytes) for id_, space in spaces.items()
+        }
+        await cluster.stop_replica(3)
+        await wait_space(volume, Space(3 << 20, 8 << 30))
+        assert [r.used_bytes for r in volume.status().replicas] == [1 << 20, 3 << 20, None]
+
+
+async def wait_space(volume: Volume, space: Space) -> None:
+    """Until the volume says so."""
+    with trio.fail_after(20):
+        while volume.space != space:
+            await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("size", [5, PARAMETERS_BYTES_MAX])

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from pyjiva.block import Buffer, MemoryDevice
+from pyjiva.block import Buffer, MemoryDevice, Space
 from pyjiva.errors import ConfigError, RemoteProtocolError
 from pyjiva.iscsi.access import InitiatorRules
 from pyjiva.iscsi.authentication import NO_AUTHENTICATION, Authentication
@@ -33,10 +33,11 @@ from pyjiva.iscsi.pdu import (
     serial_add,
 )
 from pyjiva.iscsi.text import decode_text, encode_text
-from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, OperationCode, Status, Task, UnitIdentity
+from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, Status, Task, UnitIdentity
 from pyjiva.testing.target import HeldDevice
 from pyjiva.transport import EndOfBatch, ReceiveBuffer
 from pyjiva.units import KIB
+from tests.fuzz.commands import IDENTITY, INITIATOR_PORTS, command_of
 from tests.fuzz.source import Source
 
 __all__ = ["FIRST_CMD_SN", "PDUS", "TARGETS"]
@@ -46,9 +47,18 @@ SEGMENT_BYTES: Final = 64 * KIB
 FIRST_CMD_SN: Final = 0xFFFF_FFF0  # so that the numbers wrap
 INITIATOR, TARGET = "iqn.i", "iqn.t"
 SECRETS: Final = ChapSecrets({"alice": b"initiator-secret"}, OwnSecret("target", b"target-own-secret"))
-OPCODES: Final = [int(opcode) for opcode in OperationCode]
 PDU_OPCODES: Final = [int(opcode) for opcode in Opcode]
 KNOWN_STATUSES: Final = frozenset(int(status) for status in Status)
+
+
+@attrs.define
+class Room:
+    """A space source."""
+
+    space: Space | None = attrs.field(factory=lambda: Space(DEVICE_BYTES, DEVICE_BYTES))
+
+
+ROOM: Final = Room()
 
 
 def check(condition: object, what: str) -> None:
@@ -177,14 +187,8 @@ def _with_length(header: bytes, data: bytes, additional: bytes = b"") -> bytes:
     return header[:4] + lengths + header[8:] + additional + data + bytes(-len(data) % 4)
 
 
-def cdb_of(source: Source) -> bytes:
-    """A CDB: mostly one of an operation code that exists, with a few fields set."""
-    rest = source.take(15).ljust(15, b"\0") if source.byte() & 7 == 0 else source.sparse(15)
-    return bytes([source.pick(OPCODES) if source.byte() & 15 else source.byte()]) + rest
-
-
 def _scsi_command(source: Source) -> bytes:
-    cdb, data = cdb_of(source), source.payload()
+    cdb, data = command_of(source)
     expected = source.pick([0, len(data), 512, 4096, 65536, 1 << 20, 0xFFFF_FFFF, source.number(2)])
     header = SCSI_COMMAND.pack(
         Opcode.SCSI_COMMAND | (source.byte() & 0x40), source.byte(), bytes([0, source.byte() & 1]),
@@ -299,16 +303,16 @@ def fuzz_device_server(data: bytes) -> None:
     """Commands with any CDB and data from two initiators, one after the other or held."""
     source = Source(data)
     device = HeldDevice(MemoryDevice(DEVICE_BYTES), EndOfBatch(), holding=source.flag())
-    unit = LogicalUnit(device, UnitIdentity("id"), source.pick([512, 4096]))
+    unit = LogicalUnit(device, IDENTITY, source.pick([512, 4096]), space_source=source.pick([None, ROOM]))
     server = DeviceServer({0: unit})
-    nexuses = [Nexus("iqn.a,i,0x00"), Nexus("iqn.b,i,0x00")]
+    nexuses = [Nexus(port) for port in INITIATOR_PORTS]
     for nexus in nexuses:
         server.attach(nexus)
     unit.attentions.clear()
     started: list[Task] = []
     answered: list[Task] = []
     while source:
-        cdb, payload = cdb_of(source), source.payload()
+        cdb, payload = command_of(source)
         expected = max(len(payload), source.pick([0, 512, 65536]))
         nexus, attribute = source.pick(nexuses), source.byte() & 3
         task = Task(cdb, nexus, answered.append, attribute, expected)
@@ -320,6 +324,7 @@ def fuzz_device_server(data: bytes) -> None:
         server.execute(task)
         if source.flag():
             device.release(source.byte() & 3)
+            unit.review_space()
     device.holding = False
     while device.held:
         device.release()

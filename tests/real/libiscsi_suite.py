@@ -49,7 +49,7 @@ LARGE_BLOCKS: Final = ("SCSI.GetLBAStatus.UnmapSingle",)
 #: They ask for what the standards do not say, or forbid.
 WRONG_TESTS: Final = {
     "SCSI.WriteSame10.UnmapUntilEnd": "sends a block of FFh with UNMAP and wants to read zeros afterwards;"
-    " SBC-3 §5.43: where unmapped blocks would not read as what was sent, it is written",
+    " SBC-3 §4.7.3.4.4: data that is not zeros is written, never unmapped",
     "iSCSI.iSCSITMF.LUNResetSimpleAsync": "asserts, before its request is on the wire, what only the answer"
     " to it can tell: no target passes",
 }

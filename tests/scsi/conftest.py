@@ -5,7 +5,7 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from pyjiva.block import MemoryDevice, MemoryParameters, ParameterStore
+from pyjiva.block import MemoryDevice, MemoryParameters, ParameterStore, Space
 from pyjiva.errors import StorageError
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, Task, TaskAttribute, UnitIdentity, lun_field
 from pyjiva.testing.target import HeldDevice
@@ -89,18 +89,26 @@ class HeldParameters:
         done(error)
 
 
+@attrs.define
+class KnownSpace:
+    """A space source that says what a test wants."""
+
+    space: Space | None
+
+
 def make_disk(
     block_size_bytes: int = 512,
     size_bytes: int = 4 * MIB,
     store: ParameterStore | None = None,
     *,
     read_only: bool = False,
+    space: KnownSpace | None = None,
 ) -> Disk:
     batch = EndOfBatch()
     memory = MemoryDevice(size_bytes)
     device = HeldDevice(memory, batch)
     unit = LogicalUnit(
-        device, UnitIdentity(VOLUME_ID), block_size_bytes, store or MemoryParameters(), read_only
+        device, UnitIdentity(VOLUME_ID), block_size_bytes, store or MemoryParameters(), read_only, space
     )
     server = DeviceServer({0: unit})
     nexus = Nexus("iqn.2026-01.test:i,i,0x00")

@@ -7,7 +7,7 @@ import pytest
 from pyjiva.scsi import AdditionalSense as Asc
 from pyjiva.scsi import SenseKey, UnitIdentity
 from pyjiva.scsi.command_table import COMMANDS, Command
-from tests.scsi.conftest import VOLUME_ID, Disk
+from tests.scsi.conftest import VOLUME_ID, Disk, KnownSpace, make_disk
 
 ILLEGAL_FIELD = (SenseKey.ILLEGAL_REQUEST, Asc.INVALID_FIELD_IN_CDB)
 
@@ -112,6 +112,11 @@ def test_limits_and_capacity(disk: Disk, disk_4k: Disk, size: int, per_physical:
 def test_unit_is_thin_does_not_rotate_and_reads_zeros(disk: Disk) -> None:
     assert vpd(disk, 0xB1)[:4] == b"\0\1\0\x40"
     assert vpd(disk, 0xB2) == bytes([0, 0xE4, 2, 0])
+
+
+@pytest.mark.parametrize(("block_size", "exponent"), [(512, 11), (4096, 8)])
+def test_a_unit_whose_room_is_known_has_threshold_sets_of_a_mebibyte(block_size: int, exponent: int) -> None:
+    assert vpd(make_disk(block_size, space=KnownSpace(None)), 0xB2) == bytes([exponent, 0xE4, 2, 0])
 
 
 def test_capacity_of_a_large_unit_does_not_fit_into_ten_bytes(disk: Disk) -> None:

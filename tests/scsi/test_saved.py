@@ -33,7 +33,12 @@ def reservations(draw: st.DrawFn) -> Reservations:
     return Reservations(registrations, reservation, persistent=True)
 
 
-SAVED = st.builds(Saved, st.none() | reservations(), st.builds(ModeParameters, st.booleans(), st.booleans()))
+MODES = st.builds(
+    ModeParameters,
+    *(st.booleans(),) * 4,
+    threshold_count=st.none() | st.integers(0, 2**32 - 1),
+)
+SAVED = st.builds(Saved, st.none() | reservations(), MODES)
 
 
 @given(saved=SAVED)
@@ -58,7 +63,13 @@ PORT = "iqn.2026-01.test:a,i,0x000000000001"
 GOOD = {
     "version": 1,
     "reservations": {"registrations": [[PORT, "00000000000000ab"]], "type": 5, "holder": PORT},
-    "mode": {"descriptor_sense": False, "write_protected": False},
+    "mode": {
+        "descriptor_sense": False,
+        "write_protected": False,
+        "report_thresholds": True,
+        "threshold_enabled": True,
+        "threshold_count": None,
+    },
 }
 
 
@@ -66,6 +77,11 @@ def test_format_is_as_documented() -> None:
     state = Reservations({PORT: 0xAB}, Reservation(ReservationType(5), PORT), persistent=True)
     assert decode_saved(json.dumps(GOOD).encode()) == Saved(state)
     assert json.loads(encode_saved(Saved(state))) == GOOD
+
+
+def test_what_was_saved_before_there_were_thresholds_is_read() -> None:
+    old = changed("mode", {"descriptor_sense": True, "write_protected": False})
+    assert decode_saved(old).mode == ModeParameters(descriptor_sense=True)
 
 
 def changed(path: str, value: object) -> bytes:
@@ -93,6 +109,12 @@ def changed(path: str, value: object) -> bytes:
         changed("mode", None),
         changed("mode.descriptor_sense", 1),
         changed("mode.more", True),
+        changed("mode", {"descriptor_sense": True}),
+        changed("mode.threshold_enabled", None),
+        changed("mode.report_thresholds", 1),
+        changed("mode.threshold_count", True),
+        changed("mode.threshold_count", -1),
+        changed("mode.threshold_count", 2**32),
         changed("reservations", []),
         changed("reservations.more", 1),
         changed("reservations.registrations", {}),

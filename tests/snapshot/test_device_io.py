@@ -11,11 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from pyjiva.block import BlockStatus, Flush, Read, Request, Unmap, Write, WriteZeroes
+from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write, WriteZeroes
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store, device_io, open_chain_device
-from pyjiva.snapshot.device_io import WORKERS, WRITE_IN_PLACE_BYTES_MAX
+from pyjiva.snapshot.device_io import SPACE_S, WORKERS, WRITE_IN_PLACE_BYTES_MAX
 from pyjiva.testing import MemoryDisk, fail_at
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import KIB, MIB
@@ -119,6 +119,7 @@ async def open_bench(
     async with trio.open_nursery() as nursery:
         await nursery.start(device.run)
         await wait_all_tasks_blocked()
+        await gate.let_go()  # the first look at how full the disk is; the next comes much later
         try:
             yield bench
         finally:
@@ -382,6 +383,23 @@ async def test_oldest_operation_is_the_one_that_hangs() -> None:
         assert bench.device.statistics().flush_s == 1.0
 
 
+async def test_space_is_looked_at_now_and_then_and_not_known_after_an_error(mock_clock: MockClock) -> None:
+    """Never when it is asked for: who asks may be in a hurry."""
+    async with open_bench() as bench:
+        first = bench.device.space
+        assert first == bench.store.space()
+        assert first is not None
+        await bench.mark()
+        assert bench.device.space == first
+        mock_clock.jump(SPACE_S)
+        await bench.gate.let_all_go()
+        assert bench.device.space == Space(first.used_bytes + 2 * 4096, first.available_bytes - 2 * 4096)
+        bench.disk.before_step = fail_at(0, StorageFailure.READ_ERROR)
+        mock_clock.jump(SPACE_S)
+        await bench.gate.let_all_go()
+        assert bench.device.space is None
+
+
 async def test_wait_idle_waits_for_everything_in_flight(mock_clock: MockClock) -> None:
     async with open_bench(cached_share=0.0) as bench:
         await bench.device.wait_idle()
@@ -410,6 +428,8 @@ async def test_what_is_queued_when_the_device_stops_is_refused_once() -> None:
     done: list[Any] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(device.run)
+        await wait_all_tasks_blocked()
+        await gate.let_go()  # the first look at how full the disk is
         for _ in range(3):
             device.submit(Flush(done.append))
             batch.end()

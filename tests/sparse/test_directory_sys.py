@@ -39,6 +39,24 @@ def test_second_owner_is_refused_until_the_first_closes(tmp_path: Path) -> None:
     open_directory(tmp_path / "d").close()
 
 
+def test_space_is_what_the_files_take_and_what_the_file_system_has_left(tmp_path: Path) -> None:
+    directory = open_directory(tmp_path)
+    assert directory.used_bytes() == 0
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 1 << 30)
+    assert directory.used_bytes() == 0
+    (tmp_path / "full").write_bytes(b"x" * 100_000)
+    os.sync()
+    assert 100_000 <= directory.used_bytes() < 200_000
+    there = os.statvfs(tmp_path)
+    assert abs(directory.available_bytes() - there.f_bavail * there.f_frsize) < 1 << 30
+    directory.close()
+    with pytest.raises(StorageError, match="look at the file"):
+        directory.used_bytes()
+    with pytest.raises(StorageError, match="look at the file"):
+        directory.available_bytes()
+
+
 def test_owner_in_another_process_is_noticed(tmp_path: Path) -> None:
     program = (
         "import sys; from pyjiva.sparse import open_directory; open_directory(sys.argv[1]);"

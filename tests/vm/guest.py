@@ -31,11 +31,16 @@ PROGRAMS: Final[dict[str, str]] = {
     "sg_persist": "sg3-utils",
     "sg_vpd": "sg3-utils",
     "sg_readcap": "sg3-utils",
+    "sg_logs": "sg3-utils",
+    "sg_wr_mode": "sg3-utils",
     "cpio": "cpio",
     "ldd": "libc-bin",
 }
 #: Copied into the guest; busybox has the rest.
-TOOLS: Final = ("iscsid", "iscsiadm", "mke2fs", "e2fsck", "fstrim", "sg_persist", "sg_vpd", "sg_readcap")
+TOOLS: Final = (
+    *("iscsid", "iscsiadm", "mke2fs", "e2fsck", "fstrim"),
+    *("sg_persist", "sg_vpd", "sg_readcap", "sg_logs", "sg_wr_mode"),
+)
 KERNEL: Final = "linux-image-cloud-amd64"
 #: In the order in which they are loaded; one that the kernel has built in is not found, and not needed.
 MODULES: Final = (

@@ -34,8 +34,19 @@ dd if=/dev/sda bs=1M count=8 iflag=direct 2>/dev/null | cmp - /tmp/noise && echo
 for n in 1 2 3 4; do cp /tmp/noise /mnt/$n; sync; done
 umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount -t ext4 /dev/sda /mnt && echo MOUNTED-AGAIN
 for n in 1 2 3 4; do cmp /mnt/$n /tmp/noise && echo FILE-SAME; done
+used() {{ sg_logs --page=0xc /dev/sda 2> /dev/null | sed -n 's/.*Used LBA.*: //p'; }}
+until [ "$(used)" -ge 32 ] 2> /dev/null; do sleep 1; done; echo ROOM-TOLD
 rm /mnt/*; sync; /tools/fstrim /mnt && echo TRIMMED
 umount /mnt; e2fsck -fn /dev/sda > /dev/null && echo FSCK-CLEAN
+"""
+#: Asks to be warned when less than 4 PiB are left.
+THRESHOLD = """
+page=5c,2,0,14,0,0,0,0,0,0,0,0,0,0,0,0,80,1,0,0,ff,ff,ff,ff
+sg_wr_mode --page=0x1c,2 --contents=$page /dev/sda
+until dmesg | grep -i 'thin provisioning soft threshold'; do
+    dd if=/dev/sda of=/dev/null bs=512 count=1 iflag=direct 2>/dev/null && echo READ; sleep 1
+done
+echo WARNED
 """
 
 
@@ -44,7 +55,7 @@ def test_a_file_system_survives_the_death_of_a_replica(guest: Guest, tmp_path: P
     data = tmp_path / "data"
     with running_up(data, "--size", "256MiB") as up:
         output: list[str] = []
-        script = (LOGIN + FILE_SYSTEM + LOGOUT).format(portal=up.ready["portal"])
+        script = (LOGIN + FILE_SYSTEM + THRESHOLD + LOGOUT).format(portal=up.ready["portal"])
         machine = threading.Thread(target=lambda: output.append(guest.run(script)))
         machine.start()
         head = data / "demo/replica-1/volume-head-000.img"
@@ -56,7 +67,16 @@ def test_a_file_system_survives_the_death_of_a_replica(guest: Guest, tmp_path: P
             up.kill("replica-2")
         machine.join()
         assert output, "the guest failed: see the thread's exception above"
-        for line in ("READ-BACK-SAME", "MOUNTED-AGAIN", "TRIMMED", "FSCK-CLEAN", "LOGGED-OUT"):
+        wanted = (
+            "READ-BACK-SAME",
+            "MOUNTED-AGAIN",
+            "ROOM-TOLD",
+            "TRIMMED",
+            "FSCK-CLEAN",
+            "WARNED",
+            "LOGGED-OUT",
+        )
+        for line in wanted:
             assert line in output[0], output[0]
         assert output[0].count("FILE-SAME") == 4
         assert "KERNEL-COMPLAINS" not in output[0], output[0]

@@ -15,6 +15,7 @@ from pyjiva.block.device import (
 from pyjiva.block.interval_lock import IntervalLocks, Lock
 from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
+from pyjiva.block.space import Space, SpaceSource
 
 __all__ = [
     "ATOMIC_BYTES_MAX",
@@ -30,6 +31,8 @@ __all__ = [
     "ParameterStore",
     "Read",
     "Request",
+    "Space",
+    "SpaceSource",
     "Unmap",
     "Write",
     "WriteZeroes",

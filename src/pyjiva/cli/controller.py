@@ -28,6 +28,7 @@ __all__ = ["main"]
 
 IQN_PREFIX: Final = "iqn.2016-09.com.openebs.jiva:"
 EXIT_FENCED: Final = 3
+REVIEW_SPACE_S: Final = 5.0  # as often as replicas look at their disks
 
 
 @attrs.frozen
@@ -100,6 +101,12 @@ async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access)
     return await Controller(options, endpoints, access, batch, volume).run()
 
 
+async def _review_space(unit: LogicalUnit) -> None:
+    while True:
+        unit.review_space()
+        await trio.sleep(REVIEW_SPACE_S)
+
+
 @attrs.define(eq=False)
 class Controller:
     """The process: a volume, and from the moment when it is ready a target that offers it.
@@ -163,6 +170,7 @@ class Controller:
             options.block_size_bytes,
             store=self.volume,
             read_only=self.access.read_only,
+            space_source=self.volume,
         )
         access = self.access
         target_options = TargetOptions(
@@ -176,6 +184,7 @@ class Controller:
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)
+            nursery.start_soon(_review_space, unit)
             print(
                 f"ready volume={options.volume_name} iqn={self.iqn} portal={self.portals[0]} lun=0 "
                 f"api=http://{api} replicas={len(options.replicas)}",

@@ -52,10 +52,12 @@ def render(status: dict[str, Any], console: Console) -> None:
     if status["reason"]:
         _print_line(console, f"  {status['reason']}")
     _print_line(console, f"  {status['iqn']} at {', '.join(status['portals'])}")
-    replicas = _table("replica", "mode", "address", "directory")
+    replicas = _table("replica", "mode", "used", "free", "address", "directory")
     for replica in status["replicas"]:
         mode = replica["mode"] + _render_progress(replica)
-        replicas.add_row(*map(Text, (str(replica["id"]), mode, replica["address"], replica["directory"])))
+        space = (_render_bytes(replica[key]) for key in ("used_bytes", "available_bytes"))
+        row = (str(replica["id"]), mode, *space, replica["address"], replica["directory"])
+        replicas.add_row(*map(Text, row))
     console.print(replicas)
     for replica in status["replicas"]:
         if replica["reason"] not in status["reason"]:  # the volume's reason names the first of them
@@ -84,6 +86,10 @@ def render_scrub(scrub: dict[str, Any], size_bytes: int) -> str:
     if not scrub["running"]:
         return f"last scrub: {found}"
     return f"scrub: {100 * scrub['position_bytes'] / size_bytes:.0f} %, {found}"
+
+
+def _render_bytes(count: int | None) -> str:
+    return "" if count is None else format_size(count)
 
 
 def _render_progress(replica: dict[str, Any]) -> str:

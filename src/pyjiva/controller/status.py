@@ -71,6 +71,10 @@ class ReplicaStatus:
     """The copy to it."""
     rot: RotCounts
     """Blocks that were not what had been written."""
+    used_bytes: int | None
+    """What it takes on its disk; None: it is not connected, or has not said so yet."""
+    available_bytes: int | None
+    """What its file system has left."""
     reason: str
     """Why it is not in sync; empty when it is."""
 

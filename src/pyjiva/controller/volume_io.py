@@ -18,7 +18,7 @@ import attrs
 import structlog
 import trio
 
-from pyjiva.block import Buffer, Flush, Lock, Request
+from pyjiva.block import Buffer, Flush, Lock, Request, Space
 from pyjiva.controller.data_path import DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
@@ -122,6 +122,8 @@ class Heard:
     at_s: float
     ping_at_s: float
     pinging: bool = False
+    space: Space | None = None
+    """On its disk, as it last said."""
 
 
 @attrs.define(eq=False)
@@ -214,6 +216,14 @@ class Volume:
         """Part of ParameterStore: a majority of the replicas stores them, with the next membership record."""
         self._saves.save(parameters, done, self.clock())
 
+    @property
+    def space(self) -> Space | None:
+        """Part of SpaceSource: what the largest in-sync replica takes, and what the fullest disk has left."""
+        spaces = [s for i in self.readable() if (s := self._heard[i].space) is not None]
+        if not spaces:
+            return None
+        return Space(max(s.used_bytes for s in spaces), min(s.available_bytes for s in spaces))
+
     # --- life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -295,8 +305,10 @@ class Volume:
             return
         if promised_before_s is not None:
             self._confirmed(member_id, promised_before_s)
-        age_s = decode_message(frame.payload, PingAnswer).oldest_operation_s
-        self._disk(member_id).seen(age_s, self.clock())
+        said = decode_message(frame.payload, PingAnswer)
+        if said.used_bytes is not None and said.available_bytes is not None:
+            heard.space = Space(said.used_bytes, said.available_bytes)
+        self._disk(member_id).seen(said.oldest_operation_s, self.clock())
 
     def _disk(self, member_id: int) -> DiskDeadline:
         if member_id not in self._disks:
@@ -810,6 +822,7 @@ class Volume:
         mode = {Mode.ABSENT: Mode.OUT, Mode.JOINING: Mode.REBUILDING}.get(member.mode, member.mode)
         votes = member.witness and member.promised
         resync = self._resyncs.get(member.id)
+        space = heard.space if (heard := self._heard.get(member.id)) is not None else None
         progress = None
         if mode is Mode.REBUILDING:
             progress = resync.fraction_done() if resync is not None else 1.0
@@ -821,6 +834,8 @@ class Volume:
             progress=progress,
             rebuild=None if resync is None else self._rebuild_status(resync),
             rot=self._repairs.counts(member.id),
+            used_bytes=None if space is None else space.used_bytes,
+            available_bytes=None if space is None else space.available_bytes,
             reason="" if mode is Mode.IN_SYNC or votes else member.reason,
         )
 

@@ -145,7 +145,7 @@ class Control:
         try:
             pairs = self._collector.add(bytes(pdu.data), more=more)
             answers = None if pairs is None else self._answers(pairs)
-        except RemoteProtocolError:  # §7.10: the negotiation failed, what held before it holds on
+        except RemoteProtocolError:  # §7.12: the negotiation failed, what held before it holds on
             self._reset_text()
             self.connection.reject(pdu, RejectReason.PROTOCOL_ERROR)
             return

@@ -205,7 +205,7 @@ class ReplicaDaemon:
                 answer(session.peer, frame, message=self._report())
             case FrameType.PING:
                 self._unstable.settle(frame.epoch, frame.stable)
-                answer(session.peer, frame, message=PingAnswer(self.device.oldest_operation_s()))
+                answer(session.peer, frame, message=self._sign_of_life())
             case FrameType.PROMISE:
                 self._keep_soon(session, frame, partial(self._promise, session, frame))
             case FrameType.ACCEPT:
@@ -225,6 +225,12 @@ class ReplicaDaemon:
             case _:
                 what = "a witness" if self.store.state.witness else "a replica"
                 raise RemoteProtocolError(f"frame type {frame.type} is not for {what}")
+
+    def _sign_of_life(self) -> PingAnswer:
+        space = self.device.space
+        if space is None:
+            return PingAnswer(self.device.oldest_operation_s(), None, None)
+        return PingAnswer(self.device.oldest_operation_s(), space.used_bytes, space.available_bytes)
 
     def _report(self) -> ReplicaReport:
         state = self.store.state

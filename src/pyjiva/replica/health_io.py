@@ -46,6 +46,9 @@ class ReplicaCollector(Collector):
                 self._device.oldest_operation_s(),
             ),
         }
+        if (space := self._device.space) is not None:
+            gauges["used_bytes"] = ("what the replica takes on its disk", space.used_bytes)
+            gauges["available_bytes"] = ("what its file system has left", space.available_bytes)
         metrics: list[Metric] = [
             CounterMetricFamily(f"pyjiva_replica_{name}", text, value=value)
             for name, (text, value) in counters.items()

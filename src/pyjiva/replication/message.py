@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs
+from attrs.validators import ge, optional
 from cattrs.preconf.json import make_converter
 
 from pyjiva.errors import RemoteProtocolError
@@ -115,6 +116,10 @@ class PingAnswer:
 
     oldest_operation_s: float
     """Age of the oldest disk operation that has not come back."""
+    used_bytes: int | None = attrs.field(validator=optional(ge(0)))
+    """What the replica takes on its disk; None: not known."""
+    available_bytes: int | None = attrs.field(validator=optional(ge(0)))
+    """What its file system has left."""
 
 
 @attrs.frozen

@@ -291,7 +291,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
              data_out_bytes=mode.parameter_list_6_bytes, writes_medium=False),
     _command("MODE SELECT(10)", _OP.MODE_SELECT_10, "11 0000000000 ffff 00", _OUT, _WRITES,
              mode.mode_select_10, data_out_bytes=mode.parameter_list_10_bytes, writes_medium=False),
-    _command("LOG SENSE", _OP.LOG_SENSE, "00 ff ff 00 0000 ffff 00", _IN, _NEVER, log.log_sense),
+    _command("LOG SENSE", _OP.LOG_SENSE, "00 ff ff 00 ffff ffff 00", _IN, _NEVER, log.log_sense),
 )  # fmt: skip
 
 _SERVICE_ACTION: Final = 0x1F

@@ -144,7 +144,7 @@ def _device_identification(unit: LogicalUnit) -> bytes:
 
 
 def _target_port_name(unit: LogicalUnit) -> bytes:
-    """RFC 7143 §4.2.7.3, SPC-4 §7.8.6.11: the target's name and its portal group; nothing if it has none."""
+    """RFC 7143 §4.4.2, SPC-4 §7.8.6.11: the target's name and its portal group; nothing if it has none."""
     if not unit.target_port_name:
         return b""
     name = unit.target_port_name.encode() + b"\0"
@@ -211,10 +211,13 @@ def _block_device_characteristics(_unit: LogicalUnit) -> bytes:
     return struct.pack(">HBB56s", 1, 0, reads_after_block_erase, b"")
 
 
-def _logical_block_provisioning(_unit: LogicalUnit) -> bytes:
-    """SBC-3 table 211: UNMAP and both WRITE SAME unmap, unmapped blocks read as zeros, thin."""
+def _logical_block_provisioning(unit: LogicalUnit) -> bytes:
+    """SBC-3 table 211: UNMAP and both WRITE SAME unmap, unmapped blocks read as zeros, thin; threshold sets
+    where somebody knows how much room is left.
+    """
+    exponent = unit.threshold_exponent if unit.space_source is not None else 0
     lbpu, lbpws, lbpws10, lbprz = 0x80, 0x40, 0x20, 0x04
-    return bytes([0, lbpu | lbpws | lbpws10 | lbprz, 0x02, 0])
+    return bytes([exponent, lbpu | lbpws | lbpws10 | lbprz, 0x02, 0])
 
 
 _PAGES: Final = {

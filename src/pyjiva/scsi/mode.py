@@ -1,9 +1,10 @@
 """MODE SENSE and MODE SELECT, 6 and 10 (SPC-4 §6.11-6.14, §7.5; SBC-3 §6.4).  Pure.
 
-What can be changed are D_SENSE and SWP of the control mode page, for all initiators together; they can be
-saved.  Everything else is what the unit is: a MODE SELECT that would change it is refused.  So is clearing
-WCE: FUA and SYNCHRONIZE CACHE do what an initiator without a write cache wants, where it wants it.  The
-disconnect-reconnect page (02h) is not there, since over iSCSI its limits are negotiated by text keys.
+What can be changed are D_SENSE and SWP of the control mode page, LBPERE of the read-write error recovery
+page and the threshold of the logical block provisioning page (`threshold`), for all initiators together;
+they can be saved.  Everything else is what the unit is: a MODE SELECT that would change it is refused.  So is
+clearing WCE: FUA and SYNCHRONIZE CACHE do what an initiator without a write cache wants, where it wants it.
+The disconnect-reconnect page (02h) is not there, since over iSCSI its limits are negotiated by text keys.
 """
 
 import enum
@@ -24,6 +25,7 @@ from pyjiva.scsi.sense import (
     sense_of,
 )
 from pyjiva.scsi.task import Task
+from pyjiva.scsi.threshold import COUNT_MAX, DESCRIPTOR_OFFSET
 from pyjiva.scsi.unit import LogicalUnit
 
 __all__ = [
@@ -64,22 +66,42 @@ class PageControl(enum.IntEnum):
 
 CHANGED: Final = Sense(SenseKey.UNIT_ATTENTION, AdditionalSense.MODE_PARAMETERS_CHANGED)
 
-_CONTROL: Final = 0x0A
-_DESCRIPTOR_SENSE: Final = 0x04  # in byte 2
-_SOFTWARE_WRITE_PROTECT: Final = 0x08  # in byte 4
+_DESCRIPTOR_SENSE: Final = 0x04  # byte 2 of the control mode page
+_SOFTWARE_WRITE_PROTECT: Final = 0x08  # byte 4
 _UNRESTRICTED_REORDERING: Final = 0x10
 _WRITE_CACHE_ENABLED: Final = 0x04
+_REPORT_THRESHOLDS: Final = 0x80  # LBPERE, byte 7 of the read-write error recovery mode page
+_ENABLED: Final = 0x80
+_THRESHOLD: Final = struct.Struct(">BB2xI")  # SBC-3 §6.5: a threshold descriptor
+_SOFT_AND_DECREASING: Final = 0x00
+_AVAILABLE: Final = 0x01  # parameter code of log page 0Ch
+_BEFORE_DESCRIPTORS: Final = bytes(DESCRIPTOR_OFFSET - 4)  # SITUA 0: every initiator is told
 
-# Page code: the page after its two bytes of header
-_FIXED_PAGES: Final[dict[int, bytes]] = {
-    0x01: bytes(10),  # read-write error recovery, SBC-3 table 183: nothing is reassigned, nothing retried
-    0x08: bytes([_WRITE_CACHE_ENABLED]) + bytes(17),  # caching, SBC-3 table 175
-    0x1C: bytes(10),  # informational exceptions control, SPC-4 table 405: no reporting
-}
+
+@attrs.frozen
+class _Page:
+    """A mode page without its header."""
+
+    code: int
+    subpage: int
+    values: Callable[[LogicalUnit, ModeParameters], bytes]
+    """What it says under certain parameters."""
+    changeable: bytes | None = None
+    """A 1 for each bit that can be changed; None: nothing can be."""
+    change: Callable[[LogicalUnit, ModeParameters, bytes], ModeParameters] = lambda _unit, mode, _values: mode
+    """The parameters when these values have been selected."""
+    needs_space: bool = False
+    """Only there if somebody knows how much room is left."""
+
+    def header(self, length: int, *, saveable: bool) -> bytes:
+        first = self.code | (_PARAMETERS_SAVEABLE if saveable else 0)
+        if self.subpage:
+            return struct.pack(">BBH", first | _SUBPAGE_FORMAT, self.subpage, length)
+        return bytes([first, length])
 
 
-def _control_page(mode: ModeParameters) -> bytes:
-    """SPC-4 table 455 after its header: one task set for all initiators, TAS 0, QERR 00b."""
+def _control_values(_unit: LogicalUnit, mode: ModeParameters) -> bytes:
+    """SPC-4 table 455: one task set for all initiators, TAS 0, QERR 00b."""
     return bytes(
         [
             _DESCRIPTOR_SENSE if mode.descriptor_sense else 0,
@@ -90,8 +112,57 @@ def _control_page(mode: ModeParameters) -> bytes:
     )
 
 
-_CHANGEABLE_CONTROL: Final = bytes([_DESCRIPTOR_SENSE, 0, _SOFTWARE_WRITE_PROTECT, *bytes(7)])
-_CODES: Final = tuple(sorted((*_FIXED_PAGES, _CONTROL)))
+def _change_control(_unit: LogicalUnit, mode: ModeParameters, values: bytes) -> ModeParameters:
+    return attrs.evolve(
+        mode,
+        descriptor_sense=bool(values[0] & _DESCRIPTOR_SENSE),
+        write_protected=bool(values[2] & _SOFTWARE_WRITE_PROTECT),
+    )
+
+
+def _recovery_values(_unit: LogicalUnit, mode: ModeParameters) -> bytes:
+    """SBC-3 table 183: nothing is reassigned, nothing retried."""
+    return bytes(5) + bytes([_REPORT_THRESHOLDS if mode.report_thresholds else 0]) + bytes(4)
+
+
+def _change_recovery(_unit: LogicalUnit, mode: ModeParameters, values: bytes) -> ModeParameters:
+    return attrs.evolve(mode, report_thresholds=bool(values[5] & _REPORT_THRESHOLDS))
+
+
+def _provisioning_values(unit: LogicalUnit, mode: ModeParameters) -> bytes:
+    enabled = _ENABLED if mode.threshold_enabled else 0
+    count = unit.threshold_count(mode)
+    return _BEFORE_DESCRIPTORS + _THRESHOLD.pack(enabled | _SOFT_AND_DECREASING, _AVAILABLE, count)
+
+
+def _change_provisioning(unit: LogicalUnit, mode: ModeParameters, values: bytes) -> ModeParameters:
+    flags, _, count = _THRESHOLD.unpack_from(values, len(_BEFORE_DESCRIPTORS))
+    same = count == unit.threshold_count(mode)  # then a default stays one, also when the unit grows
+    return attrs.evolve(
+        mode,
+        threshold_enabled=bool(flags & _ENABLED),
+        threshold_count=mode.threshold_count if same else count,
+    )
+
+
+_RECOVERY: Final = 0x01
+_ALL_PAGES_OF_OURS: Final = (
+    _Page(_RECOVERY, 0, lambda _unit, _mode: bytes(10)),
+    _Page(_RECOVERY, 0, _recovery_values, bytes(5) + bytes([_REPORT_THRESHOLDS]) + bytes(4), _change_recovery,
+          needs_space=True),
+    _Page(0x08, 0, lambda _unit, _mode: bytes([_WRITE_CACHE_ENABLED]) + bytes(17)),  # SBC-3 table 175
+    _Page(0x0A, 0, _control_values, bytes([_DESCRIPTOR_SENSE, 0, _SOFTWARE_WRITE_PROTECT, *bytes(7)]),
+          _change_control),
+    _Page(0x1C, 0, lambda _unit, _mode: bytes(10)),  # SPC-4 table 405: no reporting
+    _Page(0x1C, 0x02, _provisioning_values, _BEFORE_DESCRIPTORS + _THRESHOLD.pack(_ENABLED, 0, COUNT_MAX),
+          _change_provisioning, needs_space=True),
+)  # fmt: skip
+_WITHOUT_SPACE: Final = {(p.code, p.subpage): p for p in _ALL_PAGES_OF_OURS if not p.needs_space}
+_WITH_SPACE: Final = _WITHOUT_SPACE | {(p.code, p.subpage): p for p in _ALL_PAGES_OF_OURS if p.needs_space}
+
+
+def _pages_of(unit: LogicalUnit) -> dict[tuple[int, int], _Page]:
+    return _WITHOUT_SPACE if unit.space_source is None else _WITH_SPACE
 
 
 # MODE SENSE
@@ -137,34 +208,32 @@ def _short_descriptor(unit: LogicalUnit) -> bytes:
 
 
 def _pages(unit: LogicalUnit, task: Task, page: int, subpage: int) -> bytes | None:
-    """The pages asked for; None when the task was failed."""
-    control, code = PageControl(page >> 6), page & 0x3F
-    if subpage not in (0, _ALL_SUBPAGES):  # no page of ours has subpages
-        task.fail(invalid_field_in_cdb(3))
+    """The pages asked for (SPC-4 table 196); None when the task was failed."""
+    control, code, there = PageControl(page >> 6), page & 0x3F, _pages_of(unit)
+    wanted = [
+        each
+        for key, each in sorted(there.items())
+        if code in (_ALL_PAGES, key[0]) and subpage in (_ALL_SUBPAGES, key[1])
+    ]
+    if not wanted or (code == _ALL_PAGES and subpage not in (0, _ALL_SUBPAGES)):
+        known = code == _ALL_PAGES or any(code == key[0] for key in there)
+        task.fail(invalid_field_in_cdb(3) if known else invalid_field_in_cdb(2, bit=5))
         return None
-    if code != _ALL_PAGES and code not in _CODES:
-        task.fail(invalid_field_in_cdb(2, bit=5))
-        return None
-    return b"".join(_page(unit, number, control) for number in (_CODES if code == _ALL_PAGES else (code,)))
+    return b"".join(_page(unit, each, control) for each in wanted)
 
 
-def _page(unit: LogicalUnit, code: int, control: PageControl) -> bytes:
+def _page(unit: LogicalUnit, page: _Page, control: PageControl) -> bytes:
     """One page with its header; what cannot be changed is its own default and saved value."""
-    if code != _CONTROL:
-        values = _FIXED_PAGES[code]
-        return bytes([code, len(values)]) + (
-            bytes(len(values)) if control is PageControl.CHANGEABLE else values
-        )
     match control:
         case PageControl.CURRENT:
-            values = _control_page(unit.mode)
+            values = page.values(unit, unit.mode)
         case PageControl.CHANGEABLE:
-            values = _CHANGEABLE_CONTROL
+            values = page.changeable or bytes(len(page.values(unit, unit.mode)))
         case PageControl.DEFAULT:
-            values = _control_page(ModeParameters())
+            values = page.values(unit, ModeParameters())
         case PageControl.SAVED:
-            values = _control_page(unit.saved.mode)
-    return bytes([_PARAMETERS_SAVEABLE | code, len(values)]) + values
+            values = page.values(unit, unit.saved.mode)
+    return page.header(len(values), saveable=page.changeable is not None) + values
 
 
 # MODE SELECT
@@ -257,32 +326,36 @@ def parse_mode_select(unit: LogicalUnit, data: bytes, *, long_header: bool) -> M
             return invalid_field_in_parameter_list(header_bytes)
         if block_size != unit.block_size_bytes:
             return invalid_field_in_parameter_list(position - 4)
-    return _parse_pages(unit.mode, data, position)
+    return _parse_pages(unit, data, position)
 
 
-def _parse_pages(mode: ModeParameters, data: bytes, position: int) -> ModeParameters | Sense:
+def _parse_pages(unit: LogicalUnit, data: bytes, position: int) -> ModeParameters | Sense:
+    mode, there = unit.mode, _pages_of(unit)
     while position < len(data):
-        if len(data) - position < 2:
+        code = data[position] & ~_PARAMETERS_SAVEABLE
+        long_header = bool(code & _SUBPAGE_FORMAT)
+        header_bytes = 4 if long_header else 2
+        if len(data) - position < header_bytes:
             return PARAMETER_LIST_LENGTH_ERROR
-        code, length = data[position] & ~_PARAMETERS_SAVEABLE, data[position + 1]
-        if code not in _CODES:  # also if it has the subpage format
-            return invalid_field_in_parameter_list(position, bit=6 if code & _SUBPAGE_FORMAT else 5)
-        present = _control_page(mode) if code == _CONTROL else _FIXED_PAGES[code]
+        code &= ~_SUBPAGE_FORMAT
+        subpage = data[position + 1] if long_header else 0
+        page = there.get((code, subpage))
+        if page is None or (long_header and not subpage):
+            known = long_header and any(code == key[0] for key in there)
+            return invalid_field_in_parameter_list(position + known, bit=None if known else 5)
+        present = page.values(unit, mode)
+        length = int.from_bytes(data[position + header_bytes // 2 : position + header_bytes], "big")
         if length != len(present):
-            return invalid_field_in_parameter_list(position + 1)
-        position += 2
+            return invalid_field_in_parameter_list(position + header_bytes // 2)
+        position += header_bytes
         values = data[position : position + length]
         if len(values) < length:
             return PARAMETER_LIST_LENGTH_ERROR
-        changeable = _CHANGEABLE_CONTROL if code == _CONTROL else bytes(length)
+        changeable = page.changeable or bytes(length)
         for index, (new, old, mask) in enumerate(zip(values, present, changeable, strict=True)):
             wrong = (new ^ old) & ~mask
             if wrong:
                 return invalid_field_in_parameter_list(position + index, bit=wrong.bit_length() - 1)
-        if code == _CONTROL:
-            mode = ModeParameters(
-                descriptor_sense=bool(values[0] & _DESCRIPTOR_SENSE),
-                write_protected=bool(values[2] & _SOFTWARE_WRITE_PROTECT),
-            )
+        mode = page.change(unit, mode, values)
         position += length
     return mode

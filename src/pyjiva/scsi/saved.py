@@ -3,7 +3,10 @@
     {"version": 1,
      "reservations": {"registrations": [["iqn...,i,0x...", "00000000000000ab"], ...],
                       "type": 5, "holder": "iqn...,i,0x..."} or null,
-     "mode": {"descriptor_sense": false, "write_protected": false}}
+     "mode": {"descriptor_sense": false, "write_protected": false, "report_thresholds": true,
+              "threshold_enabled": true, "threshold_count": null}}
+
+The three about thresholds may be missing: they came later.
 
 Reservations are kept only while APTPL is in force (SPC-4 §5.13.5); `type` and `holder` are null without a
 reservation.  An empty string is a new volume.  Everything else is refused with a ConfigError: to go on
@@ -24,12 +27,16 @@ from pyjiva.scsi.reservation import (
     Reservations,
     ReservationType,
 )
+from pyjiva.scsi.threshold import COUNT_MAX
 
 __all__ = ["ModeParameters", "SanitizeJob", "Saved", "decode_saved", "encode_saved"]
 
 VERSION: Final = 1
 _KEY: Final = re.compile(r"[0-9a-f]{16}")
 _PATTERN: Final = re.compile(r"([0-9a-f]{2}){0,4096}")
+
+
+_LATER_MODE: Final = {"report_thresholds": True, "threshold_enabled": True, "threshold_count": None}
 
 
 @attrs.frozen
@@ -40,6 +47,12 @@ class ModeParameters:
     """D_SENSE."""
     write_protected: bool = False
     """SWP."""
+    report_thresholds: bool = True
+    """LBPERE (read-write error recovery mode page, SBC-3)."""
+    threshold_enabled: bool = True
+    """ENABLED of the one threshold descriptor (logical block provisioning mode page, SBC-3)."""
+    threshold_count: int | None = None
+    """Its THRESHOLD COUNT, in threshold sets; None: a share of the unit's size."""
 
 
 @attrs.frozen
@@ -135,9 +148,13 @@ def _reservations(value: Any) -> Reservations:
 
 
 def _mode(value: Any) -> ModeParameters:
-    names = {field.name for field in attrs.fields(ModeParameters)}
-    _need_keys("mode", value, names)
-    if not all(isinstance(flag, bool) for flag in value.values()):
+    if isinstance(value, dict):
+        value = _LATER_MODE | value
+    _need_keys("mode", value, {field.name for field in attrs.fields(ModeParameters)})
+    count = value["threshold_count"]
+    if count is not None and not (type(count) is int and 0 <= count <= COUNT_MAX):
+        raise _damaged("mode: not a threshold")
+    if not all(isinstance(flag, bool) for name, flag in value.items() if name != "threshold_count"):
         raise _damaged("mode: not true or false")
     return ModeParameters(**value)
 

@@ -38,7 +38,7 @@ class Sense:
     key: SenseKey
     additional: AdditionalSense
     information: int | None = None
-    """For a miscompare: offset of the first byte that differs, in bytes."""
+    """An offset in bytes: of the first byte that differs, or of the descriptor of a threshold."""
     sense_key_specific: bytes = b"\0\0\0"
 
     def encode(self, *, descriptors: bool = False) -> bytes:

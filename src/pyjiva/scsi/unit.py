@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from pyjiva.block import BlockDevice, MemoryParameters, ParameterStore
+from pyjiva.block import BlockDevice, MemoryParameters, ParameterStore, SpaceSource
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.scsi.codes import AdditionalSense, SenseKey, TaskAttribute
 from pyjiva.scsi.reservation import Conflict, Reservations
@@ -30,6 +30,7 @@ from pyjiva.scsi.saved import ModeParameters, Saved, decode_saved, encode_saved
 from pyjiva.scsi.sense import Sense
 from pyjiva.scsi.task import Nexus, Task
 from pyjiva.scsi.third_party_copy import CopyResults
+from pyjiva.scsi.threshold import REACHED, count_default, is_below, set_exponent
 from pyjiva.scsi.touched import overlaps
 from pyjiva.scsi.turns import Turns
 from pyjiva.units import KIB, MIB
@@ -49,7 +50,7 @@ PHYSICAL_BLOCK_BYTES: Final = 4 * KIB  # what a sparse file can allocate
 TRANSFER_BYTES_MAX: Final = 4 * MIB  # one READ or WRITE: with the command window it bounds a session's memory
 TRANSFER_BYTES_OPTIMAL: Final = 1 * MIB
 COMPARE_AND_WRITE_BLOCKS_MAX: Final = 128
-RELATIVE_TARGET_PORT: Final = 1  # several portals of one portal group are one port (RFC 7143 §4.2.7.1)
+RELATIVE_TARGET_PORT: Final = 1  # several portals of one portal group are one port (RFC 7143 §4.4.2)
 TARGET_PORT_GROUP: Final = 1
 LOGICAL_BLOCK_BYTES: Final = (512, 4096)
 _ORDERED: Final = int(TaskAttribute.ORDERED)
@@ -99,6 +100,8 @@ class LogicalUnit:
     """Where what must survive this process is kept; read when the unit is made."""
     read_only: bool = False
     """Offered for reading alone, whatever the mode pages say."""
+    space_source: SpaceSource | None = None
+    """Who knows how much room is left; None: nothing about it is told."""
     blocks: int = attrs.field(init=False)
     """Capacity in logical blocks."""
     block_shift: int = attrs.field(init=False)
@@ -127,6 +130,8 @@ class LogicalUnit:
     _held: list[tuple[Task, Callable[[Task], None]]] = attrs.field(factory=list, init=False)
     _sections: list[tuple[Task, Callable[[], None]]] = attrs.field(factory=list, init=False)
     """Tasks that wait to have their blocks for themselves, oldest first."""
+    _threshold_reached: bool = attrs.field(default=False, init=False)
+    """The initiators were told, and there is no more room than then."""
     _reviewing: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -184,6 +189,38 @@ class LogicalUnit:
         """The device has another size: every initiator is told."""
         self.blocks = self.device.size_bytes >> self.block_shift
         self.establish_attention(CAPACITY_CHANGED)
+
+    # Room on the disks below
+
+    @property
+    def threshold_exponent(self) -> int:
+        """Blocks of a threshold set, as a power of two."""
+        return set_exponent(self.blocks, self.block_shift)
+
+    @property
+    def threshold_set_bytes(self) -> int:
+        """Bytes of a threshold set."""
+        return 1 << self.threshold_exponent + self.block_shift
+
+    def threshold_count(self, mode: ModeParameters) -> int:
+        """THRESHOLD COUNT under `mode`."""
+        if mode.threshold_count is not None:
+            return mode.threshold_count
+        return count_default(self.device.size_bytes, self.threshold_set_bytes)
+
+    def review_space(self) -> None:
+        """To be called every few seconds: tells the initiators when there is little room left."""
+        space = self.space_source.space if self.space_source is not None else None
+        if space is None:
+            return
+        reached = (
+            self.mode.report_thresholds
+            and self.mode.threshold_enabled
+            and is_below(space, self.threshold_count(self.mode), self.threshold_set_bytes)
+        )
+        if reached and not self._threshold_reached:
+            self.establish_attention(REACHED)
+        self._threshold_reached = reached and bool(self._nexuses)  # else nobody was told
 
     def nexuses(self) -> list[Nexus]:
         """The sessions that see the unit, oldest first."""
@@ -244,6 +281,7 @@ class LogicalUnit:
         """LOGICAL UNIT RESET or more: what is not persistent ends (SPC-2 §5.5.1, SPC-4 §7.5.2)."""
         self.reserve_for(None)
         self.set_mode(self.saved.mode)
+        self._threshold_reached = False  # SBC-3 §4.7.3.7: to be told again
 
     # Task set
 

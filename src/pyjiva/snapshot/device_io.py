@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from pyjiva.block import BlockStatus, Flush, Read, Request, Unmap, Write, WriteZeroes
+from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write, WriteZeroes
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.store_sys import Store
@@ -32,6 +32,7 @@ __all__ = ["ChainDevice", "ChainStatistics", "open_chain_device"]
 
 WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes over beyond that
 REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
+SPACE_S: Final = 5.0  # between two looks at how full the disk is
 RETIRE_S: Final = 60.0  # between two looks at which regions are not written to any more
 WRITE_IN_PLACE_BYTES_MAX: Final = 1 * MIB  # 50 us of copying at most: less than the trip
 QUICK: Final = frozenset({Read, Write})
@@ -97,6 +98,8 @@ class ChainDevice:  # hot
     """None: a thread of trio's pool."""
     _clock: Callable[[], float] = trio.current_time
     size_bytes: int = attrs.field(init=False)
+    space: Space | None = attrs.field(default=None, init=False)
+    """Part of SpaceSource; at most SPACE_S old, unless the disk hangs."""
     _verbs: dict[type, Verb] = attrs.field(init=False)
     _thread_verbs: dict[type, Verb] = attrs.field(init=False)
     _queue: collections.deque[Any] = attrs.field(factory=collections.deque, init=False)
@@ -108,7 +111,7 @@ class ChainDevice:  # hot
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _limiter: trio.CapacityLimiter = attrs.field(
-        factory=partial(trio.CapacityLimiter, WORKERS + 1), init=False
+        factory=partial(trio.CapacityLimiter, WORKERS + 2), init=False
     )
     """Our own, so that nobody else's slow calls hold the disk up."""
     _started_at: dict[object, float] = attrs.field(factory=dict, init=False)
@@ -231,6 +234,7 @@ class ChainDevice:  # hot
                 for _ in range(WORKERS):
                     nursery.start_soon(self._work)
                 nursery.start_soon(self._run_flushes)
+                nursery.start_soon(self._watch_space)
                 task_status.started()
         finally:
             self._closed = True
@@ -315,17 +319,32 @@ class ChainDevice:  # hot
             with contextlib.suppress(StorageError):
                 self.store.retire_regions()
 
+    async def _watch_space(self) -> None:
+        while True:
+            await self._run_in_thread(self._measure_space)
+            await trio.sleep(SPACE_S)
+
+    def _measure_space(self) -> None:
+        """In a thread."""
+        try:
+            self.space = self.store.space()
+        except StorageError:  # the verbs will meet it too, and say so
+            self.space = None
+
     async def _call(self, owner: object, call: Callable[[], None]) -> None:
         """Run `call` in a thread, with its age in the books."""
         key = id(owner)
         self._started_at[key] = self._clock()
         try:
-            if self._in_thread is None:
-                await trio.to_thread.run_sync(call, limiter=self._limiter)
-            else:
-                await self._in_thread(call)
+            await self._run_in_thread(call)
         finally:
             del self._started_at[key]
+
+    async def _run_in_thread(self, call: Callable[[], None]) -> None:
+        if self._in_thread is None:
+            await trio.to_thread.run_sync(call, limiter=self._limiter)
+        else:
+            await self._in_thread(call)
 
     def _end_batch(self) -> None:
         if self._waiting == 0:

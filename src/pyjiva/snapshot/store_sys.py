@@ -29,7 +29,7 @@ from typing import Final
 import attrs
 import xxhash
 
-from pyjiva.block import ATOMIC_BYTES_MAX
+from pyjiva.block import ATOMIC_BYTES_MAX, Space
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.boot_sys import read_boot_id
@@ -179,6 +179,10 @@ class Store:  # hot
     def broken(self) -> StorageError | None:
         """Why every verb is refused, after a flush that failed."""
         return self._broken
+
+    def space(self) -> Space:
+        """What the directory takes, and what its file system has left.  Raises StorageError."""
+        return Space(self._directory.used_bytes(), self._directory.available_bytes())
 
     def save_state(self, new_state: ReplicaState) -> None:
         """Make `new_state` durable, except what was written in which boot, which is the store's own business.

@@ -26,6 +26,7 @@ from pyjiva.units import MIB
 __all__ = ["TEMPORARY_SUFFIX", "Directory", "FileDirectory", "open_directory", "read_file", "replace_file"]
 
 TEMPORARY_SUFFIX: Final = ".tmp"
+STAT_BLOCK_BYTES: Final = 512  # unit of st_blocks, whatever the file system has (stat(2))
 SMALL_FILE_BYTES_MAX: Final = 4 * MIB  # a metadata file is a few hundred bytes; more is not one of ours
 
 
@@ -53,6 +54,12 @@ class Directory(Protocol):
 
     def sync(self) -> None:
         """Bring the names to stable storage (not what is in the files)."""
+
+    def used_bytes(self) -> int:
+        """What its files take on the disk, as far as the file system says so."""
+
+    def available_bytes(self) -> int:
+        """What its file system has left for this user."""
 
     def close(self) -> None:
         """Give the directory back to others."""
@@ -135,6 +142,25 @@ class FileDirectory:
             os.fsync(self._fd)
         except OSError as error:
             raise self._error(error, StorageFailure.WRITE_ERROR, "sync") from error
+
+    def used_bytes(self) -> int:
+        """See Directory.  A file that is removed meanwhile counts as nothing."""
+        total = 0
+        try:
+            for name in os.listdir(self._fd):
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_blocks
+        except OSError as error:
+            raise self._error(error, StorageFailure.READ_ERROR, "look at the files") from error
+        return total * STAT_BLOCK_BYTES
+
+    def available_bytes(self) -> int:
+        """See Directory."""
+        try:
+            file_system = os.fstatvfs(self._fd)
+        except OSError as error:
+            raise self._error(error, StorageFailure.READ_ERROR, "look at the file system") from error
+        return file_system.f_bavail * file_system.f_frsize
 
     def close(self) -> None:
         """See Directory."""

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 PAGE_BYTES: Final = 4096
+DISK_BYTES: Final = 1 << 30  # what a memory disk says that it has
 SECTOR_BYTES: Final = 512  # what a disk writes whole
 WRITE_BACK_CHANCE: Final = 0.1  # per write: the kernel takes a dirty page to the disk of its own accord
 _HOLE: Final = bytes(PAGE_BYTES)
@@ -274,6 +275,15 @@ class MemoryDirectory:
         """See Directory."""
         self.disk.step(self, "sync directory")
         self.disk.sync_names()
+
+    def used_bytes(self) -> int:
+        """See Directory."""
+        self.disk.step(self, "look at the files")
+        return sum(len(inode.pages) for inode in self.disk.inodes().values()) * PAGE_BYTES
+
+    def available_bytes(self) -> int:
+        """See Directory: as on a disk of DISK_BYTES that nobody else uses."""
+        return max(0, DISK_BYTES - self.used_bytes())
 
     def close(self) -> None:
         """See Directory."""

@@ -5,6 +5,7 @@ from typing import Final
 
 import attrs
 
+from pyjiva.controller.rebuild_totals import RebuildTotals
 from pyjiva.controller.repairs import RotCounts
 
 __all__ = ["WITNESS", "RebuildStatus", "ReplicaStatus", "ScrubStatus", "VolumeState", "VolumeStatus"]
@@ -71,6 +72,8 @@ class ReplicaStatus:
     """Blocks that were not what had been written."""
     reason: str
     """Why it is not in sync; empty when it is."""
+    rebuilds: RebuildTotals = attrs.field(factory=RebuildTotals)
+    """All copies to it, also those that have ended."""
 
 
 @attrs.frozen
@@ -87,3 +90,5 @@ class VolumeStatus:
     epoch: int
     replicas: tuple[ReplicaStatus, ...]
     scrub: ScrubStatus | None
+    parked_requests: int = 0
+    """Of hosts, that wait until enough replicas can be reached."""

@@ -161,6 +161,10 @@ class Member:
 
     kept_everything: bool = False
     """Its directory is the one that was with us in this epoch, and its machine lost nothing since."""
+    accepted_version: int = 0
+    """Of the newest record of our epoch that it has accepted."""
+    restored: bool = False
+    """Its directory does not show that record: it was replaced by a copy from before, or by a blank one."""
 
     @property
     def promised(self) -> bool:
@@ -401,7 +405,9 @@ class Roster:
         member.report, member.answer = report, None
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
-        member.kept_everything = ours and report.intact
+        held = report.record.version if report.record and report.record.epoch == self.epoch else 0
+        member.restored = held < member.accepted_version
+        member.kept_everything = ours and report.intact and not member.restored
         if self.phase is Phase.GATHERING and not self._asking:
             self._bid_if_possible(report)
         elif report.promised_epoch < self.epoch or ours:
@@ -468,7 +474,7 @@ class Roster:
         self.epoch = max(self.epoch, self._highest_epoch) + 1
         self._to_bid, self._majority_since_s, self._heard_by_s, self._chosen_from = False, None, None, ()
         for member in self.members.values():
-            member.answer = None
+            member.answer, member.accepted_version = None, 0
             if member.report is not None:
                 self._effects.append(AskPromise(member.id, self.epoch))
 
@@ -619,7 +625,8 @@ class Roster:
                 self._effects.append(AskAccept(m.id, record, equal=equal and m.id in record.in_sync))
 
     def _accepted(self, event: Accepted) -> None:
-        proposal = self.proposal
+        member, proposal = self.members[event.member], self.proposal
+        member.accepted_version = max(member.accepted_version, event.version)
         if proposal is None or event.version != proposal.record.version:
             return  # one more than the majority needed, or an older record
         proposal.accepted.add(event.member)
@@ -834,7 +841,7 @@ class Roster:
         """
         assert member.answer is not None
         assert member.report is not None
-        if member.report.promised_epoch < self.epoch:  # a blank disk in its place, or an old copy
+        if member.report.promised_epoch < self.epoch or member.restored:  # blank in its place, or an old copy
             return False
         return member.answer.intact or self.required() == {member.id}
 

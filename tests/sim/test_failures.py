@@ -254,6 +254,7 @@ async def test_a_directory_of_an_older_time_is_not_taken_for_what_it_was(autojum
     """
     async with open_lab() as lab:
         await lab.machines[2].kill()
+        await lab.wait_out(2)
         older = copy.deepcopy(lab.machines[2].disk)
         lab.machines[2].start(lab.network, lab.nursery)
         await lab.heal()

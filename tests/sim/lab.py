@@ -159,6 +159,10 @@ class Lab:
             assert b"".join(requests[0].data) == self._content[block], f"block {block}"
         return error
 
+    def forget_unflushed(self) -> None:
+        """All machines lost their power: what the host has not flushed may be gone."""
+        self._content.clear()
+
     def longest_wait_s(self) -> float:
         """How long the host has waited for one answer at most, since this was asked last."""
         now = trio.current_time()

@@ -1,30 +1,23 @@
 """`python -m bench`: measure, print tables, write JSON and the block in the docs."""
 
-import contextlib
-import signal
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import attrs
 import click
 
+from bench.command import ended_well, publish, say, work_directory
 from bench.compare_driver import compare_driver
 from bench.driver_sys import BUILD_DIRECTORY
-from bench.errors import BenchError
 from bench.profile_sys import markdown as profile_markdown
 from bench.profile_sys import profile_target
 from bench.report import markdown, replace_block
 from bench.run import run_bench
 from bench.targets_sys import TARGETS
 from bench.workload import REAL, SMOKE, WORKLOADS, Parameters
-from pyjiva.errors import ConfigError
 from pyjiva.units import parse_size
 
-RESULTS_DIRECTORY = Path(__file__).parent / "results"
+MADE_BY = "make bench"
 
 
 class _NamesType(click.ParamType[tuple[str, ...]]):
@@ -87,37 +80,20 @@ def main(
     check_driver: bool,
 ) -> None:
     """Measure pyjiva and tgtd under the same loads, in turn."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job ignores it
-        signal.signal(number, _stop)
-    try:
+    with ended_well():
         parameters = _parameters(SMOKE if smoke else REAL, rounds, seconds, range_text, seed)
-        with _directory(work_dir) as directory:
+        with work_directory(work_dir) as directory:
             if check_driver:
-                print(compare_driver(parameters, directory, _say))
+                print(compare_driver(parameters, directory, say))
             elif profile is not None:
                 kind, workload = TARGETS[profile[0]], WORKLOADS[profile[1]]
                 print(
                     profile_markdown(
-                        profile_target(kind, workload, parameters, directory, native=native, say=_say)
+                        profile_target(kind, workload, parameters, directory, native=native, say=say)
                     )
                 )
             else:
                 _measure(targets, workloads, parameters, directory, json_path, markdown_path)
-    except (BenchError, ConfigError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("bench: interrupted; everything that it started is stopped", file=sys.stderr)
-        sys.exit(130)
-
-
-def _stop(signal_number: int, frame: FrameType | None) -> NoReturn:
-    """As Ctrl-C: the bodies of all `with` statements end and stop what they started."""
-    raise KeyboardInterrupt
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _parameters(
@@ -132,14 +108,6 @@ def _parameters(
     return attrs.evolve(base, **{name: value for name, value in given.items() if value is not None})
 
 
-@contextlib.contextmanager
-def _directory(parent: Path) -> Iterator[Path]:
-    """An empty directory that is removed afterwards."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="work-", dir=parent) as directory:
-        yield Path(directory)
-
-
 def _measure(
     targets: tuple[str, ...],
     workloads: tuple[str, ...],
@@ -149,19 +117,14 @@ def _measure(
     markdown_path: Path | None,
 ) -> None:
     kinds = [kind for name, kind in TARGETS.items() if name in targets]
-    if markdown_path is not None:
-        replace_block(markdown_path.read_text(), "")  # its markers are missing now rather than in 20 minutes
-    result = run_bench(kinds, [WORKLOADS[name] for name in workloads], parameters, directory, _say)
+    if markdown_path is not None:  # its markers are missing now rather than in 20 minutes
+        replace_block(markdown_path.read_text(), "", MADE_BY)
+    result = run_bench(kinds, [WORKLOADS[name] for name in workloads], parameters, directory, say)
     tables = markdown(result.cells, {kind.name: kind.title for kind in kinds}, result.heading)
-    if json_path is None:
-        stamp = result.heading.finished_at.replace(" UTC", "").replace(" ", "-").replace(":", "")
-        json_path = RESULTS_DIRECTORY / f"{stamp}.json"
-    json_path.parent.mkdir(parents=True, exist_ok=True)
-    json_path.write_text(result.as_json())
-    if markdown_path is not None:
-        markdown_path.write_text(replace_block(markdown_path.read_text(), tables))
-    print(tables)
-    _say(f"all samples: {json_path}")
+    at = result.heading.finished_at
+    publish(
+        tables, result.as_json(), name="", at=at, json_path=json_path, page=markdown_path, made_by=MADE_BY
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Building and running the load driver, bench/driver/iscsi_load.c."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,20 +61,32 @@ class Driver:
 
     def run(self, url: str, *arguments: str, watch: Sequence[int] = ()) -> dict[str, Any]:
         """What the driver says.  Raises BenchError: it failed, or data that was read is wrong."""
+        with self.running(url, *arguments, watch=watch) as answer:
+            return answer()
+
+    @contextlib.contextmanager
+    def running(
+        self, url: str, *arguments: str, watch: Sequence[int] = ()
+    ) -> Iterator[Callable[[], dict[str, Any]]]:
+        """The driver while the body runs; what it gives waits for its end, and is as `run`."""
         command = [str(self.program), url, *arguments]
         for pid in watch:
             command += ["--watch", str(pid)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
+
+        def answer() -> dict[str, Any]:
             output, errors = process.communicate(timeout=RUN_TIME_S)
-        except BaseException:
-            process.kill()
-            process.communicate()
-            raise
-        if process.returncode != 0:
-            raise BenchError(f"{' '.join(command)}: exit code {process.returncode}: {errors.strip()}")
-        answer: dict[str, Any] = json.loads(output)
-        return answer
+            if process.returncode != 0:
+                raise BenchError(f"{' '.join(command)}: exit code {process.returncode}: {errors.strip()}")
+            said: dict[str, Any] = json.loads(output)
+            return said
+
+        try:
+            yield answer
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def fill(self, url: str, parameters: Parameters) -> None:
         """Write the whole range and flush it, then read all of it and compare."""

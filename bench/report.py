@@ -10,12 +10,22 @@ from bench.summary import Cell, Spread
 from bench.workload import WORKLOADS, Parameters
 from pyjiva.units import MIB, format_size
 
-__all__ = ["BLOCK_BEGIN", "BLOCK_END", "Heading", "markdown", "replace_block"]
+__all__ = [
+    "BLOCK_BEGIN",
+    "BLOCK_END",
+    "Heading",
+    "format_spread",
+    "markdown",
+    "origin",
+    "replace_block",
+    "table",
+]
 
-BLOCK_BEGIN: Final = "<!-- made by `make bench`: begin -->"
+MARKER: Final = "<!-- made by `{}`: {} -->"
+BLOCK_BEGIN: Final = MARKER.format("make bench", "begin")
+BLOCK_END: Final = MARKER.format("make bench", "end")
 SPREAD: Final = "median (least–most) of the rounds"
 ROLES: Final = ("tgtd", "target", "controller", "replica", "supervisor", "driver")  # as tables list them
-BLOCK_END: Final = "<!-- made by `make bench`: end -->"
 
 
 @attrs.frozen
@@ -37,7 +47,7 @@ def markdown(cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading)
     driver = _share(cell.driver_cpu_share.most for cell in cells)
     idle = _share(cell.idle_cpu_share.most for cell in cells)
 
-    def table(targets: Iterable[str], value: Callable[[Cell], str]) -> list[str]:
+    def by_workload(targets: Iterable[str], value: Callable[[Cell], str]) -> list[str]:
         columns = list(targets)
         rows = [["", *(titles[target] for target in columns)]]
         for workload in workloads:
@@ -46,31 +56,35 @@ def markdown(cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading)
                 cell = by_place.get((workload, target))
                 row.append("" if cell is None else value(cell))
             rows.append(row)
-        return _table(rows)
+        return table(rows)
 
     parts = [
         *_heading(heading),
         "",
         f"**Throughput**: thousands of commands a second for random, MB/s for sequential loads; {SPREAD}.",
         "",
-        *table(titles, _throughput),
+        *by_workload(titles, _throughput),
     ]
     if others and any(cell.ratio is not None and cell.target != baseline for cell in cells):
         parts += [
             "",
             f"**Ratio to {titles[baseline]}** in the same round; {SPREAD}.",
             "",
-            *table(others, lambda cell: "" if cell.ratio is None else _format(cell.ratio, _two_digits)),
+            *by_workload(
+                others, lambda cell: "" if cell.ratio is None else format_spread(cell.ratio, _two_digits)
+            ),
         ]
     parts += [
         "",
         "**Latency** in µs, p50 / p99; medians of the rounds.",
         "",
-        *table(titles, lambda cell: " / ".join(_whole(cell.latency_us[p].median) for p in ("p50", "p99"))),
+        *by_workload(
+            titles, lambda cell: " / ".join(_whole(cell.latency_us[p].median) for p in ("p50", "p99"))
+        ),
         "",
         "**Processor time for one command** in µs, user and system, processes of a role together; medians.",
         "",
-        *table(titles, _cpu),
+        *by_workload(titles, _cpu),
         "",
         "**Memory**: largest median of resident MiB over the workloads, all processes of a role together.",
         "",
@@ -81,31 +95,42 @@ def markdown(cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading)
     return "\n".join(parts) + "\n"
 
 
-def replace_block(text: str, block: str) -> str:
-    """`text` with `block` between the markers.  Raises BenchError: they are not there once, in order."""
-    before, begin, rest = text.partition(BLOCK_BEGIN)
-    _, end, after = rest.partition(BLOCK_END)
-    if not begin or not end or BLOCK_BEGIN in rest or BLOCK_END in after:
-        raise BenchError(f"the two lines {BLOCK_BEGIN} and {BLOCK_END} are needed, each once")
-    return f"{before}{BLOCK_BEGIN}\n\n{block}\n{BLOCK_END}{after}"
+def replace_block(text: str, block: str, made_by: str = "make bench") -> str:
+    """`text` with `block` between the markers of a command.
+
+    Raises BenchError: they are not there once, in order.
+    """
+    first, last = MARKER.format(made_by, "begin"), MARKER.format(made_by, "end")
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end or first in rest or last in after:
+        raise BenchError(f"the two lines {first} and {last} are needed, each once")
+    return f"{before}{first}\n\n{block}\n{last}{after}"
 
 
 def _heading(heading: Heading) -> list[str]:
     parameters = heading.parameters
-    measured = (
-        f"Measured {heading.finished_at} at commit `{heading.commit}`: {parameters.rounds} rounds of"
-        f" {parameters.seconds:g} s after {parameters.warmup_s:g} s of warm-up, over"
-        f" {format_size(parameters.range_bytes)}, seed {parameters.seed}. Hash of the samples:"
-        f" `{heading.result_hash}`."
+    how = (
+        f"{parameters.rounds} rounds of {parameters.seconds:g} s after {parameters.warmup_s:g} s of warm-up,"
+        f" over {format_size(parameters.range_bytes)}, seed {parameters.seed}"
     )
+    return origin(heading.finished_at, heading.commit, how, heading.result_hash, heading.machine)
+
+
+def origin(
+    finished_at: str, commit: str, how: str, result_hash: str, machine: Mapping[str, str]
+) -> list[str]:
+    """Where numbers come from: the lines above their tables."""
     return [
-        measured,
+        f"Measured {finished_at} at commit `{commit}`: {how}. Hash of the samples: `{result_hash}`.",
         "",
-        "Machine: " + "; ".join(f"{name} {value}" for name, value in heading.machine.items()) + ".",
+        "Machine: " + "; ".join(f"{name} {value}" for name, value in machine.items()) + ".",
     ]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown; the first row is its head, and all columns but the first hold numbers."""
+
     def line(values: Iterable[str]) -> str:
         return "| " + " | ".join(values) + " |"
 
@@ -113,7 +138,8 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(first), line(["---", *["---:"] * (len(first) - 1)]), *map(line, rest)]
 
 
-def _format(value: Spread, number: Callable[[float], str]) -> str:
+def format_spread(value: Spread, number: Callable[[float], str]) -> str:
+    """`median (least–most)`."""
     return f"{number(value.median)} ({number(value.least)}–{number(value.most)})"
 
 
@@ -131,8 +157,8 @@ def _thousands(value: float) -> str:
 
 def _throughput(cell: Cell) -> str:
     if WORKLOADS[cell.workload].in_bytes:
-        return _format(cell.mb_s, _whole)
-    return _format(cell.iops, _thousands)
+        return format_spread(cell.mb_s, _whole)
+    return format_spread(cell.iops, _thousands)
 
 
 def _role(name: str, cell: Cell) -> str:
@@ -159,7 +185,7 @@ def _memory(cells: Sequence[Cell], titles: Mapping[str, str]) -> list[str]:
             values.append(f"{_role(role, of_target[-1])} {_whole(most / MIB)}")
         if values:
             rows.append([title, ", ".join(values)])
-    return _table(rows)
+    return table(rows)
 
 
 def _share(values: Iterable[float]) -> str:

@@ -1,8 +1,6 @@
 """The rounds: every target gets every load, in turn, and nothing else runs meanwhile."""
 
 import contextlib
-import datetime
-import hashlib
 import json
 import os
 import time
@@ -12,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from bench.command import finished_at, hash_of
 from bench.driver_sys import Driver, build_driver
 from bench.errors import BenchError
 from bench.machine_sys import commit, describe_machine, require_space, warm_page_cache
@@ -155,11 +154,10 @@ def _line(sample: Sample) -> str:
 
 
 def _heading(samples: list[Sample], parameters: Parameters, directory: Path) -> Heading:
-    text = json.dumps([attrs.asdict(sample) for sample in samples], sort_keys=True)
     return Heading(
         machine=describe_machine(directory),
         commit=commit(),
-        finished_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        finished_at=finished_at(),
         parameters=parameters,
-        result_hash=hashlib.sha256(text.encode()).hexdigest()[:16],
+        result_hash=hash_of(samples),
     )

@@ -55,6 +55,7 @@ enum {
 enum { SUB_BITS = 6, SUB_BUCKETS = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS + 1) << SUB_BITS };
 
 enum verb { READ, WRITE };
+enum pattern { RANDOM, SEQUENTIAL, SHUFFLED };
 
 struct slot {
         unsigned char *buffer;
@@ -80,8 +81,9 @@ struct watched {
 /* One phase of the run: the same commands until the time or the count is reached. */
 struct phase {
         enum verb verb;
-        bool random;
+        enum pattern pattern;
         uint32_t block_bytes;
+        uint64_t stride_bytes; /* from the start of a block to that of the next */
         int depth;
         uint64_t count;     /* commands to measure; 0: by time */
         uint64_t warmup_ns; /* what completes before is not counted */
@@ -93,6 +95,7 @@ static struct {
         const char *pattern;
         const char *verb;
         uint32_t block_bytes;
+        uint64_t stride_bytes;
         int depth;
         double seconds;
         double warmup_s;
@@ -130,6 +133,7 @@ static uint64_t measure_began_ns;
 static uint64_t measure_ended_ns;
 static uint64_t ops;
 static uint64_t latency_max_ns;
+static uint64_t gap_max_ns; /* the longest time without an answer */
 static uint64_t histogram[BUCKETS];
 static struct cpu own_began;
 static struct cpu own_ended;
@@ -167,6 +171,26 @@ static uint64_t mix(uint64_t z)
 static uint64_t random_next(void)
 {
         return mix(random_state += 0x9e3779b97f4a7c15u);
+}
+
+/* The place of `index` in an order of the numbers below `count` that follows from the seed: every one once.  Each
+   step is a bijection of the numbers below a power of two; what is not below `count` is sent round again. */
+static uint64_t shuffled(uint64_t index, uint64_t count)
+{
+        unsigned bits = 1;
+        uint64_t at = index;
+
+        while (bits < 63 && (1ull << bits) < count)
+                bits++;
+        uint64_t mask = (1ull << bits) - 1;
+        do {
+                for (int round = 0; round < 3; round++) {
+                        at = (at + mix(options.seed + (uint64_t)round)) & mask;
+                        at = (at * 0x9e3779b97f4a7c15u) & mask;
+                        at ^= at >> ((bits + 1) / 2);
+                }
+        } while (at >= count);
+        return at;
 }
 
 /* Content */
@@ -307,7 +331,7 @@ static void begin_measuring(uint64_t now)
 {
         measuring = true;
         measure_began_ns = now;
-        ops = latency_max_ns = 0;
+        ops = latency_max_ns = gap_max_ns = 0;
         memset(histogram, 0, sizeof histogram);
         for (int i = 0; i < watched_count; i++)
                 watched[i].began = cpu_of(&watched[i]);
@@ -334,6 +358,7 @@ static void answered(struct iscsi_context *context, int status, void *command_da
         uint64_t now = now_ns();
 
         in_flight--;
+        uint64_t waited_since_ns = last_answer_ns > measure_began_ns ? last_answer_ns : measure_began_ns;
         last_answer_ns = now;
         if (status != SCSI_STATUS_GOOD)
                 fail(EXIT_FAILED, "%s at sector %" PRIu64 ": status 0x%x: %s", phase.verb == READ ? "read" : "write",
@@ -348,6 +373,8 @@ static void answered(struct iscsi_context *context, int status, void *command_da
                 histogram[bucket_of(latency)]++;
                 if (latency > latency_max_ns)
                         latency_max_ns = latency;
+                if (now - waited_since_ns > gap_max_ns)
+                        gap_max_ns = now - waited_since_ns;
         }
         if (phase.verb == READ) {
                 verify_content(slot);
@@ -363,10 +390,17 @@ static void answered(struct iscsi_context *context, int status, void *command_da
         submit_all();
 }
 
+static uint64_t choose_block(void)
+{
+        if (phase.pattern == RANDOM)
+                return random_next() % phase_blocks;
+        uint64_t index = next_block++ % phase_blocks;
+        return phase.pattern == SHUFFLED ? shuffled(index, phase_blocks) : index;
+}
+
 static void submit_one(struct slot *slot)
 {
-        uint64_t block = phase.random ? random_next() % phase_blocks : next_block++ % phase_blocks;
-        uint64_t offset = block * phase.block_bytes;
+        uint64_t offset = choose_block() * phase.stride_bytes;
         uint64_t lba = offset / lun_block_bytes;
         struct scsi_task *task;
 
@@ -415,7 +449,8 @@ static void service(int events)
 static void run_phase(struct phase wanted)
 {
         phase = wanted;
-        phase_blocks = options.range_bytes / phase.block_bytes;
+        /* The last block needs no more room than it has bytes. */
+        phase_blocks = (options.range_bytes - phase.block_bytes) / phase.stride_bytes + 1;
         random_state = mix(options.seed ^ 0x6c6f6164); /* not the sequence that made the pool */
         next_block = issued = 0;
         in_flight = 0;
@@ -460,7 +495,9 @@ static struct phase prepare_phase(enum verb verb)
                 block_bytes /= 2; /* the range is a whole number of logical blocks */
         return (struct phase){
                 .verb = verb,
+                .pattern = SEQUENTIAL,
                 .block_bytes = block_bytes,
+                .stride_bytes = block_bytes,
                 .depth = PREPARE_DEPTH,
                 .count = options.range_bytes / block_bytes,
         };
@@ -515,8 +552,8 @@ static void check_capacity(void)
                 options.range_bytes = size_bytes - size_bytes % options.block_bytes;
         if (options.range_bytes > size_bytes)
                 fail(EXIT_USAGE, "--range: the LUN has %" PRIu64 " bytes only", size_bytes);
-        if (options.block_bytes % lun_block_bytes || options.range_bytes % lun_block_bytes)
-                fail(EXIT_USAGE, "--block and --range: the LUN's blocks have %u bytes", lun_block_bytes);
+        if (options.block_bytes % lun_block_bytes || options.stride_bytes % lun_block_bytes || options.range_bytes % lun_block_bytes)
+                fail(EXIT_USAGE, "--block, --stride and --range: the LUN's blocks have %u bytes", lun_block_bytes);
         if (options.range_bytes < options.block_bytes)
                 fail(EXIT_USAGE, "--range: smaller than --block");
         scsi_free_scsi_task(task);
@@ -526,10 +563,12 @@ static void check_capacity(void)
 
 static void usage(void)
 {
-        fputs("usage: iscsi_load URL [--pattern random|sequential] [--verb read|write] [--block BYTES] [--depth N]\n"
-              "                  (--seconds S | --count N) [--warmup S] [--seed N] [--range BYTES]\n"
-              "                  [--fill] [--read-through] [--cork] [--watch PID]...\n"
+        fputs("usage: iscsi_load URL [--pattern random|sequential|shuffled] [--verb read|write]\n"
+              "                  [--block BYTES] [--stride BYTES] [--depth N] (--seconds S | --count N) [--warmup S]\n"
+              "                  [--seed N] [--range BYTES] [--fill] [--read-through] [--cork] [--watch PID]...\n"
               "\n"
+              "  --pattern shuffled  every block once, in an order that the seed decides, before any comes again\n"
+              "  --stride BYTES  from the start of a block to that of the next; as --block if it is not given\n"
               "  --fill          first write the whole range and flush it (a read needs this once per seed)\n"
               "  --read-through  first read the whole range, so that the target has it in its cache\n"
               "  --cork          send what is queued in one packet: less work for this program, larger batches\n"
@@ -567,6 +606,13 @@ static const char *one_of(const char *name, const char *text, const char *first,
         return text;
 }
 
+static enum pattern pattern_of(const char *text)
+{
+        if (strcmp(text, "shuffled") == 0)
+                return SHUFFLED;
+        return strcmp(text, "random") == 0 ? RANDOM : SEQUENTIAL;
+}
+
 static void parse_options(int argc, char **argv)
 {
         static const struct option known[] = {
@@ -576,7 +622,8 @@ static void parse_options(int argc, char **argv)
                 {"warmup", required_argument, NULL, 'w'},   {"seed", required_argument, NULL, 'S'},
                 {"range", required_argument, NULL, 'r'},    {"fill", no_argument, NULL, 'f'},
                 {"read-through", no_argument, NULL, 't'},   {"cork", no_argument, NULL, 'c'},
-                {"watch", required_argument, NULL, 'W'},    {NULL, 0, NULL, 0},
+                {"watch", required_argument, NULL, 'W'},    {"stride", required_argument, NULL, 'T'},
+                {NULL, 0, NULL, 0},
         };
         bool timed = false;
         int option, index = 0;
@@ -584,9 +631,13 @@ static void parse_options(int argc, char **argv)
         while ((option = getopt_long(argc, argv, "", known, &index)) != -1) {
                 const char *name = option == '?' ? "" : known[index].name;
                 switch (option) {
-                case 'p': options.pattern = one_of(name, optarg, "random", "sequential"); break;
+                case 'p': 
+                        options.pattern = strcmp(optarg, "shuffled") ? one_of(name, optarg, "random", "sequential")
+                                                                     : optarg;
+                        break;
                 case 'v': options.verb = one_of(name, optarg, "read", "write"); break;
                 case 'b': options.block_bytes = (uint32_t)number(name, optarg, SECTOR_BYTES, BLOCK_BYTES_MAX); break;
+                case 'T': options.stride_bytes = number(name, optarg, SECTOR_BYTES, INT64_MAX); break;
                 case 'd': options.depth = (int)number(name, optarg, 1, DEPTH_MAX); break;
                 case 's': options.seconds = seconds(name, optarg); timed = true; break;
                 case 'n': options.count = number(name, optarg, 1, UINT64_MAX - 1); break;
@@ -608,6 +659,10 @@ static void parse_options(int argc, char **argv)
                 usage();
         if (options.block_bytes % SECTOR_BYTES)
                 fail(EXIT_USAGE, "--block: not a multiple of %d", SECTOR_BYTES);
+        if (options.stride_bytes == 0)
+                options.stride_bytes = options.block_bytes;
+        if (options.stride_bytes % SECTOR_BYTES || options.stride_bytes < options.block_bytes)
+                fail(EXIT_USAGE, "--stride: not a multiple of %d, or less than --block", SECTOR_BYTES);
         options.url = argv[optind];
 }
 
@@ -622,6 +677,7 @@ static void report(void)
         printf(" \"latency_us\": {\"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"p99.9\": %.1f, \"max\": %.1f},\n",
                percentile_us(0.5), percentile_us(0.9), percentile_us(0.99), percentile_us(0.999),
                (double)latency_max_ns / 1e3);
+        printf(" \"gap_max_us\": %.1f,\n", (double)gap_max_ns / 1e3);
         printf(" \"driver\": {\"user_s\": %.6f, \"system_s\": %.6f},\n", own_ended.user_s - own_began.user_s,
                own_ended.system_s - own_began.system_s);
         printf(" \"watched\": {");
@@ -656,15 +712,16 @@ int main(int argc, char **argv)
         }
         if (options.read_through)
                 run_phase(prepare_phase(READ));
-        ops = latency_max_ns = measure_began_ns = measure_ended_ns = 0;
+        ops = latency_max_ns = gap_max_ns = measure_began_ns = measure_ended_ns = 0;
         own_began = own_ended = own_cpu();
         for (int i = 0; i < watched_count; i++)
                 watched[i].began = watched[i].ended = cpu_of(&watched[i]);
         if (options.count || options.seconds > 0)
                 run_phase((struct phase){
                         .verb = strcmp(options.verb, "read") ? WRITE : READ,
-                        .random = strcmp(options.pattern, "random") == 0,
+                        .pattern = pattern_of(options.pattern),
                         .block_bytes = options.block_bytes,
+                        .stride_bytes = options.stride_bytes,
                         .depth = options.depth,
                         .count = options.count,
                         .warmup_ns = (uint64_t)(options.warmup_s * 1e9),

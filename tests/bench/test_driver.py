@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +48,7 @@ def test_what_was_filled_is_read_back_whole(driver: Driver, target: RunningTarge
     assert (answer["mismatches"], answer["ops"]) == (0, 0)
 
 
-@pytest.mark.parametrize("pattern", ["random", "sequential"])
+@pytest.mark.parametrize("pattern", ["random", "sequential", "shuffled"])
 @pytest.mark.parametrize(("block_bytes", "depth"), [(512, 1), (4 * KIB, 32), (1 * MIB, 8)])
 def test_writes_keep_the_content_that_reads_expect(
     driver: Driver, target: RunningTarget, pattern: str, block_bytes: int, depth: int
@@ -57,6 +59,51 @@ def test_writes_keep_the_content_that_reads_expect(
     read = driver.run(target.url, "--read-through", "--cork", *load)
     assert read["ops"] == 100
     assert read["verified_bytes"] >= RANGE_BYTES + 100 * block_bytes
+
+
+@pytest.mark.parametrize(("count", "range_bytes"), [(64, RANGE_BYTES), (37, 37 * 64 * KIB)])
+def test_shuffled_blocks_come_once_each(
+    driver: Driver, target: RunningTarget, count: int, range_bytes: int
+) -> None:
+    driver.run(target.url, "--fill", "--seed", "1", "--seconds", "0")
+    before = head_file(target).read_bytes()
+    load = ["--verb", "write", "--block", str(64 * KIB), "--depth", "8", "--range", str(range_bytes)]
+    driver.run(target.url, "--pattern", "shuffled", "--seed", "2", *load, "--count", str(count))
+    after = head_file(target).read_bytes()
+    chunks = range(0, RANGE_BYTES, 64 * KIB)
+    changed = [at for at in chunks if after[at : at + 64 * KIB] != before[at : at + 64 * KIB]]
+    assert changed == list(chunks[:count])
+
+
+@pytest.mark.parametrize("count", [16, 63])
+def test_with_a_stride_a_write_touches_the_start_of_a_chunk(
+    driver: Driver, target: RunningTarget, count: int
+) -> None:
+    driver.run(target.url, "--fill", "--seed", "1", "--seconds", "0")
+    before = head_file(target).read_bytes()
+    load = ["--verb", "write", "--pattern", "shuffled", "--stride", str(64 * KIB), "--depth", "4"]
+    driver.run(target.url, *load, "--seed", "2", "--count", str(count))
+    after = head_file(target).read_bytes()
+    changed = {
+        at for at in range(0, RANGE_BYTES, 4 * KIB) if after[at : at + 4 * KIB] != before[at : at + 4 * KIB]
+    }
+    assert len(changed) == count
+    assert all(at % (64 * KIB) == 0 for at in changed)
+    assert max(changed) > RANGE_BYTES // 2, "they are all over the range"
+
+
+def test_the_longest_time_without_an_answer_is_reported(driver: Driver, tmp_path: Path) -> None:
+    with start_local(tmp_path, RANGE_BYTES) as target:
+        pid = target.process.pid
+        with driver.running(target.url, "--seconds", "0.5", "--depth", "4", "--verb", "write") as answer:
+            busy_s = cpu_s([pid]) + 0.05
+            wait_for(lambda: cpu_s([pid]) > busy_s)
+            os.kill(pid, signal.SIGSTOP)
+            since = time.monotonic()
+            wait_for(lambda: time.monotonic() > since + 0.6)
+            os.kill(pid, signal.SIGCONT)
+            said = answer()
+    assert 0.55e6 < said["gap_max_us"] < said["latency_us"]["max"] + 1e4 < 60e6
 
 
 def test_data_cannot_be_compressed_and_no_sector_is_like_another(
@@ -131,6 +178,8 @@ def test_a_timed_run_reports_what_it_measured(driver: Driver, target: RunningTar
         (["--seconds", "1", "--count", "1"], "usage"),
         (["--count", "0"], "--count 0"),
         (["--count", "1", "--verb", "erase"], "read or write"),
+        (["--count", "1", "--pattern", "odd"], "random or sequential"),
+        (["--count", "1", "--stride", "512"], "less than --block"),
         (["--count", "1", "--block", "1000"], "multiple of 512"),
         (["--count", "1", "--depth", "257"], "1 to 256"),
         (["--seconds", "-1"], "seconds are needed"),

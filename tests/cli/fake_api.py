@@ -31,6 +31,13 @@ STATUS: dict[str, Any] = {
             "mode": "rebuilding" if n == 2 else "in-sync",
             "progress": 0.42 if n == 2 else None,
             "rebuild": REBUILD if n == 2 else None,
+            "rebuilds": {
+                "begun": int(n == 2),
+                "completed": 0,
+                "copied_bytes": 4096 if n == 2 else 0,
+                "compared_bytes": 0,
+                "seconds": 9.5 if n == 2 else 0.0,
+            },
             "rot": {"repairing": 0, "repaired": 3 if n == 3 else 0, "hopeless": 0},
             "used_bytes": None if n == 2 else 3 * 1024**2,
             "available_bytes": None if n == 2 else 7 * 1024**3,
@@ -39,6 +46,7 @@ STATUS: dict[str, Any] = {
         for n in (1, 2, 3)
     ],
     "scrub": None,
+    "parked_requests": 0,
     "sessions": [
         {
             "initiator": "iqn.1993-08.org.debian:01:abc",
@@ -52,10 +60,14 @@ STATUS: dict[str, Any] = {
 
 
 class Api:
-    """Answers with `body`, or with what `paths` has for the path; keeps what was asked."""
+    """Answers with `body`, or with what `paths` has for the path; keeps what was asked.
+
+    What is in `bodies` is answered first, each once.
+    """
 
     def __init__(self) -> None:
         self.body: bytes = json.dumps(STATUS).encode()
+        self.bodies: list[dict[str, Any]] = []
         self.code = 200
         self.paths: dict[str, tuple[int, Any]] = {}
         self.asked: list[str] = []
@@ -65,7 +77,9 @@ class Api:
             def do_GET(self) -> None:
                 api.asked.append(f"{self.command} {self.path}")
                 path = self.path.partition("?")[0]
-                if path in api.paths:
+                if api.bodies:
+                    code, answer = 200, json.dumps(api.bodies.pop(0)).encode()
+                elif path in api.paths:
                     code, body = api.paths[path]
                     answer = json.dumps(body).encode()
                 else:

@@ -22,7 +22,9 @@ PAGE = Path(__file__).parents[2] / "docs/reference/failures.md"
         ("its disk could not carry out a WRITE: no-space", "disk-full"),
         ("its disk could not carry out a WRITE: write-error", "disk-error"),
         ("its disk answered read-error to READ", "disk-error"),
-        ("could not store its promise (status 17)", "disk-error"),
+        ("could not store its promise (status 19)", "disk-error"),
+        ("could not store the membership record (status 17)", "disk-full"),
+        ("could not flush what was copied to it (status 17)", "disk-full"),
         ("a scrub found that it differs from the others in 4096 bytes at offset 0", "rot"),
         ("has another volume key", "wrong-replica"),
         ("refused: this replica belongs to another volume", "wrong-replica"),
@@ -48,5 +50,5 @@ def test_the_page_has_every_cause_as_it_is_told() -> None:
     page = PAGE.read_text()
     for cause in (*CAUSES, UNKNOWN):
         assert f"| `{cause.name}` | {cause.means} | {cause.todo} |" in page
-    causes, _, _ = page.partition("## Events")
+    causes, _, _ = page.partition("## Causes")[2].partition("## Events")
     assert causes.count("\n| `") == len(CAUSES) + 1, "and no other"

@@ -85,6 +85,24 @@ class TestActivation:
         assert bench.roster.committed.in_sync == (2, 3)
         assert StartRebuild(1) in effects
 
+    def test_a_directory_restored_from_an_older_time_of_this_epoch_is_told_by_its_record(self) -> None:
+        """What it missed before it was lost last is in nobody's dirty map."""
+        new = record(3, 1, 2, 3)
+        bench = Bench(Replica(1, new), Replica(2, new), Replica(3, new))
+        bench.up(1, 2, 3)
+        member, first = bench.roster.members[2], bench.replicas[2].record
+        assert first is not None
+        bench.down(2)
+        bench.up(2)
+        assert member.kept_everything
+        bench.apply(Copied(2))
+        bench.apply(Joined(2))
+        assert bench.replicas[2].record != first
+        bench.down(2)
+        bench.replicas[2].record = first
+        bench.up(2)
+        assert not member.kept_everything
+
     def test_only_members_of_the_newest_record_count(self) -> None:
         """D8: replica 1 missed writes and came back first."""
         old, new = record(1, 1, 2, 3), record(1, 2, 3, version=2)

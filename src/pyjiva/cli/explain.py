@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pyjiva.cli.api import Api, api_option
-from pyjiva.cli.status import EXIT_CODES, open_console
+from pyjiva.cli.render import open_console
+from pyjiva.cli.status import EXIT_CODES
 from pyjiva.controller.causes import cause_of
 
 __all__ = ["command"]

@@ -8,7 +8,7 @@ import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pyjiva.cli.api import Api, api_option
-from pyjiva.cli.status import open_console, render_scrub
+from pyjiva.cli.render import open_console, render_scrub
 from pyjiva.errors import ConfigError
 from pyjiva.units import parse_size
 

@@ -1,6 +1,6 @@
-"""The controller's API over HTTP (port 9501): the volume's status, whether it takes I/O, and scrubs.
+"""The controller's API over HTTP (port 9501): the volume's status and metrics, whether it takes I/O, scrubs.
 
-The keys are documented in docs/reference/status.md.
+The keys are documented in docs/reference/status.md, the metrics in docs/reference/metrics.md.
 """
 
 import enum
@@ -14,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
-from pyjiva.transport.http_io import serve_http
+from pyjiva.transport.http_io import metrics_route, serve_http
 from pyjiva.units import parse_size
 
 __all__ = ["serve_api"]
@@ -56,6 +57,7 @@ async def serve_api(
             Route("/v1/volume", get_volume),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
+            metrics_route(VolumeCollector(volume.status, lambda: len(sessions()))),
             *_changes(volume),
         ]
     )

@@ -9,6 +9,8 @@ from typing import Final
 
 import attrs
 
+from pyjiva.replication import Status
+
 __all__ = ["CAUSES", "UNKNOWN", "Cause", "cause_of"]
 
 
@@ -65,7 +67,7 @@ CAUSES: Final = (
     ),
     Cause(
         "disk-full",
-        r"its disk (answered|could not carry out).*no-space",
+        rf"its disk (answered|could not carry out).*no-space|could not .*\(status {Status.NO_SPACE.value}\)",
         "The file system that it is on has no room for a write. The others have the write.",
         "Make room on it. It is tried again, and rebuilt, by itself.",
     ),

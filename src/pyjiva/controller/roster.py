@@ -162,6 +162,10 @@ class Member:
 
     kept_everything: bool = False
     """Its directory is the one that was with us in this epoch, and its machine lost nothing since."""
+    accepted_version: int = 0
+    """Of the newest record of our epoch that it has accepted."""
+    restored: bool = False
+    """Its directory does not show that record: it was replaced by a copy from before, or by a blank one."""
 
     replaced: bool = False
     """It is in sync by the record, and its directory is another one now: it has nothing."""
@@ -415,7 +419,9 @@ class Roster:
         member.report, member.answer = report, None
         self._highest_epoch = max(self._highest_epoch, report.promised_epoch)
         ours = report.promised_epoch == self.epoch and report.promised_to == self.controller_id
-        member.kept_everything = ours and report.intact
+        held = report.record.version if report.record and report.record.epoch == self.epoch else 0
+        member.restored = held < member.accepted_version
+        member.kept_everything = ours and report.intact and not member.restored
         if member.mode is Mode.ABSENT and report.promised_epoch < self.epoch:  # it had promised ours
             member.replaced = True
         if self.phase is Phase.GATHERING and not self._asking:
@@ -482,7 +488,7 @@ class Roster:
         self.epoch = max(self.epoch, self._highest_epoch) + 1
         self._to_bid, self._majority_since_s, self._heard_by_s, self._chosen_from = False, None, None, ()
         for member in self.members.values():
-            member.answer = None
+            member.answer, member.accepted_version = None, 0
             if member.report is not None:
                 self._effects.append(AskPromise(member.id, self.epoch))
 
@@ -652,7 +658,8 @@ class Roster:
                 self._effects.append(AskAccept(m.id, record, equal=equal and m.id in record.in_sync))
 
     def _accepted(self, event: Accepted) -> None:
-        proposal = self.proposal
+        member, proposal = self.members[event.member], self.proposal
+        member.accepted_version = max(member.accepted_version, event.version)
         if proposal is None or event.version != proposal.record.version:
             return  # one more than the majority needed, or an older record
         proposal.accepted.add(event.member)
@@ -877,7 +884,7 @@ class Roster:
         """
         assert member.answer is not None
         assert member.report is not None
-        if member.replaced:  # a blank disk in its place, or an old copy
+        if member.replaced or member.restored:  # a blank disk in its place, or an old copy
             return False
         return member.answer.intact or self.required() == {member.id}
 

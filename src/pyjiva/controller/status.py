@@ -5,6 +5,7 @@ from typing import Final
 
 import attrs
 
+from pyjiva.controller.rebuild_totals import RebuildTotals
 from pyjiva.controller.repairs import RotCounts
 
 __all__ = ["WITNESS", "RebuildStatus", "ReplicaStatus", "ScrubStatus", "VolumeState", "VolumeStatus"]
@@ -77,6 +78,8 @@ class ReplicaStatus:
     """What its file system has left."""
     reason: str
     """Why it is not in sync; empty when it is."""
+    rebuilds: RebuildTotals = attrs.field(factory=RebuildTotals)
+    """All copies to it, also those that have ended."""
 
 
 @attrs.frozen
@@ -93,3 +96,5 @@ class VolumeStatus:
     epoch: int
     replicas: tuple[ReplicaStatus, ...]
     scrub: ScrubStatus | None
+    parked_requests: int = 0
+    """Of hosts, that wait until enough replicas can be reached."""

@@ -28,6 +28,7 @@ from pyjiva.controller.link_io import pump, shake_hands
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.pace import Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
+from pyjiva.controller.rebuild_totals import RebuildBook
 from pyjiva.controller.repairs import Repairs
 from pyjiva.controller.resync import Resync
 from pyjiva.controller.roster import Member, Mode, Phase, Roster
@@ -147,7 +148,7 @@ class Volume:
     _disks: dict[int, DiskDeadline] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
     """By target."""
-    _resync_began_at_s: dict[int, float] = attrs.field(factory=dict, init=False)
+    _rebuilds: RebuildBook = attrs.field(factory=RebuildBook, init=False)
     _repairs: Repairs = attrs.field(init=False)
     _rot_to_repair: dict[tuple[int, Extent], None] = attrs.field(factory=dict, init=False)
     """What was met before the volume was served: until then there is nobody to repair it from."""
@@ -410,6 +411,7 @@ class Volume:
             if resync.target == member_id:
                 self._resyncs.pop(member_id, None)
                 resync.cancel()
+                self._rebuilds.end(member_id, self.clock())
             else:
                 resync.member_lost(member_id)
 
@@ -587,11 +589,11 @@ class Volume:
         if target not in self._heard:
             return
         source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
-        self._resync_began_at_s[target] = self.clock()
         work = self._data.dirty.get(target)
         if work is None or not self._roster.members[target].kept_everything:
             work = self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
         resync = self._resyncs[target] = Resync(source, target, work, self)
+        self._rebuilds.begin(resync, self.clock())
         what = "everything is compared" if work.compare_first else "it gets what it missed"
         self._tell("rebuild", target, f"begun from replica {source}: {what}")
         _log.info(
@@ -664,6 +666,7 @@ class Volume:
     def finished(self, resync: Resync, failed_member: int | None, reason: str) -> None:
         """Part of ResyncPort."""
         self._resyncs.pop(resync.target, None)
+        self._rebuilds.end(resync.target, self.clock(), complete=failed_member is None)
         if failed_member is not None:
             # A rebuild starts again with the target's next connection; a source that refused a read is lost
             # itself.
@@ -816,6 +819,7 @@ class Volume:
             epoch=self._roster.epoch,
             replicas=replicas,
             scrub=self._scrub_status(),
+            parked_requests=self._data.parked,
         )
 
     def _replica_status(self, member: Member) -> ReplicaStatus:
@@ -837,10 +841,11 @@ class Volume:
             used_bytes=None if space is None else space.used_bytes,
             available_bytes=None if space is None else space.available_bytes,
             reason="" if mode is Mode.IN_SYNC or votes else member.reason,
+            rebuilds=self._rebuilds.totals(member.id, self.clock()),
         )
 
     def _rebuild_status(self, resync: Resync) -> RebuildStatus:
-        elapsed_s = self.clock() - self._resync_began_at_s.get(resync.target, self.clock())
+        elapsed_s = self._rebuilds.elapsed_s(resync.target, self.clock())
         fraction = resync.fraction_done()
         return RebuildStatus(
             source=resync.source,

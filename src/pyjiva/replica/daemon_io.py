@@ -69,6 +69,8 @@ class ReplicaStatistics:
     in_sync: bool
     """Whether the last accepted record says so."""
     unstable_writes_known: bool
+    received_bytes: int
+    """On all data connections since the start, with headers and what strangers sent."""
 
 
 @attrs.define(eq=False)
@@ -87,6 +89,9 @@ class ReplicaDaemon:
     """Which frames are for `_data`; a witness has none."""
     _attached: Session | None = attrs.field(default=None, init=False)
     _strangers: int = attrs.field(default=0, init=False)
+    _streams: list[Stream] = attrs.field(factory=list, init=False)
+    _received_bytes: int = attrs.field(default=0, init=False)
+    """On connections that have ended."""
     _kept: trio.MemorySendChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
     _to_keep: trio.MemoryReceiveChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
@@ -138,6 +143,7 @@ class ReplicaDaemon:
             record_version=state.record.version if state.record else 0,
             in_sync=state.record is not None and state.replica_id in state.record.in_sync,
             unstable_writes_known=self._unstable.extents() is not None,
+            received_bytes=self._received_bytes + sum(stream.received_bytes for stream in self._streams),
         )
 
     # --- one connection
@@ -154,9 +160,12 @@ class ReplicaDaemon:
             return
         self._strangers += 1
         session = Session(stream, secrets.token_hex(NONCE_BYTES))
+        self._streams.append(stream)
         try:
             await self._pump(stream, session)
         finally:
+            self._streams.remove(stream)
+            self._received_bytes += stream.received_bytes
             self._left(session)
 
     async def _pump(self, stream: Stream, session: Session) -> None:

@@ -1,19 +1,18 @@
 """The replica's health and metrics over HTTP (port 9503): read only, no secrets."""
 
 import trio
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pyjiva.replica.daemon_io import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice
-from pyjiva.transport.http_io import serve_http
+from pyjiva.transport.http_io import metrics_route, serve_http
 
-__all__ = ["serve_health"]
+__all__ = ["ReplicaCollector", "serve_health"]
 
 
 class ReplicaCollector(Collector):
@@ -35,6 +34,7 @@ class ReplicaCollector(Collector):
             "zeroed_bytes": ("bytes unmapped or zeroed", done.zeroed_bytes),
             "flushes": ("fdatasync calls", done.flushes),
             "flush_seconds": ("seconds in fdatasync", done.flush_s),
+            "received_bytes": ("bytes received on data connections, headers included", state.received_bytes),
         }
         gauges = {
             "in_sync": ("1 when the last membership record names this replica", int(state.in_sync)),
@@ -71,8 +71,6 @@ async def serve_health(
     """Serve `/v1/health` and `/metrics` until cancelled; reports the port.  Raises ConfigError: it is
     taken.
     """
-    registry = CollectorRegistry()
-    registry.register(ReplicaCollector(daemon, device))
 
     async def health(_: Request) -> Response:
         state = daemon.statistics()
@@ -85,8 +83,5 @@ async def serve_health(
             }
         )
 
-    async def metrics(_: Request) -> Response:
-        return PlainTextResponse(generate_latest(registry).decode())
-
-    app = Starlette(routes=[Route("/v1/health", health), Route("/metrics", metrics)])
+    app = Starlette(routes=[Route("/v1/health", health), metrics_route(ReplicaCollector(daemon, device))])
     await serve_http(app, host, port, task_status=task_status)

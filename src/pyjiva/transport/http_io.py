@@ -1,5 +1,5 @@
-"""Serve an ASGI application on hypercorn's trio worker: what the controller's API and the replica's health
-page share.
+"""Serve an ASGI application on hypercorn's trio worker, and `/metrics`: what the controller's API and the
+replica's health page share.
 """
 
 from typing import Any, cast
@@ -7,11 +7,17 @@ from typing import Any, cast
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from pyjiva.errors import ConfigError
 
-__all__ = ["serve_http"]
+__all__ = ["metrics_route", "serve_http"]
 
 
 async def serve_http(
@@ -30,6 +36,17 @@ async def serve_http(
     task_status.started(bound)
     # hypercorn spells ASGI out in types of its own, starlette in others.
     await serve(cast(Any, app), config, shutdown_trigger=trio.sleep_forever)
+
+
+def metrics_route(collector: Collector) -> Route:
+    """`GET /metrics`: what `collector` says at that moment, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+
+    async def get_metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return Route("/metrics", get_metrics)
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

@@ -43,11 +43,10 @@ from typing import Any, Final
 import attrs
 import trio
 
-from tests.torture import place
 from tests.torture.clients import Clients, Shared, open_session, read_register
 from tests.torture.faults import Faults
 from tests.torture.model import Model
-from tests.torture.place import Place
+from tests.torture.place import Place, run_program
 from tests.torture.watch import Watch
 
 VOLUME_BYTES: Final = 128 << 20
@@ -240,7 +239,7 @@ def keep_copies(run: Run) -> None:
         replica.daemon.kill()
         if replica.directory.is_dir():
             kept = run.work / f"kept-{replica.number}"
-            place.run("cp", "-r", "--sparse=always", str(replica.directory), str(kept))
+            run_program("cp", "-r", "--sparse=always", str(replica.directory), str(kept))
 
 
 def interrupt(_number: int, _frame: object) -> None:

@@ -248,7 +248,7 @@ class Client:
         sectors: int = 0,
         stable: bool = False,
     ) -> None:
-        """A command that changes all of `register`; `data` None: what it is to hold, or its first `sectors`."""
+        """Change all of `register`; `data` None: send what it is to hold, or its first `sectors`."""
         losses = self.shared.model.losses
         version = register.begin_write(content)
         self._writing = register

@@ -1,16 +1,13 @@
 """What is done to the machines of a run, drawn from its seed.
 
-One fault after the other, now and then two at once.  A fault leaves everything running again, but perhaps not
+One fault after the other, of every kind once, then by weight; now and then two at once.  A fault leaves everything running again, but perhaps not
 yet healthy; mostly the next one waits until the volume is, sometimes it does not.  Faults that touch several
 machines come alone.
 
-When a machine loses power and no other is left that holds everything (`place.hold_everything`), the clients
-are told that what was not flushed may be gone.  A *takeover* starts a controller on the other machine while
-the first one lives; afterwards a client that has not heard of it goes on using the first one: none of its
-writes may be answered GOOD, and what it reads must not be old.
+When a machine loses power and no other is left that holds everything (`machines.hold_everything`), the
+clients are told that what was not flushed may be gone.
 """
 
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -19,21 +16,14 @@ from typing import Final
 import attrs
 import trio
 
-from tests.torture.clients import (
-    LOST,
-    WRITE,
-    Clients,
-    Refused,
-    open_session,
-    read_register,
-)
-from tests.torture.model import SECTOR_BYTES, Content, sector
-from tests.torture.place import CONTROLLERS, Controller, Place, Replica, hold_everything
+from tests.torture.clients import Clients
+from tests.torture.machines import CONTROLLERS, Controller, Replica, hold_everything
+from tests.torture.place import Place
+from tests.torture.takeover import Takeover
 from tests.torture.watch import Watch
 
-__all__ = ["EXIT_FENCED", "KINDS", "Faults"]
+__all__ = ["KINDS", "Faults"]
 
-EXIT_FENCED: Final = 3
 READY_S: Final = 60.0
 HEALTHY_S: Final = 120.0
 FULL_EXCUSE_S: Final = 10.0  # a write may be answered so long after there was room again
@@ -77,6 +67,7 @@ class Faults:
     full_until: float = 0.0
     switching: bool = False
     """A second controller starts: the first one may end as fenced."""
+    _deck: list[str] = attrs.field(factory=list)
     _busy: set[str] = attrs.field(factory=set)
 
     @property
@@ -112,10 +103,16 @@ class Faults:
         self.note(f"healthy after {time.monotonic() - began:.1f} s")
 
     def _draw(self, *, alone: bool | None) -> str:
-        fit = {
-            kind: weight for kind, (weight, is_alone) in KINDS.items() if alone is None or is_alone == alone
-        }
-        return self.random.choices(list(fit), list(fit.values()))[0]
+        """The next kind: each one once, then as often as `KINDS` says, in an order that the seed gives."""
+        while True:
+            for kind in self._deck:
+                if alone is None or KINDS[kind][1] == alone:
+                    self._deck.remove(kind)
+                    return kind
+            often = [kind for kind, (weight, _) in KINDS.items() for _ in range(weight)]
+            deck = often if self.counts else list(KINDS)
+            self.random.shuffle(deck)
+            self._deck += deck
 
     async def _inject(self, kind: str) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -347,11 +344,12 @@ class Faults:
     # Two controllers
 
     async def _take_over(self) -> None:
-        await self._switch(self.controller, lambda: None)
+        await self._takeover().run(lambda: None)
 
     async def _take_over_from_cut_off(self) -> None:
         """The first one sees one replica, the second one the others."""
         old, replica = self.controller, self.random.choice(self.place.replicas)
+        takeover = self._takeover()
         for machine in (old.daemon.name, replica.daemon.name):
             self.place.move(machine, "island")
         replica.reachable = old.reachable = False
@@ -362,61 +360,21 @@ class Faults:
                 self.place.move(machine, "back")
             replica.reachable = old.reachable = True
 
-        await self._switch(old, plug_in)
+        await trio.sleep(self.random.random() * 3)
+        await takeover.run(plug_in)
 
     async def _take_over_from_stopped(self) -> None:
-        old = self.controller
+        old, takeover = self.controller, self._takeover()
         old.daemon.stop()
-        await self._switch(old, old.daemon.go_on, before_ghost=True)
-
-    async def _switch(self, old: Controller, undo: Callable[[], None], *, before_ghost: bool = False) -> None:
-        """Start the other controller, move the clients, and use the old one all the same."""
         await trio.sleep(self.random.random() * 3)
-        name = next(name for name in CONTROLLERS if name != self.active)
-        new = self.place.controllers[name]
-        self.note(f"takeover: {name} starts while {self.active} lives")
-        self.switching = True
-        new.start()
-        await self._wait_ready(new)
-        self.active, self.switching = name, False
-        for client in self.clients.clients:
-            client.move_over()
-        if before_ghost:
-            undo()
-        with trio.move_on_after(self.random.uniform(2, 6)):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ghost, old, True)
-                nursery.start_soon(self._ghost, old, False)
-        if not before_ghost:
-            undo()
-        with trio.move_on_after(3):
-            await self._ghost(old, self.random.random() < 0.5)
-        code = old.daemon.ended()
-        assert code in (None, EXIT_FENCED), f"the old controller ended with {code}"
-        self.note(f"the old controller {'still runs' if code is None else 'had ended as fenced'}")
-        old.daemon.kill()
+        await takeover.run(old.daemon.go_on, undo_first=True)
 
-    async def _ghost(self, old: Controller, writes: bool) -> None:
-        """Use a controller that was overtaken, for ever."""
-        while True:
-            try:
-                initiator = await open_session(old.host, "ghost", 100 + writes)
-                async with initiator.stream:
-                    while True:
-                        if writes:
-                            register = self.random.choice(self.clients.forbidden)
-                            cdb = struct.pack(
-                                ">BBQIBB", WRITE, 0, register.offset_bytes // SECTOR_BYTES, 8, 0, 0
-                            )
-                            data = b"".join(sector(register.number, at, 1, Content.DATA) for at in range(8))
-                            answer = await initiator.command(cdb, data=data)
-                            assert answer.status, "an overtaken controller answered a write GOOD"
-                        else:
-                            await read_register(
-                                initiator, self.random.choice(self.clients.shared.model.registers)
-                            )
-                            self.clients.shared.count("reads from an overtaken controller")
-                        await trio.sleep(0.02)
-            except (Refused, *LOST):
-                self.clients.shared.count("attempts to use an overtaken controller")
-                await trio.sleep(0.1)
+    def _takeover(self) -> Takeover:
+        name = next(name for name in CONTROLLERS if name != self.active)
+        self.switching = True
+
+        def switch() -> None:
+            self.active, self.switching = name, False
+
+        new = self.place.controllers[name]
+        return Takeover(self.controller, new, self.clients, self.random, self.note, self._wait_ready, switch)

@@ -280,19 +280,26 @@ def _undo_writes(path: Path, records: Sequence[tuple[int, int, bytes]], random: 
                 if random.getrandbits(1):
                     file.truncate(length)
                 continue
-            for piece in Extent(offset, length).split(SECTOR_BYTES):
-                number = piece.offset_bytes // SECTOR_BYTES
-                if number not in kept:
-                    kept |= _draw_page(number - number % (PAGE_BYTES // SECTOR_BYTES), random)
-                kept[number] = kept[number] or random.random() < WRITTEN_BACK
-                if not kept[number]:
-                    file.seek(piece.offset_bytes)
-                    start = piece.offset_bytes - offset
-                    file.write(old[start : start + piece.length_bytes])
+            for page in Extent(offset, length).split(PAGE_BYTES):
+                _draw_page(page.offset_bytes // PAGE_BYTES, kept, random)
+                for piece in page.split(SECTOR_BYTES):
+                    if not kept[piece.offset_bytes // SECTOR_BYTES]:
+                        file.seek(piece.offset_bytes)
+                        start = piece.offset_bytes - offset
+                        file.write(old[start : start + piece.length_bytes])
 
 
-def _draw_page(first: int, random: Random) -> dict[int, bool]:
-    sectors = range(first, first + PAGE_BYTES // SECTOR_BYTES)
+def _draw_page(number: int, kept: dict[int, bool], random: Random) -> None:
+    """Decide what stays of a page, when the first change of it is met, or that a change is as old as that."""
+    sectors_of_page = PAGE_BYTES // SECTOR_BYTES
+    sectors = range(number * sectors_of_page, (number + 1) * sectors_of_page)
+    if sectors[0] not in kept:
+        kept |= _what_stays(sectors, random)
+    if random.random() < WRITTEN_BACK:
+        kept |= dict.fromkeys(sectors, True)
+
+
+def _what_stays(sectors: range, random: Random) -> dict[int, bool]:
     match random.choice(("kept", "lost", "torn")):
         case "kept":
             return dict.fromkeys(sectors, True)

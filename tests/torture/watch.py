@@ -14,7 +14,8 @@ import httpx
 import trio
 
 from tests.torture.clients import Client
-from tests.torture.place import API_PORT, Controller, Place, hold_everything
+from tests.torture.machines import API_PORT, Controller, hold_everything
+from tests.torture.place import Place
 
 __all__ = ["Stuck", "Watch"]
 

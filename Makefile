@@ -1,7 +1,7 @@
 # What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
 .DEFAULT_GOAL := help
-.PHONY: help up test tests check format bench sim fuzz suite clean
+.PHONY: help up test tests check format bench sim torture fuzz suite clean
 
 # `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
@@ -14,6 +14,7 @@ help:
 	@echo 'make format  format the sources, and mend what the linter can mend'
 	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
+	@echo 'make torture real daemons, real faults, every read checked: make torture TORTURE_SECONDS=1800'
 	@echo 'make fuzz    look for inputs that break the target: make fuzz FUZZ_SECONDS=600'
 	@echo 'make suite   run libiscsi'"'"'s suite and write docs/reference/libiscsi.md'
 	@echo 'make clean   remove what these made, but no data of volumes'
@@ -45,6 +46,10 @@ bench:
 
 sim:
 	@scripts/sim
+
+torture:
+	@scripts/debian-packages tests
+	@exec scripts/torture $(TORTURE_ARGUMENTS)
 
 fuzz:
 	@scripts/fuzz

@@ -197,40 +197,49 @@ class Run:
         }
 
 
-def describe(error: BaseException) -> str:
-    """The first thing that went wrong, in one line."""
+def first_of(error: BaseException) -> BaseException:
+    """The first thing that went wrong."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return error
+
+
+def describe(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return f"{type(first_of(error)).__name__}: {first_of(error)}"
 
 
 def torture(run: Run, json_path: Path | None) -> int:
     """Make the machines, play, remove them, report; the exit code."""
     began = time.monotonic()
-    verdict, cause = "holds", ""
+    verdict, cause, code = "holds", "", 0
     try:
         try:
             run.place.open()
             run.place.enter_client()
             trio.run(run.play)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to this seed
-            verdict, cause = f"FAILED: {describe(error)}", traceback.format_exc()
+            interrupted = isinstance(first_of(error), KeyboardInterrupt)
+            verdict, code = ("interrupted", 130) if interrupted else (f"FAILED: {describe(error)}", 1)
             run.log.note(verdict)
-            keep_copies(run)
+            if not interrupted:
+                cause = traceback.format_exc()
+                keep_copies(run)
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave anything behind
+            signal.signal(number, signal.SIG_IGN)
         run.place.close()
-    report = run.report(verdict, time.monotonic() - began)
-    text = json.dumps(report, indent=2)
+    text = json.dumps(run.report(verdict, time.monotonic() - began), indent=2)
     print(text, flush=True)
     if json_path is not None:
         json_path.write_text(text + "\n")
-    if not cause:
+    if cause:
+        lines = run.log.path.read_text().splitlines()[-TAIL_LINES:]
+        print("\n".join([cause, *lines, verdict]), file=sys.stderr)
+        print(f"seed {run.seed}; the log, and all that the daemons said, is in {run.work}", file=sys.stderr)
+    else:
         shutil.rmtree(run.work)
-        return 0
-    lines = run.log.path.read_text().splitlines()[-TAIL_LINES:]
-    print("\n".join([cause, *lines, verdict]), file=sys.stderr)
-    print(f"seed {run.seed}; the log, and all that the daemons said, is in {run.work}", file=sys.stderr)
-    return 1
+    return code
 
 
 def keep_copies(run: Run) -> None:

@@ -1,8 +1,8 @@
 """What is done to the machines of a run, drawn from its seed.
 
-One fault after the other, of every kind once, then by weight; now and then two at once.  A fault leaves everything running again, but perhaps not
-yet healthy; mostly the next one waits until the volume is, sometimes it does not.  Faults that touch several
-machines come alone.
+One fault after the other, of every kind once, then by weight; now and then two at once.  A fault leaves
+everything running again, but perhaps not yet healthy; mostly the next one waits until the volume is,
+sometimes it does not.  Faults that touch several machines come alone.
 
 When a machine loses power and no other is left that holds everything (`machines.hold_everything`), the
 clients are told that what was not flushed may be gone.
@@ -24,6 +24,7 @@ from tests.torture.watch import Watch
 
 __all__ = ["KINDS", "Faults"]
 
+RUN_IN_S: Final = 3.0  # so that the first fault meets something
 READY_S: Final = 60.0
 HEALTHY_S: Final = 120.0
 FULL_EXCUSE_S: Final = 10.0  # a write may be answered so long after there was room again
@@ -82,6 +83,7 @@ class Faults:
 
     async def run(self, deadline: float) -> None:
         """Inject faults until `deadline` (`time.monotonic`)."""
+        await trio.sleep(RUN_IN_S)
         while time.monotonic() < deadline:
             kinds = [self._draw(alone=None)]
             if not KINDS[kinds[0]][1] and self.random.random() < TWO_AT_ONCE:

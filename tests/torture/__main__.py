@@ -57,6 +57,10 @@ TAIL_LINES: Final = 100
 HASH_STEP_BYTES: Final = 1 << 20
 
 
+class Interrupted(Exception):
+    """Somebody wants the run to end."""
+
+
 @attrs.define(eq=False)
 class Log:
     """What happened, with times, in a file."""
@@ -99,7 +103,13 @@ class Run:
         self.faults = Faults(self.place, self.clients, self.watch, Random(random.random()), self.log.note)
 
     async def play(self) -> None:
-        """Run to the end.  Raises what is wrong."""
+        """Run to the end.  Raises what is wrong, and Interrupted."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(wait_for_interrupt)
+            await self._play()
+            nursery.cancel_scope.cancel()
+
+    async def _play(self) -> None:
         await self._start()
         async with trio.open_nursery() as watching:
             watching.start_soon(self.watch.look)
@@ -219,7 +229,7 @@ def torture(run: Run, json_path: Path | None) -> int:
             run.place.enter_client()
             trio.run(run.play)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to this seed
-            interrupted = isinstance(first_of(error), KeyboardInterrupt)
+            interrupted = isinstance(first_of(error), Interrupted | KeyboardInterrupt)
             verdict, code = ("interrupted", 130) if interrupted else (f"FAILED: {describe(error)}", 1)
             run.log.note(verdict)
             if not interrupted:
@@ -251,8 +261,16 @@ def keep_copies(run: Run) -> None:
             run_program("cp", "-r", "--sparse=always", str(replica.directory), str(kept))
 
 
+async def wait_for_interrupt(task_status: trio.TaskStatus[None]) -> None:
+    """Raise Interrupted when a signal says that the run is to end: between two steps, not within one."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for number in signals:
+            raise Interrupted(signal.Signals(number).name)
+
+
 def interrupt(_number: int, _frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
+    """SIGTERM while the machines are made ends a run as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

@@ -200,9 +200,11 @@ class Run:
             "faults": dict(sorted(self.faults.counts.items())),
             "everything_unflushed_lost": self.clients.shared.model.losses,
             "rebuilds": self.watch.rebuilds,
-            "longest_stall_s": {kind: round(s, 2) for kind, s in sorted(self.watch.stalls.items())},
-            "longest_stall_while_it_ought_to_answer_s": {
-                kind: round(s, 2) for kind, s in sorted(self.watch.stuck.items())
+            "longest_stall_s": round(max(self.watch.stalls.values(), default=0.0), 2),
+            "longest_stall_while_it_ought_to_answer_s": round(max(self.watch.stuck.values(), default=0.0), 2),
+            "longest_stall_by_fault_s": {
+                kind: [round(stall, 2), round(max(0.0, self.watch.stuck.get(kind, 0.0)), 2)]
+                for kind, stall in sorted(self.watch.stalls.items())
             },
         }
 

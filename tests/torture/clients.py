@@ -26,6 +26,8 @@ LOGIN_S: Final = 5.0
 ANSWER_S: Final = 150.0  # parked for 120 s, then NOT READY
 PAUSE_S: Final = 0.2  # between two attempts to log in
 THINK_S: Final = 0.02
+FUA_SHARE: Final = 0.015  # each flushes all that was written before: with many, little is ever unflushed
+SUSPECT_READS: Final = 12  # of a register whose write was not answered: some from every replica
 LOST: Final = (
     ConnectionEnded,
     OSError,
@@ -63,6 +65,8 @@ class Shared:
     expects_full: Callable[[], bool]
     """Whether some disk is, or was a moment ago, full on purpose."""
     counts: dict[str, int] = attrs.field(factory=dict)
+    suspects: list[Register] = attrs.field(factory=list)
+    """What anybody is to read next: replicas may differ in a write that was not answered."""
     stalled: Callable[[float, float], None] = lambda _began, _ended: None
 
     def count(self, what: str, by: int = 1) -> None:
@@ -166,6 +170,7 @@ class Client:
         self._initiator = await open_session(self.shared.portal(), f"client-{self.number}", self.number)
         if self._writing is not None:  # nothing of the old session may land from here on
             self._writing.give_up()
+            self.shared.suspects += [self._writing] * SUSPECT_READS
             self._writing = None
 
     async def _disconnect(self) -> None:
@@ -176,11 +181,12 @@ class Client:
     async def _command(self) -> None:
         register = self.random.choice(self.own)
         verbs = (self._write, self._read, self._unmap, self._write_same, self._compare_and_write)
-        verb = self.random.choices((*verbs, None), (40, 40, 6, 4, 4, 3))[0]
+        verb = self.random.choices((*verbs, None), (40, 40, 6, 4, 4, 1.5))[0]
         if verb is None:
             await self._flush()
         elif verb == self._read:
-            await self._read(self.random.choice(self.shared.model.registers))
+            suspects = self.shared.suspects
+            await self._read(suspects.pop() if suspects else self.random.choice(self.shared.model.registers))
         else:
             await verb(register)
 
@@ -200,7 +206,7 @@ class Client:
         self.shared.count("flushes")
 
     async def _write(self, register: Register) -> None:
-        fua = self.random.random() < 0.1
+        fua = self.random.random() < FUA_SHARE
         await self._change(register, Content.DATA, WRITE, FORCE_UNIT_ACCESS if fua else 0, stable=fua)
 
     async def _write_same(self, register: Register) -> None:

@@ -43,6 +43,7 @@ KINDS: Final[dict[str, tuple[int, bool]]] = {
     "takeover": (2, True),
     "takeover from a cut-off controller": (2, True),
     "takeover from a stopped controller": (2, True),
+    "takeover from a stopped and cut-off controller": (2, True),
 }
 
 
@@ -115,6 +116,7 @@ class Faults(MachineFaults):
             "takeover": self._take_over,
             "takeover from a cut-off controller": self._take_over_from_cut_off,
             "takeover from a stopped controller": self._take_over_from_stopped,
+            "takeover from a stopped and cut-off controller": self._take_over_from_stopped_and_cut_off,
         }
 
     # Several machines
@@ -137,15 +139,9 @@ class Faults(MachineFaults):
             self.make_room(replica)
 
     async def _leave_alone(self) -> None:
-        replica = self.random.choice(self.place.replicas)
-        self.note(f"{self.active} sees {replica.daemon.name} alone")
-        self.controller.reachable = False
-        for machine in (self.active, replica.daemon.name):
-            self.place.move(machine, "island")
+        plug_in = self._cut_controller_off()
         await trio.sleep(self.random.uniform(1, 12))
-        for machine in (self.active, replica.daemon.name):
-            self.place.move(machine, "back")
-        self.controller.reachable = True
+        plug_in()
 
     async def _kill_controller_and_cut_power(self) -> None:
         replica = self.random.choice(self.place.replicas)
@@ -194,12 +190,30 @@ class Faults(MachineFaults):
     # Two controllers
 
     async def _take_over(self) -> None:
-        await self._takeover().run(lambda: None)
+        await self._takeover().run()
 
     async def _take_over_from_cut_off(self) -> None:
         """The first one sees one replica, the second one the others."""
-        old, replica = self.controller, self.random.choice(self.place.replicas)
+        plug_in = self._cut_controller_off()
         takeover = self._takeover()
+        await trio.sleep(self.random.random() * 3)
+        await takeover.run(after=plug_in)
+
+    async def _take_over_from_stopped(self) -> None:
+        old, takeover = self.controller, self._takeover()
+        old.daemon.stop()
+        await trio.sleep(self.random.random() * 3)
+        await takeover.run(before=old.daemon.go_on)
+
+    async def _take_over_from_stopped_and_cut_off(self) -> None:
+        """When the first one goes on, it does not know that most replicas are out of its reach."""
+        old, plug_in = self.controller, self._cut_controller_off()
+        old.daemon.stop()
+        await self._takeover().run(before=old.daemon.go_on, after=plug_in)
+
+    def _cut_controller_off(self) -> Callable[[], None]:
+        """Leave it one replica; how to undo that."""
+        old, replica = self.controller, self.random.choice(self.place.replicas)
         for machine in (old.daemon.name, replica.daemon.name):
             self.place.move(machine, "island")
         replica.reachable = old.reachable = False
@@ -210,14 +224,7 @@ class Faults(MachineFaults):
                 self.place.move(machine, "back")
             replica.reachable = old.reachable = True
 
-        await trio.sleep(self.random.random() * 3)
-        await takeover.run(plug_in)
-
-    async def _take_over_from_stopped(self) -> None:
-        old, takeover = self.controller, self._takeover()
-        old.daemon.stop()
-        await trio.sleep(self.random.random() * 3)
-        await takeover.run(old.daemon.go_on, undo_first=True)
+        return plug_in
 
     def _takeover(self) -> Takeover:
         name = next(name for name in CONTROLLERS if name != self.active)

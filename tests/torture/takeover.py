@@ -1,9 +1,9 @@
 """Two controllers at once: one takes the volume over while the other one lives.
 
-The first one is in touch with all replicas, or cut off together with one of them, or stopped meanwhile.  When
-the second one is ready the clients move over.  From then on *ghosts* go on using the first one, as an
-initiator does that has not heard of it: no write of theirs may be answered GOOD, and what they read must not
-be old.
+The first one is in touch with all replicas, or cut off together with one of them, or stopped meanwhile, or
+both.  When the second one is ready the clients move over.  From then on *ghosts* go on using the first one,
+as an initiator does that has not heard of it: no write of theirs may be answered GOOD, and what they read
+must not be old.
 """
 
 import struct
@@ -27,6 +27,10 @@ PAUSE_S: Final = 0.02
 _WRITE_CDB: Final = struct.Struct(">BBQIBB")
 
 
+def nothing() -> None:
+    """Nothing is wrong."""
+
+
 @attrs.define(eq=False)
 class Takeover:
     """One takeover, from `old` to `new`."""
@@ -40,10 +44,10 @@ class Takeover:
     switch: Callable[[], None]
     """Makes `new` the one that clients are to use."""
 
-    async def run(self, undo: Callable[[], None], *, undo_first: bool = False) -> None:
+    async def run(self, *, before: Callable[[], None] = nothing, after: Callable[[], None] = nothing) -> None:
         """From the start of `new` to the end of `old`.
 
-        `undo` takes away what is wrong with `old`: before it is used again, or after that.
+        What is wrong with `old` is taken away `before` it is used again, and `after` that.
         """
         self.note(f"takeover: {self.new.daemon.name} starts while {self.old.daemon.name} lives")
         self.new.start()
@@ -51,14 +55,12 @@ class Takeover:
         self.switch()
         for client in self.clients.clients:
             client.move_over()
-        if undo_first:
-            undo()
+        before()
         with trio.move_on_after(self.random.uniform(*GHOST_S)):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._write)
-        if not undo_first:
-            undo()
+        after()
         with trio.move_on_after(GHOST_AFTERWARDS_S):
             await self.random.choice((self._read, self._write))()
         code = self.old.daemon.ended()

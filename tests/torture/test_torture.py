@@ -16,7 +16,7 @@ from tests.real.volume_process import wait_until
 from tests.torture.machines import ROOT
 
 SECONDS: Final = 60
-SEED: Final = 2314  # a blackout first, then eight kinds more before one comes again
+SEED: Final = 13294  # a blackout, a power cut, kills, a full disk and takeovers among the first eight
 NEEDED: Final = {
     "ip": "iproute2",
     "mkfs.ext4": "e2fsprogs",

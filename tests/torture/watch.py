@@ -3,6 +3,8 @@
 It ought to when a controller runs that the client can reach, and it reaches a majority of the voters and
 enough replicas that hold everything.  Whoever waits for more than STUCK_S while that is so is stuck.  What a
 volume may not do meanwhile (too few copies, a stopped controller) is not counted as stuck, but reported.
+Stalls are booked under the fault that was injected last when they ended: all of it, and the part since the
+volume ought to answer.
 """
 
 import time

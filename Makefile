@@ -1,7 +1,7 @@
 # What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
 .DEFAULT_GOAL := help
-.PHONY: help up test tests check format bench bench-rebuild bench-stall sim fuzz suite clean
+.PHONY: help up test tests check format bench bench-rebuild bench-stall sim torture fuzz suite clean
 
 # `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make bench-rebuild, make bench-stall   what a rebuild moves; how long a host waits when a replica dies'
 	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
+	@echo 'make torture real daemons, real faults, every read checked: make torture TORTURE_SECONDS=1800'
 	@echo 'make fuzz    look for inputs that break the target: make fuzz FUZZ_SECONDS=600'
 	@echo 'make suite   run libiscsi'"'"'s suite and write docs/reference/libiscsi.md'
 	@echo 'make clean   remove what these made, but no data of volumes'
@@ -51,6 +52,10 @@ bench-rebuild bench-stall: bench-%:
 
 sim:
 	@scripts/sim
+
+torture:
+	@scripts/debian-packages tests
+	@exec scripts/torture $(TORTURE_ARGUMENTS)
 
 fuzz:
 	@scripts/fuzz

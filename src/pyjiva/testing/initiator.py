@@ -92,6 +92,8 @@ class Initiator:
     """False: the test serves R2Ts itself."""
     others: collections.deque[Pdu] = attrs.field(factory=collections.deque)
     """PDUs that nobody waited for."""
+    answer_time_s: float = ANSWER_TIME_S
+    """How long the target may be silent while something is waited for."""
     _next_itt: int = 1
     _pending: dict[int, _Pending] = attrs.field(factory=dict)
 
@@ -106,7 +108,7 @@ class Initiator:
 
     async def receive(self) -> Pdu:
         """The next PDU, whatever it is.  Raises ConnectionEnded."""
-        with trio.fail_after(ANSWER_TIME_S):
+        with trio.fail_after(self.answer_time_s):
             while (pdu := self.framing.next_pdu()) is None:
                 try:
                     data = await self.stream.receive_some(RECEIVE_BYTES)

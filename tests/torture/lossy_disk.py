@@ -210,6 +210,14 @@ class LossyDirectory:
         self._journal.note_name(verb="remove", name=name, saved=self._journal.save(self._place(name)))
         self._directory.remove(name)
 
+    def used_bytes(self) -> int:
+        """See Directory."""
+        return self._directory.used_bytes()
+
+    def available_bytes(self) -> int:
+        """See Directory."""
+        return self._directory.available_bytes()
+
     def sync(self) -> None:
         """See Directory."""
         self._directory.sync()

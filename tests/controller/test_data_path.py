@@ -293,6 +293,21 @@ class TestRefusals:
         assert request.error is None
         assert bench.lost == [3]
 
+    def test_what_a_member_has_refused_is_among_what_it_lacks(self) -> None:
+        """It is lost by another write before the others have answered this one (simulation, seed 9355)."""
+        bench = Bench()
+        write(bench, 65536)
+        bench.reply(3, status=Status.NO_SPACE)
+        bench.now(1, 2, 3)  # something else has changed meanwhile
+        bench.down(3)
+        assert bench.data.dirty[3].next_extent(0) == Extent(0, SIZE_BYTES), "its disk is not to be trusted"
+        bench.now(1, 2, required=(1, 2), joining=(3,))
+        bench.up(3)
+        bench.now(1, 2, 3)
+        write(bench, 4096)
+        bench.down(3)
+        assert bench.data.dirty[3].next_extent(0) == Extent(0, 2 * 65536), "the second write and the first"
+
 
 class TestReads:
     def test_a_read_goes_to_the_member_with_the_least_in_flight(self) -> None:

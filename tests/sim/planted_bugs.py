@@ -246,7 +246,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/volume_io.py", (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),)
     ),
     "min-copies-ignored": PlantedBug(
-        "controller/data_path.py", (("self.must_ack.bit_count() >= self._min_copies:", "True:"),)
+        "controller/data_path.py",
+        (("return (self.must_ack & ~joining).bit_count() >= self._min_copies", "return True"),),
     ),
     "blackout-stuck": PlantedBug(
         "controller/roster.py", (("            self._begin_again_if_stuck()\n", "            pass\n"),)
@@ -272,7 +273,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/data_path.py",
         (
             (
-                "                if pending.waiting & bit and pending.buffers:\n                    dirty.mark(*pending.extent)",
+                "                if (pending.waiting | pending.failed) & bit and pending.buffers:\n                    dirty.mark(*pending.extent)",
                 "                pass",
             ),
         ),

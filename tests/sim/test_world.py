@@ -74,6 +74,17 @@ FOUND: dict[int, str] = {
 }
 
 
+def test_full_disks_of_seed_9355() -> None:
+    """A member had refused one write when another one took it out: the delta did not bring it the first."""
+
+    @settings(deadline=None, max_examples=1, database=None)
+    @given(seed=st.just(9355))
+    def run(seed: int) -> None:
+        play(World(seed, spares=2, faults=Faults(changes=1)))
+
+    run()
+
+
 def test_five_replicas_of_campaign_seed_78() -> None:
     """A member was taken in by a record from before it was lost, and then joined once more."""
 

@@ -635,6 +635,9 @@ class DataPath:
         self, *, must_ack: int, writable: int, readable: int, rebuilding: int, min_copies: int, serving: bool
     ) -> None:
         """Take over who is in, as the roster sees it now; whatever this settles or opens goes on."""
+        self._suspect &= ~(
+            writable & ~self.writable
+        )  # all of it was compared; not of one that is still to go
         self.must_ack, self.writable, self.readable, self.rebuilding = (
             must_ack,
             writable,
@@ -642,7 +645,6 @@ class DataPath:
             rebuilding,
         )
         self.serving = serving
-        self._suspect &= ~writable
         for member_id in [i for i in self.dirty if not serving or self.members[i].bit & writable]:
             del self.dirty[member_id]
         self.reads_open = serving and readable != 0
@@ -713,7 +715,8 @@ class DataPath:
             self.dirty[member_id] = DirtyMap(self.size_bytes)
         if (dirty := self.dirty.get(member_id)) is not None:
             for pending in self._pending.values():
-                if pending.waiting & bit and pending.buffers:
+                # Also what it has refused, while others have still to answer.
+                if (pending.waiting | pending.failed) & bit and pending.buffers:
                     dirty.mark(*pending.extent)
 
     def replay(self, member_id: int) -> None:

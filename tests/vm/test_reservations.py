@@ -43,7 +43,7 @@ try other-writes write
 try other-reads dd if=/dev/sda of=/dev/null bs=512 count=1 iflag=direct
 before=$(epoch)
 sg_persist -n --out --register --param-sark=0xbbb -Z /dev/sda > /dev/null
-while now=$(epoch); [ "$now" = "" -o "$now" = "$before" ] || grep -q parked /tmp/volume; do sleep 0.2; done
+while now=$(epoch); [ "$now" = "" -o "$now" = "$before" ] || grep -q '"state": *"parked"' /tmp/volume; do sleep 0.2; done
 echo CONTROLLER-IS-ANOTHER
 for n in 1 2 3 4 5 6 7 8 9; do keys > /tmp/keys && break; sleep 1; done
 cat /tmp/keys

@@ -161,14 +161,15 @@ class Clients:
             request.append(Read(offset_of(block), BLOCK_BYTES, done))
             return request[0]
 
+        losses = self._losses
         if await self.ask(volume, make):
-            self._check(block, b"".join(request[0].data))
+            self._check(block, b"".join(request[0].data), losses)
 
     async def _read_from_overtaken(self, volume: Volume, block: int) -> None:
         """An initiator that has not heard of the new controller: it gets the newest contents, or no
         answer.
         """
-        answered = trio.Event()
+        answered, losses = trio.Event(), self._losses
         request = Read(offset_of(block), BLOCK_BYTES, lambda _: answered.set())
         volume.submit(request)
         volume.batch.end()
@@ -176,14 +177,16 @@ class Clients:
             await answered.wait()
         if answered.is_set() and request.error is None:
             self.note("read from an overtaken controller", block)
-            self._check(block, b"".join(request.data))
+            self._check(block, b"".join(request.data), losses)
 
-    def _check(self, block: int, value: bytes) -> None:
+    def _check(self, block: int, value: bytes, losses: int) -> None:
+        """What was read is what may be there, and stays; unless the power went while it was on its way."""
         register = self.registers[block]
         assert value in register.possible, (
             f"block {block} holds {name_of(value)}, may hold {[name_of(v) for v in register.possible]}"
         )
-        register.possible = [value]
+        if losses == self._losses:
+            register.possible = [value]
         self.note("read", f"block {block} {name_of(value)}")
 
     async def _flush(self, volume: Volume, blocks: list[int]) -> None:

@@ -25,6 +25,7 @@ while [ ! -b /dev/sda ]; do sleep 0.1; done
 try() {{ echo "$1"; shift; "$@" > /tmp/said 2>&1 && echo done || echo refused; }}
 keys() {{ sg_persist -n -k /dev/sda 2> /dev/null; }}
 write() {{ dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct conv=fsync; }}
+parked() {{ grep -q '"state": *"parked"' /tmp/volume; }}
 epoch() {{ wget -q -O /tmp/volume {api}/v1/volume 2>/dev/null && grep -o '"epoch": *[0-9]*' /tmp/volume; }}
 """
 HOLDER = """
@@ -43,7 +44,7 @@ try other-writes write
 try other-reads dd if=/dev/sda of=/dev/null bs=512 count=1 iflag=direct
 before=$(epoch)
 sg_persist -n --out --register --param-sark=0xbbb -Z /dev/sda > /dev/null
-while now=$(epoch); [ "$now" = "" -o "$now" = "$before" ] || grep -q '"state": *"parked"' /tmp/volume; do sleep 0.2; done
+while now=$(epoch); [ "$now" = "" -o "$now" = "$before" ] || parked; do sleep 0.2; done
 echo CONTROLLER-IS-ANOTHER
 for n in 1 2 3 4 5 6 7 8 9; do keys > /tmp/keys && break; sleep 1; done
 cat /tmp/keys

@@ -96,6 +96,7 @@ class UndoLog:
             return
         self.put_back(kept)
         self._head.sync_data()
+        self._head.sync_sums()  # the region may have been retired since the write: nothing else forgets them
         self.forget()
 
     def keep(self, offset_bytes: int, length_bytes: int) -> _Kept:

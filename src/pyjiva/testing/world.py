@@ -35,7 +35,7 @@ from pyjiva.controller.causes import UNKNOWN, cause_of
 from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.membership import MembershipRecord
-from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
+from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of, offset_of
 from pyjiva.testing.machine import KEY, VOLUME_ID, Machine, hold_everything

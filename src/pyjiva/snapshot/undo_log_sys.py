@@ -90,6 +90,9 @@ class UndoLog:
     def _recover(self) -> None:
         kept = self._read_entry()
         if kept is None:
+            # A process that was killed in `keep` may have taken an entry out of the page cache alone: the
+            # disk still has it, and the next flush must remove it.
+            self.held = self._file is not None
             return
         assert self._file is not None
         self.held = True

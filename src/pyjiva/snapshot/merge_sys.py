@@ -153,12 +153,8 @@ class Merge:
         copied = 0
         held: list[Extent] = []
         for part in self._extents(extent, wanted):
-            data = whole_blocks(lower.file.allocated(part), self.layers.size_bytes)
-            for stale in upper.file.allocated(part):
-                upper.file.punch(stale.offset_bytes, stale.length_bytes)
-            for piece in data:
-                copy_blocks(lower.file, upper.file, piece)
-                copied += piece.length_bytes
+            data = self._copy(lower, upper, part)
+            copied += sum(piece.length_bytes for piece in data)
             # Below the lowest layer all is zeros: a hole in it need not be held by the child.
             held += [part] if lower.held is not None else data
         if held:
@@ -179,11 +175,7 @@ class Merge:
             return 0
         copied = 0
         for part in parts:
-            for stale in lower.file.allocated(part):
-                lower.file.punch(stale.offset_bytes, stale.length_bytes)
-            for piece in whole_blocks(upper.file.allocated(part), self.layers.size_bytes):
-                copy_blocks(upper.file, lower.file, piece)
-                copied += piece.length_bytes
+            copied += sum(piece.length_bytes for piece in self._copy(upper, lower, part))
         ranges = [_blocks(part) for part in parts]
         bits = sum(((1 << each.length_bytes) - 1) << each.offset_bytes - base_block for each in ranges)
         self._settle(lower, parts)
@@ -193,6 +185,21 @@ class Merge:
         for part in parts:
             upper.file.punch(part.offset_bytes, part.length_bytes)
         return copied
+
+    def _copy(self, source: OpenLayer, target: OpenLayer, extent: Extent) -> list[Extent]:
+        """Make the target's file equal to the source's; the parts that are data.
+
+        Holes are punched even where the target has holes: a power cut during an earlier attempt may have
+        left checksums there.
+        """
+        data = whole_blocks(source.file.allocated(extent), self.layers.size_bytes)
+        position = extent.offset_bytes
+        for piece in data:
+            target.file.punch(position, piece.offset_bytes - position)
+            copy_blocks(source.file, target.file, piece)
+            position = piece.end_bytes
+        target.file.punch(position, extent.end_bytes - position)
+        return data
 
     def _settle(self, layer: OpenLayer, parts: list[Extent]) -> None:
         """`layer` has what these blocks are: make it stable, and then say that it holds them."""

@@ -1,5 +1,6 @@
 """Every change of the chain, cut at every one of its steps in turn, and over real files."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -397,6 +398,34 @@ def test_a_damaged_chain_is_told_to_the_operator(
     with pytest.raises(ConfigError, match=message):
         open_memory(disk)
     disk.open_directory()  # it was given back
+
+
+def test_rot_in_a_layer_below_is_repaired_in_place() -> None:
+    disk = MemoryDisk(Random(0))
+    store = prepared(disk)
+    snapshots = shown(store)
+    block = Extent(3 * BLOCK, BLOCK)
+    for file in ("volume-snap-b.img", "volume-snap-b.img.sums"):
+        disk.rot(file, 3 * BLOCK + 100 if file.endswith("img") else 3 * 8)
+        with pytest.raises(StorageError):
+            store.read_at("b", block)
+        number = 0
+        while True:  # the power goes at any step: bad or good, never believed and wrong
+            disk.before_step = cut_power_at(number)
+            try:
+                store.repair_layer("b", block, snapshots["b"][3 * BLOCK : 4 * BLOCK])
+                break
+            except PowerCut:
+                disk.before_step = no_fault
+                disk.power_cut()
+                store = open_memory(disk, f"b-{file}-{number}")
+            with contextlib.suppress(StorageError):
+                assert store.read_at("b", block) == snapshots["b"][3 * BLOCK : 4 * BLOCK]
+            number += 1
+        disk.before_step = no_fault
+        assert shown(store) == snapshots
+    with pytest.raises(StorageError, match="does not hold all of it"):
+        store.repair_layer("b", Extent(0, BLOCK), bytes(BLOCK))
 
 
 def test_layers_are_listed_with_their_sizes() -> None:

@@ -1,13 +1,13 @@
 """A replica's directory with its snapshots: everything that changes or looks at the chain.
 Blocking calls only.
 
-The rules of `store_sys` hold throughout.  Two locks are the caller's:
+The rules of `store_sys` hold throughout.  The locks are the caller's; one change or step is under way at a
+time.
 
-- *the volume*: no read, write or zeroing is in flight, and none begins: `create_snapshot`, `revert`, `grow`,
-  `seal_layer`, `discard_layer`, `delete_snapshot`, and the last step of a merge;
-- *an extent*: the same for the range of a merge's step, also for reads of snapshots and single layers.
-
-All else may go on beside reads and writes.
+- *The volume*: no request to it, to a snapshot or to a layer is in flight, and none begins: for
+  `create_snapshot`, `revert`, `grow`, and the last step of a merge.
+- *Its past*: the same, but for requests to the volume: for `delete_snapshot`, `seal_layer`, `discard_layer`.
+- *An extent*: no request that overlaps it: for the steps of a merge, and `repair_layer`.
 """
 
 from collections.abc import Mapping
@@ -173,6 +173,11 @@ class Store(VolumeStore):
         """Give up a layer that was being received."""
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
         self._content.discard(name)
+
+    def repair_layer(self, name: str, extent: Extent, data: Buffer) -> None:
+        """Write whole blocks of the layer `name` again, which have rotted; `data` is what they were."""
+        self._refuse_outside(extent)
+        self._content.repair(name, extent, data)
 
     def warm(self) -> None:
         """Let the table of layers know every block now instead of when it is first asked for."""

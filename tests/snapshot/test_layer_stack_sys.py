@@ -226,6 +226,31 @@ def test_sectors_of_one_block_are_written_side_by_side() -> None:
     stack_of(store).self_check()
 
 
+def test_a_flush_waits_for_marks_that_another_thread_is_writing() -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    entered, go = threading.Event(), threading.Event()
+
+    def before_step(step: str) -> None:
+        if step == "write volume-head-001.img.held" and not entered.is_set():
+            entered.set()
+            assert go.wait(10)
+
+    disk.before_step = before_step
+    first = threading.Thread(target=stack_of(store).sync_data)
+    first.start()
+    assert entered.wait(10)
+    second = threading.Thread(target=store.flush)
+    second.start()
+    second.join(0.05)
+    assert second.is_alive(), "answered before the block is marked as stable"
+    go.set()
+    for thread in (first, second):
+        thread.join(10)
+    assert held_bytes(disk)[1] == STABLE
+
+
 def test_the_table_may_be_smaller_than_what_is_read() -> None:
     """Chunks are dropped and loaded again, also while they are written to."""
     disk = MemoryDisk(Random(0))

@@ -78,6 +78,7 @@ class LayerStack:  # hot
     _number: int = attrs.field(init=False)
     _copy_up: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Held while a block that the head does not hold is written in part."""
+    _sync: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.index = LayerIndex(block_count(self.size_bytes), lock=threading.Lock())
@@ -276,10 +277,11 @@ class LayerStack:  # hot
 
     def sync_data(self) -> None:
         """See CheckedFile: data first, then the marks of what became stable by that."""
-        ranges = self._held.take_unstable()
-        self._head.file.sync_data()
-        if ranges:
-            self._held.settle(ranges)
+        with self._sync:  # nobody may find nothing to do while another one is still at it
+            ranges = self._held.take_unstable()
+            self._head.file.sync_data()
+            if ranges:
+                self._held.settle(ranges)
 
     def sync_sums(self) -> None:
         """See CheckedFile.  Those of the layers below were synced when they were sealed."""

@@ -257,15 +257,23 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         if self.attempt(without_full(crash), stop):
             self.come_back("power")
 
-    @rule(crash=crashes, name=st.sampled_from(NAMES))
-    def create_snapshot(self, crash: Crash | None, name: str) -> None:
+    @rule(crash=crashes, name=st.sampled_from(NAMES), tidy=st.booleans())
+    def create_snapshot(self, crash: Crash | None, name: str, tidy: bool) -> None:
         if name in self.store.chain:
             return
         content = self.versions[-1]
-        create = partial(self.store.create_snapshot, name, labels={"n": name})
+        create = partial(self.store.create_snapshot, name, labels={"n": name}, tidy=tidy)
         if self.attempt(crash, create, lambda: name in self.store.chain, content):
             self.model.create(name, content)
             self.versions = [content]
+
+    @rule(crash=crashes)
+    def prepare_a_snapshot(self, crash: Crash | None) -> None:
+        self.attempt(crash, self.store.prepare_snapshot)
+
+    @rule()
+    def tidy(self) -> None:
+        self.store.tidy()
 
     @precondition(lambda self: self.model.contents)
     @rule(crash=crashes, data=st.data())
@@ -307,7 +315,7 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             self.store.chain.children_of(layer.name) for layer in self.store.chain.layers if layer.removed
         ]
         assert all(len(children) > 1 for children in branches)
-        if not self.store.chain.layers:
+        if not self.store.chain.layers and self.store._layers._spare is None:
             assert "volume-head" in str(sorted(self.disk.inodes()))
             assert not [name for name in self.disk.inodes() if name.endswith(".held")]
 

@@ -78,8 +78,15 @@ def receive(store: Store) -> None:
     store.seal_layer("x")
 
 
+def create_prepared(store: Store) -> None:
+    store.prepare_snapshot()
+    store.create_snapshot("d", tidy=False)
+    store.tidy()
+
+
 CHANGES: Final[dict[str, Callable[[Store], None]]] = {
     "create": lambda store: store.create_snapshot("d"),
+    "create, prepared": create_prepared,
     "revert to a": lambda store: store.revert("a"),
     "revert to b, keep": lambda store: store.revert("b", keep_newer=True),
     "grow": lambda store: store.grow(SIZE_BYTES + 3 * BLOCK),

@@ -52,16 +52,32 @@ class Store(VolumeStore):
         created: str = "",
         labels: Mapping[str, str] | None = None,
         user_created: bool = True,
+        tidy: bool = True,
     ) -> None:
         """Keep what the volume holds as the snapshot `name`, durably; costs a flush, whatever its size.
 
-        `created` is a time as RFC 3339 has it.  Raises StorageError: there is no such snapshot, or the store
-        is broken.
+        `created` is a time as RFC 3339 has it.  Requests wait shortest if `prepare_snapshot` is called ahead,
+        and the method `tidy` afterwards instead of here.
+
+        Raises StorageError: there is no such snapshot, or the store is broken.
         """
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
         self._layers.create_snapshot(
-            _layer(name, created=created, labels=dict(labels or {}), user_created=user_created)
+            _layer(name, created=created, labels=dict(labels or {}), user_created=user_created), tidy=tidy
         )
+
+    def prepare_snapshot(self) -> None:
+        """Make ahead, while requests go on, what the next snapshot needs."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.prepare()
+
+    def tidy(self) -> None:
+        """Do what a change left to be done, while requests go on: names, Jiva's files, files of no more use.
+
+        Raises StorageError: some of it is left, for the next time.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.tidy()
 
     def delete_snapshot(self, name: str) -> None:
         """Delete the snapshot `name`, durably.  What others do not need of it goes by `next_merge`."""

@@ -115,6 +115,8 @@ class Layers:
     """The `.meta` files as they are on the disk."""
     _path: tuple[str, ...] = attrs.field(default=(), init=False)
     """The layers that `top` consists of."""
+    _spare: tuple[str, OpenLayer] | None = attrs.field(default=None, init=False)
+    """File name and files of the next head, made ahead."""
     _views: dict[str, "CheckedFile | LayerStack"] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -294,7 +296,8 @@ class Layers:
     def tidy(self) -> None:
         """Step 3.  May be done again at any time.  Raises StorageError: some of it is left to do."""
         self._rename()
-        wanted = self.chain.files()
+        spare = {self._spare[0] + suffix for suffix in DATA_SUFFIXES} if self._spare else set()
+        wanted = self.chain.files() | spare
         unwanted = [name for name in self.directory.names() if _is_ours(name) and name not in wanted]
         for name in unwanted:  # first, as it gives space
             self.directory.remove(name)
@@ -353,8 +356,21 @@ class Layers:
             CheckedFile(made[0], made[1], self.size_bytes), HeldMap(made[2], blocks) if mapped else None
         )
 
-    def create_snapshot(self, layer: Layer) -> None:
-        """Seal the head as `layer`, and put a new one on it."""
+    def prepare(self) -> None:
+        """Do ahead, beside requests, what the next snapshot needs."""
+        self.settle()
+        following = attrs.evolve(self.chain, head_number=self.chain.head_number + 1).head_file
+        if self._spare is None or self._spare[0] != following:
+            self._drop_spare()
+            self._spare = following, self.create_files(following, mapped=True)
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare[1].close()
+            self._spare = None
+
+    def create_snapshot(self, layer: Layer, *, tidy: bool) -> None:
+        """Seal the head as `layer`, and put a new one on it; without `tidy`, the caller does that later."""
         self.settle()
         self.owner.settle_all()
         new_head = self._commit_new_head(self.chain.with_snapshot(layer))
@@ -366,7 +382,8 @@ class Layers:
             self.owner.take_top()
         else:
             self.remake_top()
-        self._tidy_later()
+        if tidy:
+            self._tidy_later()
 
     def revert(self, name: str, *, keep_newer: bool) -> None:
         """A new head on top of the snapshot `name`; see `Chain.reverted`."""
@@ -380,12 +397,13 @@ class Layers:
 
     def _commit_new_head(self, chain: Chain) -> OpenLayer:
         """Steps 1 and 2 of a change that gives an empty head, which has nothing to be swept in this boot."""
-        new_head = self.create_files(chain.head_file, mapped=True)
-        try:
-            self.commit(attrs.evolve(chain, swept_boot_id=self.boot_id))
-        except BaseException:
-            new_head.close()
-            raise
+        if self._spare is not None and self._spare[0] == chain.head_file:
+            new_head = self._spare[1]
+        else:
+            new_head = self.create_files(chain.head_file, mapped=True)
+        self._spare = chain.head_file, new_head
+        self.commit(attrs.evolve(chain, swept_boot_id=self.boot_id))
+        self._spare = None
         return new_head
 
     def change(self, chain: Chain) -> None:
@@ -405,6 +423,7 @@ class Layers:
     def grow(self, size_bytes: int) -> None:
         """Make the files of all layers ready for `size_bytes`, durably; the state says when they have it."""
         self.settle()
+        self._drop_spare()  # it has the old size
         self.commit(attrs.evolve(self.chain, growing_to=size_bytes))
         for layer in self.open_layers.values():
             layer.file.make_room(size_bytes)
@@ -430,6 +449,7 @@ class Layers:
 
     def close(self) -> None:
         """Give all files back."""
+        self._drop_spare()
         for layer in self.open_layers.values():
             layer.close()
 

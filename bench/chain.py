@@ -4,7 +4,7 @@
 - *Index*: a volume with a given number of extents above a snapshot: how long opening takes, how long it takes
   until the table of layers knows every block, and what memory that costs.  The data files hold nothing but
   holes: it is their maps that are read.
-- *Pause*: how long a snapshot and a merge's step take.
+- *Pause*: how long requests wait for a snapshot and for a merge's step.
 
 Prints JSON: the machine, the commit, the parameters, and the median of each figure.
 """
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -63,36 +63,54 @@ def _opened(path: Path, size_bytes: int) -> Iterator[Store]:
         store.close()
 
 
-def measure_depth(work: Path, parameters: ChainParameters, depth: int) -> dict[str, float]:
-    """Random reads through `depth` layers, the head among them."""
+def _fill(store: Store, random: Random, parameters: ChainParameters, depth: int) -> list[float]:
+    """Give the volume `depth` layers, the head among them; how long requests would have waited for each."""
+    blocks = parameters.range_bytes // BLOCK
+    for start in range(0, parameters.range_bytes, MIB):
+        store.write(start, MIB, [random.randbytes(MIB)])
+    pauses = []
+    for number in range(depth - 1):
+        for _ in range(max(1, blocks // depth)):
+            store.write(random.randrange(blocks) * BLOCK, BLOCK, [random.randbytes(BLOCK)])
+        store.flush()
+        store.prepare_snapshot()
+        began = time.perf_counter()
+        store.create_snapshot(f"s{number}", tidy=False)
+        pauses.append(time.perf_counter() - began)
+        store.tidy()
+    return pauses
+
+
+def measure_depths(work: Path, parameters: ChainParameters) -> dict[int, dict[str, float]]:
+    """Random reads through many layers, depth by depth in turn, so that all meet the same machine."""
     random = Random(parameters.seed)
     blocks = parameters.range_bytes // BLOCK
-    with _opened(work / f"depth-{depth}", parameters.range_bytes) as store:
-        for start in range(0, parameters.range_bytes, MIB):
-            store.write(start, MIB, [random.randbytes(MIB)])
-        pauses = []
-        for number in range(depth - 1):
-            for _ in range(max(1, blocks // depth)):
-                store.write(random.randrange(blocks) * BLOCK, BLOCK, [random.randbytes(BLOCK)])
-            store.flush()
-            began = time.perf_counter()
-            store.create_snapshot(f"s{number}")
-            pauses.append(time.perf_counter() - began)
-        store.warm()
-        seconds = []
+    figures: dict[int, dict[str, float]] = {}
+    with ExitStack() as stack:
+        stores = {}
+        for depth in parameters.depths:
+            store = stack.enter_context(_opened(work / f"depth-{depth}", parameters.range_bytes))
+            pauses = _fill(store, random, parameters, depth)
+            store.warm()
+            index = store._head.index.memory_bytes if isinstance(store._head, LayerStack) else 0
+            pause_ms = round(statistics.median(pauses) * 1e3, 2) if pauses else 0.0
+            stores[depth] = store
+            figures[depth] = {"index_bytes": index, "snapshot_ms": pause_ms}
+        seconds: dict[int, list[float]] = {depth: [] for depth in stores}
         for _ in range(parameters.rounds):
-            places = [random.randrange(blocks) * BLOCK for _ in range(parameters.reads)]
-            began = time.perf_counter()
-            for place in places:
-                if store.read_nowait(place, BLOCK) is None:
-                    store.read(place, BLOCK)
-            seconds.append((time.perf_counter() - began) / parameters.reads)
-        index = store._head.index.memory_bytes if isinstance(store._head, LayerStack) else 0
-    return {
-        "read_us": round(statistics.median(seconds) * 1e6, 2),
-        "index_bytes": index,
-        "snapshot_ms": round(statistics.median(pauses) * 1e3, 2) if pauses else 0.0,
-    }
+            for depth, store in stores.items():
+                for start in range(0, parameters.range_bytes, MIB):
+                    store.read(start, MIB)
+                places = [random.randrange(blocks) * BLOCK for _ in range(parameters.reads)]
+                began = time.perf_counter()
+                for place in places:
+                    if store.read_nowait(place, BLOCK) is None:
+                        store.read(place, BLOCK)
+                seconds[depth].append((time.perf_counter() - began) / parameters.reads)
+    for depth, samples in seconds.items():
+        figures[depth]["read_us"] = round(statistics.median(samples) * 1e6, 2)
+        figures[depth]["read_spread_us"] = round((max(samples) - min(samples)) * 1e6, 2)
+    return figures
 
 
 def measure_index(work: Path, parameters: ChainParameters, size_bytes: int, extents: int) -> dict[str, float]:
@@ -167,7 +185,7 @@ def run(parameters: ChainParameters, work: Path) -> dict[str, Any]:
         "machine": describe_machine(work),
         "commit": commit(),
         "parameters": attrs.asdict(parameters),
-        "depth": {depth: measure_depth(work, parameters, depth) for depth in parameters.depths},
+        "depth": measure_depths(work, parameters),
         "index": {
             f"{format_size(size)}, {extents} extents": measure_index(work, parameters, size, extents)
             for size, extents in parameters.indexes

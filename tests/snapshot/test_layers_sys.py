@@ -346,6 +346,39 @@ def test_a_layer_that_was_being_received_begins_again_but_for_its_checkpoints() 
             call("x")
 
 
+@pytest.mark.parametrize(
+    "following",
+    [
+        lambda store: store.delete_snapshot("a"),
+        lambda store: store.delete_snapshot("d"),
+        lambda store: store.begin_layer("x", parent="d"),
+        lambda store: store.create_snapshot("e", tidy=False),
+        lambda store: store.revert("d"),
+        lambda store: store.grow(SIZE_BYTES + BLOCK),
+        lambda store: store.prepare_snapshot(),
+    ],
+)  # fmt: skip
+def test_names_that_were_put_off_are_given_before_the_next_change(following: Callable[[Store], None]) -> None:
+    for number in range(400):
+        disk = MemoryDisk(Random(number))
+        store = prepared(disk)
+        store.create_snapshot("d", tidy=False)
+        old = content(store)
+        disk.before_step = cut_power_at(number)
+        ended = False
+        with contextlib.suppress(PowerCut):
+            following(store)
+            ended = True
+        disk.before_step = no_fault
+        disk.power_cut()
+        store = open_memory(disk, "b-2")
+        assert content(store) == old
+        store.self_check()
+        if ended:
+            return
+    pytest.fail("the change never came to its end")
+
+
 def test_what_differs_between_two_snapshots() -> None:
     store = prepared(MemoryDisk(Random(0)))
 

@@ -280,6 +280,8 @@ class Layers:
 
     def commit(self, chain: Chain) -> None:
         """Step 2: `chain` is the chain from now on."""
+        if chain.renames != self.chain.renames:  # nothing would know of the old ones any more
+            self._rename()
         temporary = prepare_file(self.directory, CHAIN_FILE, encode_chain(chain))
         self.owner.guard(lambda: put_in_place(self.directory, temporary, CHAIN_FILE))
         self.chain, self.recorded = chain, True

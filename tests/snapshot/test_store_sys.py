@@ -4,6 +4,7 @@ cuts and faults at every step.
 Not checked: bit rot, and disks that say "synced" when nothing was.
 """
 
+import contextlib
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -312,6 +313,37 @@ def test_unmapped_data_does_not_come_back_after_a_restart() -> None:
         store = open_memory(disk, "b-2")
         assert store.read(0, 8192) == bytes(8192)
         assert store.allocated(Extent(0, SIZE_BYTES)) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_atomic_write_that_was_undone_is_not_taken_for_rot_after_one_more_power_cut(seed: int) -> None:
+    """Its region may have been retired, so that nothing else forgets the checksums of what was undone."""
+    disk = MemoryDisk(Random(seed))
+    store = open_memory(disk)
+    store.write_atomic(0, 8192, [b"x" * 8192])
+    store.retire_regions()
+    store.retire_regions()
+    for boot in ("b-2", "b-3"):
+        disk.power_cut()
+        store = open_memory(disk, boot)
+        assert store.read(0, 8192) == bytes(8192)
+
+
+def test_a_flush_makes_an_atomic_write_stable_though_a_kill_cut_the_next_one() -> None:
+    """The process that was killed had begun to replace the log's entry, in the page cache alone."""
+    for number in range(12):
+        disk = MemoryDisk(Random(number))
+        store = open_memory(disk)
+        store.write_atomic(0, 512, [b"x" * 512])
+        disk.before_step = cut_power_at(number)
+        with contextlib.suppress(PowerCut):
+            store.write_atomic(4096, 512, [b"y" * 512])
+        disk.before_step = no_fault
+        disk.kill_process()
+        store = open_memory(disk)
+        store.flush()
+        disk.power_cut()
+        assert open_memory(disk, "b-2").read(0, 512) == b"x" * 512
 
 
 REGION_BYTES: Final = 64 * 1024 * KIB

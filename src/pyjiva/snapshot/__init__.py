@@ -1,15 +1,23 @@
 """One replica's directory as a store of bytes and durable state, and as a block device."""
 
+from pyjiva.snapshot.chain import Chain, Layer
 from pyjiva.snapshot.device_io import ChainDevice, ChainStatistics, Hash, Spoil, open_chain_device
+from pyjiva.snapshot.layer_content_sys import LayerInfo, LayerParts
+from pyjiva.snapshot.layered_store_sys import Store
+from pyjiva.snapshot.merge_sys import Merge
 from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta
 from pyjiva.snapshot.state import ReplicaState
-from pyjiva.snapshot.store_sys import Store
 
 __all__ = [
+    "Chain",
     "ChainDevice",
     "ChainStatistics",
     "DiskMeta",
     "Hash",
+    "Layer",
+    "LayerInfo",
+    "LayerParts",
+    "Merge",
     "ReplicaState",
     "Spoil",
     "Store",

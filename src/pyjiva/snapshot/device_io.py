@@ -3,8 +3,9 @@
 In place, inside `submit`: reads that the page cache can answer and writes of up to
 WRITE_IN_PLACE_BYTES_MAX, which only copy into it.  To threads: reads that miss, larger writes, zeroing (a
 punch waits for the write-back of what it removes), the first write after a clean point (it makes the state
-durable), atomic writes, maps, hashes and flushes.  A trip to a thread costs 150 us, so requests for threads
-are collected until the end of the batch and then shared out over WORKERS tasks, several per trip.
+durable), writes that copy the rest of a block from a snapshot, atomic writes, maps, hashes and flushes.  A
+trip to a thread costs 150 us, so requests for threads are collected until the end of the batch and then
+shared out over WORKERS tasks, several per trip.
 
 Flushes are grouped: one fdatasync at a time, and it answers every flush and FUA write that was waiting when
 it began; one that comes while it runs waits for the next, as its writes may be too late for this one.
@@ -24,7 +25,7 @@ import trio
 from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write, WriteZeroes
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot.store_sys import Store
+from pyjiva.snapshot.layered_store_sys import Store
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import MIB
 
@@ -176,7 +177,11 @@ class ChainDevice:  # hot
         self._writes += 1
         self._written_bytes += length
         offset = request.offset_bytes
-        if length > WRITE_IN_PLACE_BYTES_MAX or request.atomic or not self.store.marked(offset, length):
+        if (
+            length > WRITE_IN_PLACE_BYTES_MAX
+            or request.atomic
+            or not self.store.writes_in_place(offset, length)
+        ):
             self._queue_for_thread(request)
             return
         try:

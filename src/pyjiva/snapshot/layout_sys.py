@@ -7,32 +7,27 @@ marker tells the remains of a creation that was cut, which may be thrown away, f
 Longhorn wrote, whose files have the same names and which is never touched.
 """
 
+import re
 from typing import Final
 
-from pyjiva.errors import ConfigError, StorageError
+from pyjiva.errors import ConfigError
+from pyjiva.snapshot.chain import Chain
+from pyjiva.snapshot.layers_sys import Layers, read_chain
 from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, decode_state, encode_state
-from pyjiva.sparse import (
-    TEMPORARY_SUFFIX,
-    CheckedFile,
-    DataFile,
-    Directory,
-    read_file,
-    replace_file,
-    sums_size_bytes,
-)
+from pyjiva.sparse import TEMPORARY_SUFFIX, Directory, read_file, replace_file
 from pyjiva.units import format_size
 
 __all__ = ["open_layout"]
 
 MARKER: Final = "pyjiva.creating"
-SUMS_SUFFIX: Final = ".sums"
 _CREATED: Final = (FIRST_HEAD, FIRST_HEAD + META_SUFFIX, VOLUME_META)
+_HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 _NOT_OURS_TO_SEE: Final = frozenset({"lost+found"})  # the directory may be the root of a file system
 
 
-def open_layout(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, CheckedFile]:
-    """The state and the head of the replica in `directory`, which is created if it is empty.
+def open_layout(directory: Directory, identity: ReplicaState, *, boot_id: str) -> tuple[ReplicaState, Layers]:
+    """The state and the layers of the replica in `directory`, which is created if it is empty.
 
     `identity` is the state of a new replica; of an old one, its ids and sizes must be those.  Raises
     ConfigError: it is not that replica, or damaged; nothing was changed.
@@ -45,7 +40,7 @@ def open_layout(directory: Directory, identity: ReplicaState) -> tuple[ReplicaSt
         directory.remove(MARKER)
         directory.sync()
     try:
-        return _open(directory, identity)
+        return _open(directory, identity, boot_id)
     except ConfigError as error:
         raise ConfigError(f"{directory.path}: {error}") from error
 
@@ -84,9 +79,26 @@ def _create(directory: Directory, names: list[str], identity: ReplicaState) -> N
     directory.sync()
 
 
-def _open(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, CheckedFile]:
+def _open(directory: Directory, identity: ReplicaState, boot_id: str) -> tuple[ReplicaState, Layers]:
     state = decode_state(read_file(directory, STATE_FILE))
     _check_identity(state, identity)
+    chain = read_chain(directory, directory.names())
+    recorded = chain is not None
+    if chain is None:
+        chain = _chain_of_one(directory, state)
+    layers = Layers.open(
+        directory,
+        chain,
+        state.size_bytes,
+        boot_id=boot_id,
+        recorded=recorded,
+        unstable=bool(state.written_boot_id),
+    )
+    return state, layers
+
+
+def _chain_of_one(directory: Directory, state: ReplicaState) -> Chain:
+    """The chain of a directory that has had no snapshot: Jiva's files say that there is a head alone."""
     names = set(directory.names())
     if VOLUME_META not in names:
         raise ConfigError(f"{VOLUME_META} is missing: move the directory away, the replica is rebuilt")
@@ -96,48 +108,16 @@ def _open(directory: Directory, identity: ReplicaState) -> tuple[ReplicaState, C
         if name.endswith(META_SUFFIX):
             layer = name.removesuffix(META_SUFFIX)
             disks[layer] = DiskMeta.decode(layer, read_file(directory, name))
-    chain = layer_names(volume, disks)
-    if len(chain) != 1 or volume.parent or volume.backing_file_path:
-        raise ConfigError("has layers below the head, which this version of pyjiva cannot serve")
+    head = _HEAD.fullmatch(volume.head)
+    if len(layer_names(volume, disks)) != 1 or volume.parent or volume.backing_file_path or head is None:
+        raise ConfigError(
+            "has layers below the head that pyjiva did not make, which this version cannot serve"
+        )
     if volume.size_bytes != state.size_bytes:
         raise ConfigError(
             f"{VOLUME_META} says {volume.size_bytes} bytes and {STATE_FILE} {state.size_bytes}: it is damaged"
         )
-    if volume.head not in names:
-        raise ConfigError(f"{volume.head} is missing: move the directory away, the replica is rebuilt")
-    head = directory.open(volume.head)
-    try:
-        if head.size_bytes() != state.size_bytes:
-            raise ConfigError(
-                f"{volume.head} has {head.size_bytes()} bytes instead of {state.size_bytes}: it is damaged"
-            )
-        sums = _open_sums(directory, volume.head + SUMS_SUFFIX, state.size_bytes)
-    except (ConfigError, StorageError):
-        head.close()
-        raise
-    return state, CheckedFile(head, sums, state.size_bytes)
-
-
-def _open_sums(directory: Directory, name: str, size_bytes: int) -> DataFile:
-    """The checksums of a layer.  One that has none yet, or whose file a power cut took, knows none."""
-    wanted_bytes = sums_size_bytes(size_bytes)
-    if name in directory.names():
-        sums = directory.open(name)
-        present_bytes = sums.size_bytes()
-    else:
-        sums = directory.create(name)
-        present_bytes = 0
-    try:
-        if present_bytes > wanted_bytes:
-            raise ConfigError(f"{name} has {present_bytes} bytes instead of {wanted_bytes}: it is damaged")
-        if present_bytes < wanted_bytes:
-            sums.truncate(wanted_bytes)
-            sums.sync_data()
-            directory.sync()
-    except BaseException:
-        sums.close()
-        raise
-    return sums
+    return Chain(head_number=int(head[1]))
 
 
 def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:

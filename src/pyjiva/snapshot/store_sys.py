@@ -1,16 +1,17 @@
 """One replica's directory: its bytes, its durable state, and what of them survives a power cut.  Blocking
 calls only.
 
-*Data.*  Today the chain has one layer, the head, and every read and write goes there.  Snapshots put a plan
-between the verbs and the layers (which layer answers which part of a read, what a write must copy first);
-nothing above this class changes then.
+*Data.*  Without snapshots every read and write goes to the head, the one layer that there is.  Above
+snapshots a `LayerStack` has the head's place here: it knows which layer has which block.  The changes of the
+chain itself are in `LayeredStore`.
 
-*Flush* is fdatasync of the head; nothing else is needed to find the data, as its name and size were made
-stable when it was created.  When an fdatasync fails, Linux reports it once and then takes the pages for
-clean, so a second one would succeed over lost data (the PostgreSQL "fsyncgate" of 2018).  Therefore a store
-whose flush failed is *broken*: that flush and all that follow are refused, and so are reads and writes,
-since the page cache may give back old data for an acknowledged write.  The state file remembers it, so that
-the next process does not take the data for whole either.
+*Flush* is fdatasync of the head, and then of the map of the blocks that it holds, if that changed; nothing
+else is needed to find the data, as names and sizes were made stable when the layer was created.  When an
+fdatasync fails, Linux reports it once and then takes the pages for clean, so a second one would succeed over
+lost data (the PostgreSQL "fsyncgate" of 2018).  Therefore a store whose flush failed is *broken*: that flush
+and all that follow are refused, and so are reads and writes, since the page cache may give back old data for
+an acknowledged write.  The state file remembers it, so that the next process does not take the data for
+whole either.
 
 *What a reboot may lose.*  `written_boot_id` in the state says during which boot writes were made that may
 not be stable.  It is set, durably, before the first write after a clean point (`mark_clean`), so a write
@@ -23,35 +24,38 @@ Any number of threads may call the verbs at once.
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import Final
+from functools import partial
+from typing import Final, Self
 
 import attrs
-import xxhash
 
 from pyjiva.block import ATOMIC_BYTES_MAX, Space
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.boot_sys import read_boot_id
+from pyjiva.snapshot.hash_sys import hash_of_range
+from pyjiva.snapshot.layer_stack_sys import LayerStack
+from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.snapshot.layout_sys import open_layout
+from pyjiva.snapshot.regions import marked_extents, marks_of, regions_of
 from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.undo_log_sys import UndoLog
-from pyjiva.sparse import Buffer, CheckedFile, Directory, open_directory, replace_file
-from pyjiva.units import MIB
+from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, Directory, open_directory, replace_file
+from pyjiva.units import align_down, align_up
 
-__all__ = ["Store"]
+__all__ = ["VolumeStore"]
 
-HASH_STEP_BYTES: Final = MIB
 _REGION_SHIFT: Final = REGION_BYTES.bit_length() - 1
-_ZEROS: Final = bytes(HASH_STEP_BYTES)
 
 
 @attrs.define(eq=False)
-class Store:  # hot
-    """An open replica directory, owned by this process."""
+class VolumeStore:  # hot
+    """An open replica directory, owned by this process, as one volume."""
 
     _directory: Directory
-    _head: CheckedFile
+    _layers: Layers
+    _head: CheckedFile | LayerStack
+    """What takes the verbs: `Layers.top`."""
     _undo_log: UndoLog
     _state: ReplicaState
     _boot_id: str
@@ -85,7 +89,7 @@ class Store:  # hot
         block_size_bytes: int,
         witness: bool = False,
         boot_id: str | None = None,
-    ) -> "Store":
+    ) -> Self:
         """The replica in the directory `path`; an absent or empty one becomes a new replica, all zeros.
 
         Raises ConfigError, in one line for the operator, with nothing changed: the directory is open
@@ -101,35 +105,45 @@ class Store:  # hot
         return cls.open_in(open_directory(path), identity, boot_id=present)
 
     @classmethod
-    def open_in(cls, directory: Directory, identity: ReplicaState, *, boot_id: str) -> "Store":
+    def open_in(cls, directory: Directory, identity: ReplicaState, *, boot_id: str) -> Self:
         """As `open_or_create`, in a directory that is owned already; it is closed if this fails."""
         try:
-            state, head = open_layout(directory, identity)
+            state, layers = open_layout(directory, identity, boot_id=boot_id)
         except BaseException:
-            directory.close()
-            raise
-        try:
-            undo_log = UndoLog.open_beside(head, directory, boot_id)
-            if state.written_boot_id != boot_id:
-                _forget_sums(head, state)
-        except BaseException:
-            head.close()
             directory.close()
             raise
         written = state.written_boot_id
+        try:
+            head = layers.head.file
+            undo_log = UndoLog.open_beside(head, directory, boot_id)
+            if written != boot_id:
+                # The machine went down: what was written to these regions, and its checksums, may be
+                # there or not.
+                for extent in marked_extents(state):
+                    head.forget(extent)
+            if written not in ("", boot_id):
+                layers.sweep(marked_extents(state))
+        except BaseException:
+            layers.close()
+            directory.close()
+            raise
         unflushed = 1 if written else 0
-        return cls(
+        store = cls(
             directory=directory,
-            head=head,
+            layers=layers,
+            head=layers.top,
             undo_log=undo_log,
             state=state,
             boot_id=boot_id,
             size_bytes=state.size_bytes,
             intact=written in ("", boot_id),
-            marks=_marks_of(state),
+            marks=marks_of(state),
             writes_started=unflushed,
             writes_ended=unflushed,
         )
+        layers.owner = store
+        layers.sync_lock = store._flush_lock
+        return store
 
     @property
     def path(self) -> str:
@@ -158,6 +172,13 @@ class Store:  # hot
         first = offset_bytes >> _REGION_SHIFT
         last = (offset_bytes + length_bytes - 1) >> _REGION_SHIFT
         return 0 not in self._marks[first : last + 1]
+
+    def writes_in_place(self, offset_bytes: int, length_bytes: int) -> bool:
+        """Whether a write to the range only copies into the page cache, and does not wait for the disk."""
+        if not self.marked(offset_bytes, length_bytes):
+            return False
+        head = self._head
+        return not isinstance(head, LayerStack) or head.writes_in_place(offset_bytes, length_bytes)
 
     def _prepare(self, offset_bytes: int, length_bytes: int) -> None:
         """Before a write: see that the state on disk tells of it."""
@@ -255,18 +276,20 @@ class Store:  # hot
                 self._writes_ended += 1
 
     def _write_with_undo(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
+        if isinstance(self._head, LayerStack):  # the log keeps what the head's file has
+            self._head.lift(Extent(offset_bytes, length_bytes))
         log = self._undo_log
         if log.held:  # what it holds may be replaced when the write that it is for is stable
-            self._or_break(self._head.sync_data)
+            self.guard(self._head.sync_data)
         kept = log.keep(offset_bytes, length_bytes)
-        self._or_break(log.sync)
+        self.guard(log.sync)
         try:
             self._head.write(offset_bytes, buffers)
         except StorageError:
-            self._or_break(partial(log.put_back, kept))
-            self._or_break(log.end_write)
+            self.guard(partial(log.put_back, kept))
+            self.guard(log.end_write)
             raise
-        self._or_break(log.end_write)
+        self.guard(log.end_write)
 
     def zero(self, offset_bytes: int, length_bytes: int) -> None:
         """Make the range a hole: it reads as zeros for ever, and its space is free."""
@@ -293,7 +316,12 @@ class Store:  # hot
             self._writes_started += 1
         try:
             self._prepare(extent.offset_bytes, extent.length_bytes)
-            self._head.spoil(extent)
+            start = align_down(extent.offset_bytes, SUM_BLOCK_BYTES)
+            end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
+            for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
+                # Zeros that are there: a hole is nothing that anybody reads, and so finds bad.
+                self._head.write(block.offset_bytes, (bytes(block.length_bytes),))
+                self._head.spoil(block.offset_bytes)
         finally:
             with self._count_lock:
                 self._writes_ended += 1
@@ -310,19 +338,10 @@ class Store:  # hot
         A range that is one hole costs nothing after the first of its length; other holes are hashed as
         zeros without reading them.
         """
-        wanted = Extent(offset_bytes, length_bytes)
-        parts = self.allocated(wanted)
-        if not parts:
-            return _hash_of_zeros(length_bytes)
-        hasher = xxhash.xxh3_128()
-        position = offset_bytes
-        for part in parts:
-            _add_zeros(hasher, part.offset_bytes - position)
-            for piece in part.split(HASH_STEP_BYTES):
-                hasher.update(self._head.data.read(piece.offset_bytes, piece.length_bytes))
-            position = part.end_bytes
-        _add_zeros(hasher, wanted.end_bytes - position)
-        return hasher.digest()
+        extent = Extent(offset_bytes, length_bytes)
+        if offset_bytes < 0 or extent.end_bytes > self._size_bytes or self._broken:
+            self._refuse(offset_bytes, length_bytes, StorageFailure.READ_ERROR)
+        return hash_of_range(self._head, extent)
 
     def verify(self, extent: Extent) -> None:
         """Read `extent` from the disk, and compare it with the checksums; nobody writes to it meanwhile.
@@ -348,10 +367,24 @@ class Store:  # hot
             self._refuse_if_broken(StorageFailure.WRITE_ERROR)
             with self._count_lock:
                 ended = self._writes_ended
-            self._or_break(self._head.sync_data)
+            self.guard(self._head.sync_data)
             if self._undo_log.held:
-                self._or_break(self._undo_log.forget)
+                self.guard(self._undo_log.forget)
             self._writes_flushed = ended
+
+    def settle_all(self) -> None:
+        """Flush, and make the checksums stable too; nothing may be in flight."""
+        self.flush()
+        with self._count_lock:
+            if self._writes_started != self._writes_ended:
+                raise StorageError(StorageFailure.NOT_READY, f"{self.path}: writes are in flight")
+        with self._flush_lock:
+            self.guard(self._head.sync_sums)
+
+    def take_top(self) -> None:
+        """The layers have another top, which takes the verbs from now on."""
+        self._head = self._layers.top
+        self._undo_log.head = self._layers.head.file
 
     def mark_clean(self) -> bool:
         """Say durably that everything written is stable, if it is: no write since the last flush began.
@@ -368,7 +401,7 @@ class Store:  # hot
             if not stable:
                 self._marks = marks
                 return False
-            self._or_break(self._head.sync_sums)
+            self.guard(self._head.sync_sums)
             self._save(attrs.evolve(self._state, written_boot_id="", written_regions=""))
             return True
 
@@ -390,9 +423,9 @@ class Store:  # hot
             if not calm:  # a write under way may have seen the old marks
                 self._marks = marks
                 return
-            self._or_break(self._head.sync_data)
-            self._or_break(self._head.sync_sums)
-            self._save(attrs.evolve(self._state, written_regions=_regions_of(self._marks)))
+            self.guard(self._head.sync_data)
+            self.guard(self._head.sync_sums)
+            self._save(attrs.evolve(self._state, written_regions=regions_of(self._marks)))
 
     def mark_intact(self) -> None:
         """Say durably that the content is whole again: a rebuild has made it equal to a good one."""
@@ -404,7 +437,7 @@ class Store:  # hot
     def close(self) -> None:
         """Give the directory back.  Flushes nothing: the caller does, if it wants to."""
         self._undo_log.close()
-        self._head.close()
+        self._layers.close()
         self._directory.close()
 
     def _mark(self, first: int, last: int) -> None:
@@ -414,11 +447,11 @@ class Store:  # hot
             marks[first : last + 1] = b"\x02" * (last + 1 - first)
             # A store that is not intact already says so, and the boot that it names must not be forgotten.
             boot_id = self._boot_id if self._intact else self._state.written_boot_id
-            self._save(attrs.evolve(self._state, written_boot_id=boot_id, written_regions=_regions_of(marks)))
+            self._save(attrs.evolve(self._state, written_boot_id=boot_id, written_regions=regions_of(marks)))
             self._marks = marks
 
-    def _or_break(self, step: Callable[[], None]) -> None:
-        """Take a step after whose failure nobody knows what is stable."""
+    def guard(self, step: Callable[[], None]) -> None:
+        """Take a step after whose failure nobody knows what is stable: the store is broken then."""
         try:
             step()
         except StorageError as error:
@@ -447,36 +480,3 @@ class Store:  # hot
     def _refuse_if_broken(self, failure: StorageFailure) -> None:
         if self._broken is not None:
             raise StorageError(failure, f"{self.path}: refused since a flush failed ({self._broken})")
-
-
-def _marks_of(state: ReplicaState) -> bytearray:
-    count = -(-state.size_bytes // REGION_BYTES)
-    bits = f"{int(state.written_regions or '0', 16):0{count}b}"
-    return bytearray(bit == "1" for bit in bits[::-1][:count])
-
-
-def _regions_of(marks: bytearray) -> str:
-    bits = "".join("1" if mark else "0" for mark in reversed(marks))
-    return f"{int(bits, 2):x}"
-
-
-def _forget_sums(head: CheckedFile, state: ReplicaState) -> None:
-    """The machine went down: what was written to these regions, and its checksums, may be there or not."""
-    for number, mark in enumerate(_marks_of(state)):
-        if mark:
-            start = number * REGION_BYTES
-            head.forget(Extent(start, min(REGION_BYTES, state.size_bytes - start)))
-
-
-@lru_cache(maxsize=64)
-def _hash_of_zeros(length_bytes: int) -> bytes:
-    hasher = xxhash.xxh3_128()
-    _add_zeros(hasher, length_bytes)
-    return hasher.digest()
-
-
-def _add_zeros(hasher: xxhash.xxh3_128, length_bytes: int) -> None:
-    whole, rest = divmod(length_bytes, HASH_STEP_BYTES)
-    for _ in range(whole):
-        hasher.update(_ZEROS)
-    hasher.update(memoryview(_ZEROS)[:rest])

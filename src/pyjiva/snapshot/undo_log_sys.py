@@ -62,10 +62,11 @@ class _Kept:
 
 @attrs.define(eq=False)
 class UndoLog:
-    """The file beside `_head`, made when it is first needed."""
+    """The file beside `head`, made when it is first needed."""
 
     _directory: Directory
-    _head: CheckedFile
+    head: CheckedFile
+    """May be replaced while nothing is held."""
     _boot_id: str
     _file: DataFile | None = None
     held: bool = False
@@ -89,20 +90,24 @@ class UndoLog:
     def _recover(self) -> None:
         kept = self._read_entry()
         if kept is None:
+            # A process that was killed in `keep` may have taken an entry out of the page cache alone: the
+            # disk still has it, and the next flush must remove it.
+            self.held = self._file is not None
             return
         assert self._file is not None
         self.held = True
         if bytes(self._file.read(_MARK_OFFSET, _MARK_BYTES)) == self._mark():
             return
         self.put_back(kept)
-        self._head.sync_data()
+        self.head.sync_data()
+        self.head.sync_sums()  # the region may have been retired since the write: nothing else forgets them
         self.forget()
 
     def keep(self, offset_bytes: int, length_bytes: int) -> _Kept:
         """Save what the range holds; `sync` makes it stable.  Raises StorageError: nothing is kept."""
         wanted = Extent(offset_bytes, length_bytes)
-        parts = merge_extents(self._head.allocated(wanted))
-        head = self._head.data
+        parts = merge_extents(self.head.allocated(wanted))
+        head = self.head.data
         kept = _Kept(wanted, [(p, head.read(p.offset_bytes, p.length_bytes)) for p in parts])
         if self._file is None:
             self._file = self._create()
@@ -124,17 +129,17 @@ class UndoLog:
 
     def put_back(self, kept: _Kept) -> None:
         """Undo a write that failed.  Raises StorageError: the range holds a mixture."""
-        self._head.forget(kept.range)
+        self.head.forget(kept.range)
         position = kept.range.offset_bytes
         for part, data in kept.parts:
             self._punch(position, part.offset_bytes)
-            self._head.data.write(part.offset_bytes, (data,))
+            self.head.data.write(part.offset_bytes, (data,))
             position = part.end_bytes
         self._punch(position, kept.range.end_bytes)
 
     def _punch(self, start_bytes: int, end_bytes: int) -> None:
         if start_bytes < end_bytes:
-            self._head.data.punch(start_bytes, end_bytes - start_bytes)
+            self.head.data.punch(start_bytes, end_bytes - start_bytes)
 
     def end_write(self) -> None:
         """The write is over, well or badly.  Raises StorageError: the log may undo later writes."""

@@ -6,6 +6,8 @@ from pyjiva.sparse.directory_sys import (
     Directory,
     FileDirectory,
     open_directory,
+    prepare_file,
+    put_in_place,
     read_file,
     replace_file,
 )
@@ -21,6 +23,8 @@ __all__ = [
     "FileDirectory",
     "SparseFile",
     "open_directory",
+    "prepare_file",
+    "put_in_place",
     "read_file",
     "replace_file",
     "storage_error",

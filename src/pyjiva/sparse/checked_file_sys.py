@@ -238,6 +238,44 @@ class CheckedFile:  # hot
         if start_bytes < end_bytes:
             self.forget(Extent(start_bytes, end_bytes - start_bytes))
 
+    def read_unverified(self, offset_bytes: int, length_bytes: int) -> Buffer:
+        """The range, whatever its checksums say."""
+        return self.data.read(offset_bytes, length_bytes)
+
+    def bad_blocks(self, offset_bytes: int, data: Buffer) -> list[int]:
+        """Which of the whole blocks `data`, read at `offset_bytes` unverified, are not what was written."""
+        count = (len(data) + _MASK) >> _SHIFT
+        known = self._sums.read(offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT)
+        right = _sums_of(data)
+        if known == right:
+            return []
+        pairs = zip(_SUM.iter_unpack(known), _SUM.iter_unpack(right), strict=True)
+        return [number for number, ((have,), (want,)) in enumerate(pairs) if have and have != want]
+
+    def spoil(self, offset_bytes: int) -> None:
+        """Make the checksum of a block wrong on purpose: nobody is to believe what it has."""
+        block = self._block(align_down(offset_bytes, SUM_BLOCK_BYTES))
+        right = _hash(self.data.read(block.offset_bytes, block.length_bytes)) or 1
+        number = block.offset_bytes >> _SHIFT
+        self._sums.write(number << _SUM_SHIFT, (_SUM.pack(right ^ _ALL_ONES or 1),))
+        self._note_bad(number)
+
+    def make_room(self, size_bytes: int) -> None:
+        """Make the files ready for `size_bytes`; the caller syncs them, and then `set_size` makes use of it.
+
+        The checksum of a short last block, which will be a whole one, is forgotten.  Nothing is in flight.
+        """
+        tail = self._size_bytes & _MASK
+        if tail and size_bytes > self._size_bytes:
+            self.forget(Extent(self._size_bytes - tail, tail))
+        for file, wanted_bytes in ((self.data, size_bytes), (self._sums, sums_size_bytes(size_bytes))):
+            if file.size_bytes() < wanted_bytes:  # an earlier attempt may have made it larger
+                file.truncate(wanted_bytes)
+
+    def set_size(self, size_bytes: int) -> None:
+        """The file has `size_bytes` from now on; `make_room` was called for them."""
+        self._size_bytes = size_bytes
+
     def forget(self, extent: Extent) -> None:
         """Make the checksums of all blocks that `extent` touches unknown, also of bad ones."""
         blocks = self._whole_blocks(extent.offset_bytes, extent.length_bytes)
@@ -248,19 +286,6 @@ class CheckedFile:  # hot
             self._begin_write(blocks.offset_bytes, blocks.length_bytes)
         else:
             self._sums.punch(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT)
-
-    def spoil(self, extent: Extent) -> None:
-        """Give all blocks that `extent` touches zeros, and a checksum that does not match them.
-
-        Zeros that are there: a hole is nothing that anybody reads, and so nothing that anybody finds bad.
-        """
-        for piece in self._whole_blocks(extent.offset_bytes, extent.length_bytes).split(SUM_BLOCK_BYTES):
-            number = piece.offset_bytes >> _SHIFT
-            zeros = bytes(piece.length_bytes)
-            wrong = _hash(zeros) ^ _ALL_ONES or 1
-            self.data.write(piece.offset_bytes, (zeros,))
-            self._sums.write(number << _SUM_SHIFT, (_SUM.pack(wrong),))
-            self._note_bad(number)
 
     def verify(self, extent: Extent) -> list[Extent]:
         """The blocks of `extent` that are not what was written; nobody writes to it meanwhile.

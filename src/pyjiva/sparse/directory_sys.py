@@ -23,7 +23,16 @@ from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.sparse.file_sys import DataFile, SparseFile, storage_error
 from pyjiva.units import MIB
 
-__all__ = ["TEMPORARY_SUFFIX", "Directory", "FileDirectory", "open_directory", "read_file", "replace_file"]
+__all__ = [
+    "TEMPORARY_SUFFIX",
+    "Directory",
+    "FileDirectory",
+    "open_directory",
+    "prepare_file",
+    "put_in_place",
+    "read_file",
+    "replace_file",
+]
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 STAT_BLOCK_BYTES: Final = 512  # unit of st_blocks, whatever the file system has (stat(2))
@@ -79,6 +88,11 @@ def read_file(directory: Directory, name: str) -> bytes:
 
 def replace_file(directory: Directory, name: str, content: bytes) -> None:
     """Make `content` the whole content of `name`; when this returns, it is on stable storage."""
+    put_in_place(directory, prepare_file(directory, name, content), name)
+
+
+def prepare_file(directory: Directory, name: str, content: bytes) -> str:
+    """The first half of `replace_file`, which changes nothing yet: the name of a stable file."""
     temporary = name + TEMPORARY_SUFFIX
     if temporary in directory.names():
         directory.remove(temporary)  # left by a power cut, or by a disk that was full
@@ -89,6 +103,11 @@ def replace_file(directory: Directory, name: str, content: bytes) -> None:
         file.sync_data()
     finally:
         file.close()
+    return temporary
+
+
+def put_in_place(directory: Directory, temporary: str, name: str) -> None:
+    """The second half.  Raises StorageError: a later power cut leaves the old content or the new one."""
     directory.rename(temporary, name)
     directory.sync()
 

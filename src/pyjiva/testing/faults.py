@@ -8,7 +8,7 @@ import trio
 
 from pyjiva.controller import ReplicaAddress
 from pyjiva.errors import StorageError, StorageFailure
-from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
+from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S, hold_everything

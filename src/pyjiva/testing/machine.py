@@ -13,7 +13,7 @@ from pyjiva.errors import StorageError
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
-from pyjiva.snapshot.layout_sys import SUMS_SUFFIX
+from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.memory_file import MemoryDisk

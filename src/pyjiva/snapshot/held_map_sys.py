@@ -1,0 +1,174 @@
+"""Which blocks a layer holds: a byte for each block of 4 KiB, in a sparse file beside the layer.
+Blocking calls only.
+
+A block that a layer above others *holds* is what its file has there, so a hole is zeros; one that it does not
+hold is what the layers below say, whatever its file has.  The byte says
+
+- 0: not held;
+- HELD: held, written after the block's data, without waiting for the disk.  It counts as long as the machine
+  has not gone down since: what is in the page cache outlives the process;
+- STABLE: held, written when the data is on stable storage (`settle`).  It counts always.
+
+So a power cut leaves of a block that was written for the first time either nothing, and the old content below
+shows again, or all, if a flush was answered.  Without the difference a block of 4 KiB of which 512 bytes were
+written, and which the power cut tore, would hide the old 3.5 KiB, which were stable.  Whoever opens the file
+after the machine went down `sweep`s it first.
+
+No two values differ in fewer than four bits: a byte that rotted is noticed, not believed.
+"""
+
+import re
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent, merge_extents
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
+from pyjiva.sparse import DataFile
+from pyjiva.units import MIB
+
+__all__ = ["HeldMap"]
+
+HELD: Final = 0x33
+STABLE: Final = 0xCC
+_HELD_RUN: Final = re.compile(bytes((HELD,)) + b"+")
+_DIGITS: Final = bytes(
+    ord("0") if value == 0 else ord("1") if value in (HELD, STABLE) else ord("x") for value in range(256)
+)
+_STEP_BLOCKS: Final = MIB
+
+
+@attrs.define(eq=False)
+class HeldMap:
+    """The map of a layer of `blocks` blocks; it owns `_file`.  One thread at a time settles or releases."""
+
+    _file: DataFile
+    blocks: int
+    present: int = 0
+    """A bit for each chunk of which a byte may not be 0."""
+    _unstable: list[Extent] = attrs.field(factory=list)
+    """Held since the last `take_unstable`, as ranges of blocks."""
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    @classmethod
+    def open(cls, file: DataFile, blocks: int, *, unstable: bool) -> "HeldMap":
+        """The map in `file`; `unstable`: a process that was killed may have left bytes that say HELD."""
+        held = cls(file, blocks)
+        for part in file.allocated(Extent(0, blocks)):
+            first = part.offset_bytes // CHUNK_BLOCKS
+            last = (part.end_bytes - 1) // CHUNK_BLOCKS
+            held.present |= ((1 << last + 1 - first) - 1) << first
+        if unstable:
+            for chunk in held.chunks():
+                held._unstable += held._runs_of_held(chunk)
+        return held
+
+    def chunks(self) -> list[int]:
+        """The chunks of which a byte may not be 0."""
+        return [start + at for start, count in runs_of_bits(self.present) for at in range(count)]
+
+    def bits(self, chunk: int) -> int:
+        """The blocks of the chunk that are held, the first as the lowest bit.
+
+        Raises StorageError BAD_CHECKSUM: a byte is none that was written.
+        """
+        digits = bytes(self._read(chunk)).translate(_DIGITS)
+        try:
+            return int(digits[::-1], 2)
+        except ValueError as error:
+            raise StorageError(
+                StorageFailure.BAD_CHECKSUM,
+                f"the map of held blocks is damaged at block {chunk * CHUNK_BLOCKS + digits.index(b'x')}",
+            ) from error
+
+    def mark(self, first: int, count: int) -> None:
+        """The blocks are held from now on; their data has been written."""
+        marked = [Extent(first, count)]
+        try:
+            self._write(first, count, HELD)
+        except StorageError:  # a full disk: what is marked all the same is held, and must become stable
+            marked = self._find_held(marked[0])
+            raise
+        finally:
+            with self._lock:
+                self._unstable += marked
+
+    def take_unstable(self) -> list[Extent]:
+        """What was marked since the last call, for `settle` once its data is stable."""
+        with self._lock:
+            taken, self._unstable = self._unstable, []
+        return taken
+
+    def settle(self, ranges: Iterable[Extent]) -> None:
+        """The data of these ranges of blocks is stable: say so durably."""
+        self.mark_stable(ranges)
+        self.sync()
+
+    def mark_stable(self, ranges: Iterable[Extent]) -> None:
+        """The first half of `settle`.  Raises StorageError: a part of it is done, which does no harm."""
+        for part in merge_extents(ranges):
+            self._write(part.offset_bytes, part.length_bytes, STABLE)
+
+    def release(self, chunk: int, bits: int) -> None:
+        """Blocks of a chunk are not held any more, durably; none of them is being written."""
+        for start, count in runs_of_bits(bits):
+            self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
+        self.sync()
+        with self._lock:
+            if not self.bits(chunk):
+                self.present &= ~(1 << chunk)
+
+    def sweep(self) -> list[int]:
+        """The machine went down: what was HELD is not.  The chunks in which something was."""
+        swept = []
+        self._unstable = []
+        for chunk in self.chunks():
+            runs = self._runs_of_held(chunk)
+            for run in runs:
+                self._file.write(run.offset_bytes, (bytes(run.length_bytes),))
+            if runs:
+                swept.append(chunk)
+        if swept:
+            self._file.sync_data()
+        return swept
+
+    def make_room(self, blocks: int) -> None:
+        """Make the file large enough for `blocks`; then comes `sync`, and `blocks` is set."""
+        if self._file.size_bytes() < blocks:
+            self._file.truncate(blocks)
+
+    def sync(self) -> None:
+        """Bring the map to stable storage."""
+        self._file.sync_data()
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._file.close()
+
+    def _read(self, chunk: int) -> bytes:
+        first = chunk * CHUNK_BLOCKS
+        return bytes(self._file.read(first, min(CHUNK_BLOCKS, self.blocks - first)))
+
+    def _runs_of_held(self, chunk: int) -> list[Extent]:
+        first = chunk * CHUNK_BLOCKS
+        found = _HELD_RUN.finditer(self._read(chunk))
+        return [Extent(first + run.start(), run.end() - run.start()) for run in found]
+
+    def _find_held(self, blocks: Extent) -> list[Extent]:
+        """The runs of `blocks` that say HELD."""
+        chunks = range(blocks.offset_bytes // CHUNK_BLOCKS, (blocks.end_bytes - 1) // CHUNK_BLOCKS + 1)
+        runs = [run.clip(blocks) for chunk in chunks for run in self._runs_of_held(chunk)]
+        return [run for run in runs if run is not None]
+
+    def _write(self, first: int, count: int, value: int) -> None:
+        try:
+            for start in range(first, first + count, _STEP_BLOCKS):
+                length = min(_STEP_BLOCKS, first + count - start)
+                self._file.write(start, (bytes((value,)) * length,))
+        finally:
+            chunk, last = first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS
+            with self._lock:  # after the write: `release` may have found the chunk empty just before
+                self.present |= ((1 << last + 1 - chunk) - 1) << chunk

@@ -1,0 +1,220 @@
+"""A replica's directory with its snapshots: everything that changes or looks at the chain.
+Blocking calls only.
+
+The rules of `store_sys` hold throughout.  The locks are the caller's; one change or step is under way at a
+time.
+
+- *The volume*: no request to it, to a snapshot or to a layer is in flight, and none begins: for
+  `create_snapshot`, `revert`, `grow`, and the last step of a merge.
+- *Its past*: the same, but for requests to the volume: for `delete_snapshot`, `seal_layer`, `discard_layer`.
+- *An extent*: no request that overlaps it: for the steps of a merge, and `repair_layer`.
+"""
+
+from collections.abc import Mapping
+
+import attrs
+
+from pyjiva.errors import ConfigError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.snapshot.chain import Chain, Layer
+from pyjiva.snapshot.layer_content_sys import LayerContent, LayerInfo, LayerParts
+from pyjiva.snapshot.layer_stack_sys import LayerStack
+from pyjiva.snapshot.merge_sys import Merge
+from pyjiva.snapshot.regions import marks_of
+from pyjiva.snapshot.store_sys import VolumeStore
+from pyjiva.sparse import Buffer
+from pyjiva.units import format_size
+
+__all__ = ["Store"]
+
+
+@attrs.define(eq=False)
+class Store(VolumeStore):
+    """An open replica directory, owned by this process.
+
+    Raises ConfigError, in one line for the operator, when a snapshot is not there, has a name that is taken,
+    and the like; nothing was changed.
+    """
+
+    @property
+    def chain(self) -> Chain:
+        """Which layers there are and how they stand on each other."""
+        return self._layers.chain
+
+    @property
+    def _content(self) -> LayerContent:
+        return LayerContent(self._layers)
+
+    def create_snapshot(
+        self,
+        name: str,
+        *,
+        created: str = "",
+        labels: Mapping[str, str] | None = None,
+        user_created: bool = True,
+        tidy: bool = True,
+    ) -> None:
+        """Keep what the volume holds as the snapshot `name`, durably; costs a flush, whatever its size.
+
+        `created` is a time as RFC 3339 has it.  Requests wait shortest if `prepare_snapshot` is called ahead,
+        and the method `tidy` afterwards instead of here.
+
+        Raises StorageError: there is no such snapshot, or the store is broken.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.create_snapshot(
+            _layer(name, created=created, labels=dict(labels or {}), user_created=user_created), tidy=tidy
+        )
+
+    def prepare_snapshot(self) -> None:
+        """Make ahead, while requests go on, what the next snapshot needs."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.prepare()
+
+    def tidy(self) -> None:
+        """Do what a change left to be done, while requests go on: names, Jiva's files, files of no more use.
+
+        Raises StorageError: some of it is left, for the next time.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.tidy()
+
+    def delete_snapshot(self, name: str) -> None:
+        """Delete the snapshot `name`, durably.  What others do not need of it goes by `next_merge`."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.change(self.chain.with_removed(name))
+
+    def next_merge(self) -> Merge | None:
+        """What is to be done to give back the space of a deleted snapshot; None: there is nothing.
+
+        Lock `extent`, call `step`, and so on until `extent` is None; then ask again.  Only one at a time.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        pair = self.chain.next_merge()
+        return None if pair is None else Merge(self._layers, pair[0], pair[1])
+
+    def revert(self, name: str, *, keep_newer: bool = False) -> None:
+        """Make the volume what it was as of the snapshot `name`, durably.
+
+        The snapshots that were made since go, unless `keep_newer`, or as far as others stand on them.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._layers.revert(name, keep_newer=keep_newer)
+
+    def grow(self, size_bytes: int) -> None:
+        """Make the volume larger, durably; what is added is zeros.
+
+        Raises StorageError: it has the old size, or the store is broken.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        if size_bytes < self._size_bytes or size_bytes % self._state.block_size_bytes:
+            raise ConfigError(
+                f"{size_bytes} bytes: a volume of {format_size(self._size_bytes)} can only grow, by "
+                f"blocks of {self._state.block_size_bytes}"
+            )
+        self.settle_all()
+        self._layers.grow(size_bytes)
+        with self._state_lock:
+            self._save(attrs.evolve(self._state, size_bytes=size_bytes))
+            self._marks = self._marks + bytearray(len(marks_of(self._state)) - len(self._marks))
+        self._size_bytes = size_bytes
+        self._layers.set_size(size_bytes)
+
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """All layers, the head last."""
+        return self._content.infos()
+
+    def diff(self, older: str, newer: str) -> list[Extent]:
+        """Where the volume as of `newer` ("": now) may differ from that as of `older` ("": an empty one)."""
+        return self._content.changed(older, newer)
+
+    def read_at(self, snapshot: str, extent: Extent) -> Buffer:
+        """What the volume held there as of `snapshot`."""
+        self._refuse_outside(extent)
+        return self._layers.view(snapshot).read(extent.offset_bytes, extent.length_bytes)
+
+    def allocated_at(self, snapshot: str, extent: Extent) -> list[Extent]:
+        """The parts of `extent` that held data as of `snapshot`; the rest was zeros."""
+        self._refuse_outside(extent)
+        return self._layers.view(snapshot).allocated(extent)
+
+    def allocated_in_layer(self, name: str, extent: Extent) -> LayerParts:
+        """What the layer `name` ("" for the head) holds of `extent`."""
+        self._refuse_outside(extent)
+        return self._content.parts(name, extent)
+
+    def read_layer(self, name: str, extent: Extent) -> Buffer:
+        """What the layer `name` has there; of use only where it holds data."""
+        self._refuse_outside(extent)
+        return self._content.read(name, extent)
+
+    def hash_layer(self, name: str, extent: Extent) -> bytes:
+        """The xxh3-128 of what the layer holds of `extent`, and where it does."""
+        self._refuse_outside(extent)
+        return self._content.hash(name, extent)
+
+    def begin_layer(
+        self,
+        name: str,
+        *,
+        parent: str,
+        created: str = "",
+        labels: Mapping[str, str] | None = None,
+        user_created: bool = True,
+    ) -> None:
+        """Begin to receive a layer that stands on the snapshot `parent` ("" for the lowest), durably."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._content.begin(
+            _layer(name, parent=parent, created=created, labels=dict(labels or {}), user_created=user_created)
+        )
+
+    def write_layer(self, name: str, extent: Extent, data: Buffer | None) -> None:
+        """Give whole blocks to a layer that is being received; None: zeros.  After a crash they are gone,
+        unless `checkpoint_layer` came after.
+        """
+        self._refuse_outside(extent)
+        self._content.write(name, extent, data)
+
+    def checkpoint_layer(self, name: str) -> None:
+        """Make what was given to a layer that is being received stable."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._content.checkpoint(name)
+
+    def seal_layer(self, name: str) -> None:
+        """The layer that was being received is whole: a snapshot like others from now on, durably."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._content.seal(name)
+
+    def discard_layer(self, name: str) -> None:
+        """Give up a layer that was being received."""
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self._content.discard(name)
+
+    def repair_layer(self, name: str, extent: Extent, data: Buffer) -> None:
+        """Write whole blocks of the layer `name` again, which have rotted; `data` is what they were."""
+        self._refuse_outside(extent)
+        self._content.repair(name, extent, data)
+
+    def warm(self) -> None:
+        """Let the table of layers know every block now instead of when it is first asked for."""
+        if isinstance(self._head, LayerStack):
+            self._head.load_all()
+
+    def self_check(self) -> None:
+        """The layers agree with each other; nothing is in flight."""
+        self._layers.self_check()
+        assert self._head is self._layers.top and self._undo_log.head is self._layers.head.file
+        assert self._size_bytes == self._layers.size_bytes == self._state.size_bytes
+
+    def _refuse_outside(self, extent: Extent) -> None:
+        if extent.offset_bytes < 0 or extent.end_bytes > self._size_bytes or self._broken:
+            self._refuse(extent.offset_bytes, extent.length_bytes, StorageFailure.READ_ERROR)
+
+
+def _layer(
+    name: str, *, parent: str = "", created: str, labels: Mapping[str, str], user_created: bool
+) -> Layer:
+    try:
+        return Layer(name=name, parent=parent, created=created, labels=labels, user_created=user_created)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,264 @@
+"""Giving back the space of a deleted snapshot, in steps that go on beside reads and writes.
+Blocking calls only.
+
+A removed layer and the one that stands on it, its child, become one.  There are two ways, and the one that
+has less to copy is taken:
+
+- *up*: what the child does not hold is copied from the removed layer into it.  The child only grows, so this
+  ends whatever is written meanwhile.
+- *down*: what the child holds is copied into the removed layer and then let go of in the child, until the
+  child is empty; then the removed layer takes its place and its name.  This is how a small snapshot on top
+  of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left.
+
+Each step moves the blocks of one extent: data first, made stable, then the maps.  Wherever a crash comes,
+every block reads as before, from the one layer or the other, and the chain says that there is a merge to be
+done: it begins again from the start, where little is left to do.  The last step replaces the chain.
+
+The caller keeps reads and writes away from `extent` during `step`; the last one's is the whole volume.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import attrs
+
+from pyjiva.errors import StorageError
+from pyjiva.extent import Extent
+from pyjiva.snapshot.chain import HEAD
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
+from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, copy_blocks, whole_blocks
+from pyjiva.snapshot.layers_sys import Layers
+from pyjiva.sparse import SUM_BLOCK_BYTES
+from pyjiva.units import MIB
+
+__all__ = ["Merge"]
+
+STEP_BYTES: Final = 4 * MIB  # some 20 ms of copying, and three syncs: requests to it wait so long
+LAST_BYTES_MAX: Final = 16 * MIB  # what the last step, for which all requests wait, may copy
+_CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
+
+
+@attrs.define(eq=False)
+class Merge:
+    """The merge of the removed layer `name` and `child`, as long as the chain stays as it is."""
+
+    layers: Layers
+    name: str
+    child: str
+    goes_down: bool = attrs.field(init=False)
+    extent: Extent | None = attrs.field(default=None, init=False)
+    """What the next step works on; None when there is none left, or when the chain has changed meanwhile."""
+    total_bytes: int = attrs.field(default=0, init=False)
+    """How much there is to copy, as it was at the start."""
+    _chain: object = attrs.field(init=False)
+    _lower: OpenLayer = attrs.field(init=False)
+    _upper: OpenLayer = attrs.field(init=False)
+    _left: Iterator[Extent] = attrs.field(init=False)
+    _is_last: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._chain = self.layers.chain
+        self._lower = self.layers.open_layers[self.name]
+        self._upper = self.layers.open_layers[self.child]
+        up_bytes = self._count_up()
+        down_bytes = self._count_down()
+        self.choose(goes_down=down_bytes < up_bytes)
+        self.total_bytes = min(up_bytes, down_bytes)
+
+    def choose(self, *, goes_down: bool) -> None:
+        """Begin again, in the way that is given instead of the shorter one."""
+        self.goes_down, self._is_last = goes_down, False
+        self._left = iter(self._plan())
+        self._advance()
+
+    def _blocks_of(self, chunk: int) -> int:
+        return min(CHUNK_BLOCKS, block_count(self.layers.size_bytes) - chunk * CHUNK_BLOCKS)
+
+    def _count_up(self) -> int:
+        held = self._lower.held
+        if held is None:
+            everything = Extent(0, self.layers.size_bytes)
+            return sum(part.length_bytes for part in self._lower.file.allocated(everything))
+        blocks = 0
+        for chunk in held.chunks():
+            blocks += (held.bits(chunk) & ~self._upper.bits(chunk, CHUNK_BLOCKS)).bit_count()
+        return blocks * SUM_BLOCK_BYTES
+
+    def _count_down(self) -> int:
+        held = self._upper.held
+        assert held is not None, "what stands on a layer has a map"
+        return sum(held.bits(chunk).bit_count() for chunk in held.chunks()) * SUM_BLOCK_BYTES
+
+    def _plan(self) -> list[Extent]:
+        everything = Extent(0, self.layers.size_bytes)
+        assert self._upper.held is not None
+        if self.goes_down:
+            chunks = set(self._upper.held.chunks())
+        elif self._lower.held is not None:
+            chunks = set(self._lower.held.chunks())
+        else:  # the child will hold all: also what it has without holding it must go
+            chunks = set()
+            for layer in (self._lower, self._upper):
+                for part in layer.file.allocated(everything):
+                    last = (part.end_bytes - 1) // _CHUNK_BYTES
+                    chunks.update(range(part.offset_bytes // _CHUNK_BYTES, last + 1))
+        parts = (Extent(chunk * _CHUNK_BYTES, _CHUNK_BYTES).clip(everything) for chunk in sorted(chunks))
+        return [piece for part in parts if part is not None for piece in part.split(STEP_BYTES)]
+
+    def _advance(self) -> None:
+        self.extent = next(self._left, None)
+        if self.extent is None and self.goes_down and self._count_down() > LAST_BYTES_MAX:
+            self._left = iter(self._plan())
+            self.extent = next(self._left, None)
+        if self.extent is None:
+            self._is_last = True
+            self.extent = Extent(0, self.layers.size_bytes)
+
+    def step(self) -> int:
+        """Do what is to be done in `extent`, and choose the next; the bytes that were copied.
+
+        Raises StorageError: it may be done again.
+        """
+        if self.layers.chain is not self._chain or self.extent is None:
+            self.extent = None
+            return 0
+        self.layers.forget_views()
+        if self._is_last:
+            copied = self._finish()
+            self.extent = None
+        else:
+            copied = self._move(self.extent)
+            self._advance()
+        return copied
+
+    def _move(self, extent: Extent) -> int:
+        return self._move_down(extent) if self.goes_down else self._move_up(extent)
+
+    def _extents(self, extent: Extent, bits: int) -> list[Extent]:
+        """The blocks that are set in `bits`, which begin at the start of `extent`'s chunk, within it."""
+        base = extent.offset_bytes // _CHUNK_BYTES * _CHUNK_BYTES
+        runs = (
+            Extent(base + start * SUM_BLOCK_BYTES, count * SUM_BLOCK_BYTES)
+            for start, count in runs_of_bits(bits)
+        )
+        return [part for run in runs if (part := run.clip(extent)) is not None]
+
+    def _move_up(self, extent: Extent) -> int:
+        lower, upper = self._lower, self._upper
+        assert upper.held is not None
+        chunk = extent.offset_bytes // _CHUNK_BYTES
+        blocks = self._blocks_of(chunk)
+        wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks)
+        copied = 0
+        held: list[Extent] = []
+        for part in self._extents(extent, wanted):
+            data = self._copy(lower, upper, part)
+            copied += sum(piece.length_bytes for piece in data)
+            # Below the lowest layer all is zeros: a hole in it need not be held by the child.
+            held += [part] if lower.held is not None else data
+        if held:
+            self._settle(upper, held)
+            self._tell_table(self.name, self.child, held)
+        return copied
+
+    def _move_down(self, extent: Extent) -> int:
+        lower, upper = self._lower, self._upper
+        assert upper.held is not None
+        chunk = extent.offset_bytes // _CHUNK_BYTES
+        base_block = chunk * CHUNK_BLOCKS
+        if self.child == HEAD:  # what was written must not be marked as held after it was let go of
+            with self.layers.sync_lock:
+                self.layers.owner.guard(self.layers.top.sync_data)
+        parts = self._extents(extent, upper.bits(chunk, self._blocks_of(chunk)))
+        if not parts:
+            return 0
+        copied = 0
+        for part in parts:
+            copied += sum(piece.length_bytes for piece in self._copy(upper, lower, part))
+        ranges = [_blocks(part) for part in parts]
+        bits = sum(((1 << each.length_bytes) - 1) << each.offset_bytes - base_block for each in ranges)
+        self._settle(lower, parts)
+        with self.layers.sync_lock:
+            self.layers.owner.guard(partial(upper.held.release, chunk, bits))
+        self._tell_table(self.child, self.name, parts)
+        for part in parts:
+            upper.file.punch(part.offset_bytes, part.length_bytes)
+        return copied
+
+    def _copy(self, source: OpenLayer, target: OpenLayer, extent: Extent) -> list[Extent]:
+        """Make the target's file equal to the source's; the parts that are data.
+
+        Holes are punched even where the target has holes: a power cut during an earlier attempt may have
+        left checksums there.
+        """
+        data = whole_blocks(source.file.allocated(extent), self.layers.size_bytes)
+        position = extent.offset_bytes
+        for piece in data:
+            target.file.punch(position, piece.offset_bytes - position)
+            copy_blocks(source.file, target.file, piece)
+            position = piece.end_bytes
+        target.file.punch(position, extent.end_bytes - position)
+        return data
+
+    def _settle(self, layer: OpenLayer, parts: list[Extent]) -> None:
+        """`layer` has what these blocks are: make it stable, and then say that it holds them."""
+        with self.layers.sync_lock:
+            self.layers.owner.guard(layer.file.sync_data)
+            self.layers.owner.guard(layer.file.sync_sums)
+            if layer.held is None:
+                return
+            try:
+                layer.held.mark_stable(_blocks(part) for part in parts)
+            except StorageError:  # a full disk: what was marked all the same is held
+                if isinstance(self.layers.top, LayerStack):
+                    self.layers.top.forget_table(parts)
+                raise
+            self.layers.owner.guard(layer.held.sync)
+
+    def _tell_table(self, old: str, new: str, extents: list[Extent]) -> None:
+        """What the table says the layer `old` has there, `new` has now; layers above both go on hiding it."""
+        top = self.layers.top
+        path = self.layers.chain.path(HEAD)
+        if isinstance(top, LayerStack) and new in path:
+            for extent in extents:
+                blocks = _blocks(extent)
+                top.index.replace(blocks.offset_bytes, blocks.length_bytes, path.index(old), path.index(new))
+
+    def _finish(self) -> int:
+        copied = 0
+        self.layers.owner.settle_all()
+        self.layers.settle()
+        self._chain = self.layers.chain  # the same one, without the renames of the one before
+        if self.goes_down:
+            for extent in self._plan():
+                copied += self._move_down(extent)
+            chain = self.layers.chain.sunk(self.name, child=self.child)
+            self.layers.commit(chain)
+            self.layers.open_layers[self.child] = self.layers.open_layers.pop(self.name)
+            self._upper.close()
+        else:
+            self._drop_torn()
+            chain = self.layers.chain.absorbed(self.name, child=self.child)
+            self.layers.commit(chain)
+            if self._lower.held is None:
+                assert self._upper.held is not None
+                self._upper.held.close()
+                self._upper.held = None
+        self.layers.let_go()
+        return copied
+
+    def _drop_torn(self) -> None:
+        """Where writes failed meanwhile the head may have what it does not hold: it must not show."""
+        top = self.layers.top
+        if self.child == HEAD and self._lower.held is None and isinstance(top, LayerStack):
+            everything = Extent(0, self.layers.size_bytes)
+            for chunk in sorted(top.torn):
+                extent = Extent(chunk * _CHUNK_BYTES, _CHUNK_BYTES).clip(everything)
+                assert extent is not None
+                self.layers.drop_unheld(self._upper, extent)
+
+
+def _blocks(extent: Extent) -> Extent:
+    """An extent of bytes, which begins at a block, as one of blocks."""
+    return Extent(extent.offset_bytes // SUM_BLOCK_BYTES, block_count(extent.length_bytes))

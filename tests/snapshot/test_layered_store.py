@@ -1,0 +1,388 @@
+"""A store with snapshots is a few byte strings: through every change of the chain, merges step by step,
+kills, power cuts and full disks at any step.
+
+Not checked here: bit rot (`test_layer_stack_sys`), and requests from several threads at once.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Final
+
+import attrs
+from hypothesis import Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.snapshot import Merge, ReplicaState, Store
+from pyjiva.snapshot.chain import HEAD
+from pyjiva.snapshot.state import STATE_FILE, decode_state
+from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
+from pyjiva.testing.memory_file import Step
+from pyjiva.units import KIB, MIB
+
+SECTOR_BYTES: Final = 512
+BLOCK_BYTES: Final = 4 * KIB
+SIZE_BYTES: Final = 16 * MIB + 8 * KIB + SECTOR_BYTES
+IDENTITY: Final = ReplicaState("v-1", 1, "demo", SIZE_BYTES, SECTOR_BYTES)
+#: Where the volume is used: its start, the border of two steps of a merge, that of two chunks of the table,
+#: and its short last block.
+WINDOWS: Final = (
+    Extent(0, 8 * KIB),
+    Extent(4 * MIB - 4 * KIB, 8 * KIB),
+    Extent(16 * MIB - 4 * KIB, 12 * KIB + 512),
+)
+OTHERS: Final = frozenset({STATE_FILE, STATE_FILE + ".tmp", "atomic.undo"})
+NAMES: Final = ("a", "b", "c", "d")
+
+PLACES = st.builds(
+    lambda window, start, count: Extent(
+        window.offset_bytes + start % (window.length_bytes // SECTOR_BYTES) * SECTOR_BYTES,
+        min(count, window.length_bytes // SECTOR_BYTES - start % (window.length_bytes // SECTOR_BYTES))
+        * SECTOR_BYTES,
+    ),
+    st.sampled_from(WINDOWS),
+    st.integers(0, 24) | st.sampled_from([0, 8, 16]),
+    st.integers(1, 9) | st.sampled_from([8, 16]),
+)
+WHOLE: Final = Extent(0, SIZE_BYTES)
+
+Crash = tuple[str, int]
+"""What happens, and before which step."""
+Content = tuple[bytes, ...]
+"""What the windows hold."""
+EMPTY: Final[Content] = tuple(bytes(window.length_bytes) for window in WINDOWS)
+
+
+def changed(content: Content, extent: Extent, data: bytes) -> Content:
+    """`content` after a write."""
+    parts = []
+    for window, old in zip(WINDOWS, content, strict=True):
+        part = extent.clip(window)
+        if part is not None:
+            taken = part.offset_bytes - extent.offset_bytes
+            start = part.offset_bytes - window.offset_bytes
+            new = data[taken : taken + part.length_bytes] or bytes(part.length_bytes)
+            old = old[:start] + new + old[start + part.length_bytes :]
+        parts.append(old)
+    return tuple(parts)
+
+
+def without_full(crash: Crash | None) -> Crash | None:
+    """Syncs do not meet a full disk."""
+    return None if crash is not None and crash[0] == "full" else crash
+
+
+def disk_full_at(number: int, maps: bool) -> Step:
+    """Let `number` steps that may need space happen, then refuse one.  The log has its space already."""
+    fail = fail_at(number, StorageFailure.NO_SPACE)
+
+    def before_step(step: str) -> None:
+        needs_space = step.startswith(("create", "write")) and not step.endswith("atomic.undo")
+        if needs_space and (maps or not step.endswith(".held")):
+            fail(step)
+
+    return before_step
+
+
+def sectors(content: Content) -> list[bytes]:
+    return [part[at : at + SECTOR_BYTES] for part in content for at in range(0, len(part), SECTOR_BYTES)]
+
+
+@attrs.define
+class Model:
+    """Snapshots as byte strings, and how they stand on each other."""
+
+    contents: dict[str, Content] = attrs.field(factory=dict)
+    parents: dict[str, str] = attrs.field(factory=dict)
+    head_parent: str = ""
+
+    def create(self, name: str, content: Content) -> None:
+        self.contents[name], self.parents[name] = content, self.head_parent
+        self.head_parent = name
+
+    def delete(self, name: str) -> None:
+        below = self.parents.pop(name)
+        del self.contents[name]
+        self.parents = {each: below if up == name else up for each, up in self.parents.items()}
+        self.head_parent = below if self.head_parent == name else self.head_parent
+
+    def revert(self, name: str, *, keep: bool) -> None:
+        below = set()
+        newer, self.head_parent = self.head_parent, name
+        while name:
+            below.add(name)
+            name = self.parents[name]
+        while not keep and newer and newer not in below and newer not in self.parents.values():
+            up = self.parents[newer]
+            self.delete(newer)
+            newer = up
+
+
+class LayeredStoreMachine(RuleBasedStateMachine):
+    """`versions` are the contents since the last flush, newest last: after a power cut each sector must be as
+    in one of them, and after a kill as in the newest.
+    """
+
+    @initialize(seed=st.integers(0, 2**32))
+    def create(self, seed: int) -> None:
+        self.disk = MemoryDisk(Random(seed))
+        self.boots = 1
+        self.model = Model()
+        self.versions = [EMPTY]
+        self.merge: Merge | None = None
+        self.open()
+
+    def open(self) -> None:
+        identity = IDENTITY
+        if STATE_FILE in self.disk.inodes():
+            size = decode_state(self.disk.content(STATE_FILE)).size_bytes
+            identity = attrs.evolve(IDENTITY, size_bytes=size)
+        self.store = Store.open_in(self.disk.open_directory(), identity, boot_id=f"b-{self.boots}")
+        self.merge = None
+        assert self.disk.inodes().keys() <= self.store.chain.files() | OTHERS, "files that nobody needs"
+
+    def content(self) -> Content:
+        return tuple(bytes(self.store.read(each.offset_bytes, each.length_bytes)) for each in WINDOWS)
+
+    def content_at(self, name: str) -> Content:
+        return tuple(bytes(self.store.read_at(name, each)) for each in WINDOWS)
+
+    crashes = st.none() | st.tuples(st.sampled_from(["power", "kill", "full"]), st.integers(0, 45))
+
+    def attempt(
+        self,
+        crash: Crash | None,
+        action: Callable[[], object],
+        done: Callable[[], bool] = lambda: False,
+        content: Content = (),
+        *,
+        maps: bool = False,
+    ) -> bool:
+        """Do `action`, with something happening before its step of that number; whether it was carried out.
+
+        `done` says whether it was, after it was cut; the content is then `content`.  A full disk is met by
+        maps too if `maps`: when a flush writes to them, they have their space already.
+        """
+        if crash is None:
+            action()
+            return True
+        kind, number = crash
+        self.disk.before_step = disk_full_at(number, maps) if kind == "full" else cut_power_at(number)
+        try:
+            action()
+        except PowerCut as step:
+            note(f"{kind} before {step}")
+            self.disk.before_step = no_fault
+            self.come_back(kind)
+        except StorageError as error:
+            note(f"{error}")
+            self.disk.before_step = no_fault
+            assert self.store.broken is None, "a full disk breaks nothing"
+        else:
+            return True
+        finally:
+            self.disk.before_step = no_fault
+        if done():
+            assert self.content() == content
+            self.versions = [content]
+            return True
+        self.check_survivors(kind)
+        return False
+
+    def come_back(self, kind: str) -> None:
+        if kind == "kill":
+            self.disk.kill_process()
+        else:
+            self.boots += 1
+            self.disk.power_cut()
+        self.open()
+
+    def check_survivors(self, kind: str) -> None:
+        content = self.content()
+        candidates = self.versions if kind == "power" else self.versions[-2:]
+        for sector, *either in zip(sectors(content), *map(sectors, candidates), strict=True):
+            assert sector in either, "neither old nor new"
+        self.versions = [content] if kind == "power" else [*self.versions, content]
+
+    def change(self, crash: Crash | None, extent: Extent, data: bytes, do: Callable[[], object]) -> None:
+        self.versions.append(changed(self.versions[-1], extent, data))
+        self.attempt(crash, do, maps=True)
+
+    @rule(crash=crashes, extent=PLACES, seed=st.integers(1, 99))
+    def write(self, crash: Crash | None, extent: Extent, seed: int) -> None:
+        data = Random(seed).randbytes(extent.length_bytes)
+        self.change(
+            crash, extent, data, lambda: self.store.write(extent.offset_bytes, extent.length_bytes, [data])
+        )
+
+    @rule(crash=crashes, extent=PLACES, seed=st.integers(1, 99))
+    def write_atomic(self, crash: Crash | None, extent: Extent, seed: int) -> None:
+        data = Random(seed).randbytes(extent.length_bytes)
+        old = self.content()
+        new = changed(old, extent, data)
+        done: list[bool] = []
+
+        def do() -> None:
+            self.store.write_atomic(extent.offset_bytes, extent.length_bytes, [data])
+            done.append(True)
+
+        self.change(without_full(crash), extent, data, do)  # the log has all its space
+        if not done and crash is not None and crash[0] != "power":
+            assert self.content() in (old, new), "half of an atomic write"
+
+    @rule(crash=crashes, extent=PLACES | st.just(WHOLE))
+    def zero(self, crash: Crash | None, extent: Extent) -> None:
+        self.change(crash, extent, b"", lambda: self.store.zero(extent.offset_bytes, extent.length_bytes))
+
+    @rule(crash=crashes)
+    def flush(self, crash: Crash | None) -> None:
+        if self.attempt(without_full(crash), self.store.flush):
+            self.versions = self.versions[-1:]
+
+    @rule(crash=crashes)
+    def retire_regions(self, crash: Crash | None) -> None:
+        self.attempt(without_full(crash), self.store.retire_regions)
+
+    @rule(crash=crashes)
+    def stop_cleanly(self, crash: Crash | None) -> None:
+        def stop() -> None:
+            self.store.flush()
+            self.versions = self.versions[-1:]
+            self.store.mark_clean()
+            self.store.close()
+
+        if self.attempt(without_full(crash), stop):
+            self.come_back("power")
+
+    @rule(crash=crashes, name=st.sampled_from(NAMES), tidy=st.booleans())
+    def create_snapshot(self, crash: Crash | None, name: str, tidy: bool) -> None:
+        if name in self.store.chain:
+            return
+        content = self.versions[-1]
+        create = partial(self.store.create_snapshot, name, labels={"n": name}, tidy=tidy)
+        if self.attempt(crash, create, lambda: name in self.store.chain, content):
+            self.model.create(name, content)
+            self.versions = [content]
+
+    @rule(crash=crashes)
+    def prepare_a_snapshot(self, crash: Crash | None) -> None:
+        self.attempt(crash, self.store.prepare_snapshot)
+
+    @rule()
+    def tidy(self) -> None:
+        self.store.tidy()
+
+    @precondition(lambda self: self.model.contents)
+    @rule(crash=crashes, data=st.data())
+    def delete_snapshot(self, crash: Crash | None, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model.contents)))
+        self.attempt(crash, partial(self.store.delete_snapshot, name))
+        if name not in self.store.chain or self.store.chain.layer(name).removed:
+            self.model.delete(name)
+
+    @precondition(lambda self: self.model.contents)
+    @rule(crash=crashes, data=st.data(), keep=st.booleans())
+    def revert(self, crash: Crash | None, data: st.DataObject, keep: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model.contents)))
+        content = self.model.contents[name]
+        head = self.store.chain.head_number
+        revert = partial(self.store.revert, name, keep_newer=keep)
+        if self.attempt(crash, revert, lambda: self.store.chain.head_number > head, content):
+            self.model.revert(name, keep=keep)
+            assert self.content() == content
+            self.versions = [content]
+
+    @rule(crash=crashes, way=st.sampled_from([None, True, False]))
+    def take_a_step_of_a_merge(self, crash: Crash | None, way: bool | None) -> None:
+        if self.merge is None or self.merge.extent is None:
+            self.merge = self.store.next_merge()
+            if self.merge is not None and way is not None:
+                self.merge.choose(goes_down=way)
+        if self.merge is not None:
+            up = not self.merge.goes_down and self.merge.extent != Extent(0, self.store.size_bytes)
+            self.attempt(crash, self.merge.step, maps=up)
+
+    @rule(way=st.booleans())
+    def merge_all(self, way: bool) -> None:
+        while (merge := self.store.next_merge()) is not None:
+            merge.choose(goes_down=way)
+            while merge.extent is not None:
+                merge.step()
+        branches = [
+            self.store.chain.children_of(layer.name) for layer in self.store.chain.layers if layer.removed
+        ]
+        assert all(len(children) > 1 for children in branches)
+        if not self.store.chain.layers and self.store._layers._spare is None:
+            assert "volume-head" in str(sorted(self.disk.inodes()))
+            assert not [name for name in self.disk.inodes() if name.endswith(".held")]
+
+    @rule(crash=crashes, blocks=st.integers(1, 40))
+    def grow(self, crash: Crash | None, blocks: int) -> None:
+        size = self.store.size_bytes + blocks * SECTOR_BYTES
+        if self.attempt(crash, lambda: self.store.grow(size)):
+            self.versions = self.versions[-1:]
+            assert self.store.size_bytes == size
+        end = SIZE_BYTES
+        assert not any(self.store.read(end, self.store.size_bytes - end))
+
+    @rule()
+    def lose_power(self) -> None:
+        self.come_back("power")
+        self.check_survivors("power")
+
+    @rule()
+    def be_killed(self) -> None:
+        self.come_back("kill")
+        assert self.content() == self.versions[-1]
+
+    @rule()
+    def finish_a_rebuild(self) -> None:
+        if not self.store.intact:
+            self.store.flush()
+            self.versions = self.versions[-1:]
+            self.store.mark_intact()
+
+    @rule()
+    def compare_snapshots(self) -> None:
+        points: dict[str, Content] = {**self.model.contents, HEAD: self.versions[-1]}
+        for older, old in [("", EMPTY), *self.model.contents.items()]:
+            for newer, new in points.items():
+                same = self.store.diff(older, newer)
+                for one, other, place in zip(sectors(old), sectors(new), PLACES_OF_SECTORS, strict=True):
+                    assert one == other or any(part.overlaps(place) for part in same)
+
+    @invariant()
+    def all_is_as_it_should_be(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        content = self.versions[-1]
+        assert self.content() == content
+        for window, part in zip(WINDOWS, content, strict=True):
+            data = self.store.allocated(window)
+            for at in range(0, len(part), SECTOR_BYTES):
+                place = Extent(window.offset_bytes + at, SECTOR_BYTES)
+                assert any(each.overlaps(place) for each in data) or not any(part[at : at + SECTOR_BYTES])
+            self.store.verify(window)
+        shown = {layer.name for layer in self.store.chain.layers if not layer.removed}
+        assert shown == set(self.model.contents)
+        for name, kept in self.model.contents.items():
+            assert self.content_at(name) == kept, name
+        self.store.self_check()
+
+
+PLACES_OF_SECTORS: Final = [
+    Extent(window.offset_bytes + at, SECTOR_BYTES)
+    for window in WINDOWS
+    for at in range(0, window.length_bytes, SECTOR_BYTES)
+]
+
+TestLayeredStore = LayeredStoreMachine.TestCase
+TestLayeredStore.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink an example takes minutes
+)

@@ -55,15 +55,15 @@ class Replica:
 
     def report(self) -> ReplicaReport:
         epoch, to = self.promised
-        return ReplicaReport(
-            *("v", self.id, 4096, 512, "", epoch, to, self.record, self.intact, self.witness, self.told_equal)
-        )
+        return ReplicaReport("v", self.id, 4096, 512, "", epoch, to, self.record, self.intact, self.witness)
 
     def promise(self, roster: Roster, epoch: int) -> Event:
         if (epoch, roster.controller_id) != self.promised and epoch <= self.promised[0]:
             return Fenced(self.id, self.promised[0])
         self.promised = (epoch, roster.controller_id)
-        return Promised(self.id, epoch, PromiseAnswer(self.record, self.intact, self.unstable))
+        return Promised(
+            self.id, epoch, PromiseAnswer(self.record, self.intact, self.unstable, self.told_equal)
+        )
 
 
 class Bench:

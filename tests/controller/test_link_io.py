@@ -29,7 +29,7 @@ from pyjiva.transport import EndOfBatch, ReceiveBuffer
 KEY = bytes(32)
 ADDRESS = ReplicaAddress(1, "replica", 9502)
 OPTIONS = ControllerOptions("test", "v" * 32, 4096, 512, (ADDRESS,), KEY)
-REPORT = ReplicaReport("v" * 32, 1, 4096, 512, "/data", 7, "old", None, True, False, False)
+REPORT = ReplicaReport("v" * 32, 1, 4096, 512, "/data", 7, "old", None, True, False)
 Answer = tuple[int, bytes]
 
 

@@ -20,6 +20,7 @@ from pyjiva.controller.roster_event import (
     Fenced,
     GiveUp,
     Joined,
+    LinkUp,
     MembersChanged,
     Reconcile,
     Reconciled,
@@ -621,6 +622,17 @@ class TestReplacedDisks:
         assert "a replica that holds every write: 1" in bench.roster.waiting_for
         bench.up(1)
         assert bench.roster.required() == {1}
+
+    def test_what_came_between_the_connection_and_the_promise_counts(self) -> None:
+        """Another controller's promise and record were stored while ours waited (simulation, seed 5006)."""
+        first, second = (MembershipRecord(epoch, 1, "old", (1,), (1,), False) for epoch in (1, 2))
+        bench = Bench(Replica(1, first), configured=(1,))
+        early = bench.replicas[1].report()
+        bench.replicas[1].record, bench.replicas[1].promised = second, (2, "another")
+        bench.apply(LinkUp(1, early))
+        bench.apply(Tick(0))
+        bench.apply(Tick(10))
+        assert bench.roster.phase is Phase.ACTIVE
 
     def test_with_all_replicas_there_none_needs_a_record(self) -> None:
         """The first controller ended when one replica alone had accepted its first record."""

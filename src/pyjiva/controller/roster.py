@@ -584,11 +584,11 @@ class Roster:
         member = self.members[member_id]
         assert member.answer is not None
         assert member.report is not None
-        return (
-            member.answer.record is not None
-            and member.report.told_equal
-            and member.report.promised_epoch >= record.epoch
-        )
+        held = member.answer.record
+        if held is None or not member.answer.told_equal:
+            return False
+        # What it reported when it connected may be older than what another controller has told it since.
+        return max(member.report.promised_epoch, held.epoch) >= record.epoch
 
     def _choose_blank(self, promised: dict[int, PromiseAnswer]) -> None:
         if not set(self.configured) <= set(promised):

@@ -254,7 +254,6 @@ class ReplicaDaemon:
             record=state.record,
             intact=self.store.intact,
             witness=state.witness,
-            told_equal=state.told_equal,
         )
 
     def _squeeze_soon(self, peer: Peer, frame: Frame, data: Sequence[Buffer]) -> None:
@@ -312,9 +311,9 @@ class ReplicaDaemon:
             self._attached = session
         extents = self._unstable.extents()
         unstable = None if extents is None else tuple((e.offset_bytes, e.length_bytes) for e in extents)
-        answer(
-            session.peer, frame, message=PromiseAnswer(self.store.state.record, self.store.intact, unstable)
-        )
+        state = self.store.state
+        promised_now = PromiseAnswer(state.record, self.store.intact, unstable, state.told_equal)
+        answer(session.peer, frame, message=promised_now)
         _log.info("epoch promised", epoch=epoch, controller=promised.promised_to)
 
     def _replace(self, session: Session) -> None:

@@ -96,8 +96,6 @@ class ReplicaReport:
     """False: its machine went down with writes not yet flushed, so acknowledged writes may be missing."""
     witness: bool
     """Whether it votes and holds no data."""
-    told_equal: bool
-    """Whether its directory ever had what the others have; False: it is new, whatever a record says."""
 
 
 @attrs.frozen
@@ -108,6 +106,8 @@ class PromiseAnswer:
     intact: bool
     unstable: tuple[tuple[int, int], ...] | None
     """(offset, length) in bytes of writes that other replicas may not have; None: it cannot remember."""
+    told_equal: bool
+    """Whether its directory ever had what the others have; False: it is new, whatever a record says."""
 
 
 @attrs.frozen

@@ -45,6 +45,7 @@ from pyjiva.units import align_down, align_up
 
 __all__ = ["VolumeStore"]
 
+_LOST: Final = b"pyjiva: no replica has this block any more.\n".ljust(64) * (SUM_BLOCK_BYTES // 64)
 _REGION_SHIFT: Final = REGION_BYTES.bit_length() - 1
 
 
@@ -319,8 +320,8 @@ class VolumeStore:  # hot
             start = align_down(extent.offset_bytes, SUM_BLOCK_BYTES)
             end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
             for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
-                # Zeros that are there: a hole is nothing that anybody reads, and so finds bad.
-                self._head.write(block.offset_bytes, (bytes(block.length_bytes),))
+                # Neither a hole nor zeros: a copy that is blank there must not seem to be equal.
+                self._head.write(block.offset_bytes, (_LOST[: block.length_bytes],))
                 self._head.spoil(block.offset_bytes)
         finally:
             with self._count_lock:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from pyjiva.controller import ReplicaAddress
+from pyjiva.controller import ReplicaAddress, VolumeState
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
@@ -146,12 +146,18 @@ class Injector:
         machine.latency_s = LATENCY_S
 
     async def replaced_disks(self) -> None:
-        """One machine comes back with a blank disk, while the others have all that it had and know it."""
+        """One machine comes back with a blank disk, while the others have all that it had and know it.
+
+        Not while it may be the only one of a record that is on its way: its disk would be all there is.
+        """
         machine = self.world.machines[self.world.random.choice(self.world.ids)]
         others = [m for m in self.world.machines.values() if m is not machine]
         whole = [m for m in hold_everything(self.world.machines.values()) if m is not machine]
         records = self.world.records()
         if not machine.up or not whole or max(records).in_sync == (machine.id,):
+            return
+        volume = self.world.volume
+        if volume is None or volume.status().state is not VolumeState.HEALTHY:
             return
         knowing = max(records).configured
         if any(m.record() is None or m.id in self._blank for m in others if m.id in knowing):

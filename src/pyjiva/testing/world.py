@@ -277,6 +277,10 @@ class World:
             if volume is not None and volume.start_scrub(None):
                 while volume is self.volume and (scrub := volume.status().scrub) and scrub.running:
                     await trio.sleep(0.1)
+                for _ in range(100):  # what it found is being repaired, or found to be hopeless
+                    if not any(r.rot.repairing for r in volume.status().replicas):
+                        break
+                    await trio.sleep(0.1)
             if volume is not None and volume is self.volume:
                 status = volume.status()
                 busy = any(r.rot.repairing for r in status.replicas)

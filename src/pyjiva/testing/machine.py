@@ -44,6 +44,8 @@ class Machine:
     up: bool = False
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
+    _decoded: tuple[bytes, ReplicaState] | None = None
+    """The state file when it was last asked for, which it is at every write."""
 
     @property
     def name(self) -> str:
@@ -73,7 +75,10 @@ class Machine:
         """What the daemon keeps beside the data; None: nothing yet."""
         if STATE_FILE not in self.disk.inodes():
             return None
-        return decode_state(self.disk.content(STATE_FILE))
+        content = bytes(self.disk.content(STATE_FILE))
+        if self._decoded is None or self._decoded[0] != content:
+            self._decoded = content, decode_state(content)
+        return self._decoded[1]
 
     def record(self) -> MembershipRecord | None:
         """The newest one that it has accepted."""

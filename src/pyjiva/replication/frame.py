@@ -8,10 +8,13 @@ Layout (little-endian; `HEADER` below is the one place that knows it):
          5    1 type (`FrameType`); an answer has the high bit (0x80) set
          6    2 code: `Flag` bits in a request, `Status` in an answer
          8    8 request id: chosen by the controller, repeated in the answer
-        16    8 epoch in which the controller acts (0 before a promise) 24    8 offset in the volume, bytes
-        32    8 length of the range, bytes 40    8 stable: every write with an id up to this one is on all
-        in-sync replicas (see `replica.unstable`) 48    8 xxh3-64 of the payload (of the empty string when
-        there is none) 56    4 length of the payload, bytes 60    4 CRC-32 of the 60 bytes before it
+        16    8 epoch in which the controller acts (0 before a promise)
+        24    8 offset in the volume, bytes
+        32    8 length of the range, bytes; in an answer that is squeezed, that of the whole
+        40    8 stable: every write with an id up to this one is on all in-sync replicas (`replica.unstable`)
+        48    8 xxh3-64 of the payload (of the empty string when there is none)
+        56    4 length of the payload, bytes
+        60    4 CRC-32 of the 60 bytes before it
 
 The header has a checksum of its own because a flipped bit in an offset would put good data in a wrong
 place.  Jiva's frames (`rpc/wire.go`) have neither checksum nor volume identity; the identity here is proved

@@ -162,11 +162,13 @@ def find_all(names: list[str], first_seed: int) -> int:
     jobs = [(name, first_seed, PLANTED_WORLDS_MAX) for name in names or PLANTED_BUGS]
     with multiprocessing.get_context("spawn").Pool() as pool:
         for name, found in pool.imap_unordered(_find, jobs):
-            print(f"{name}: {found or 'NOT FOUND'}"[:160], flush=True)
-            if not found:
+            masked_by = PLANTED_BUGS[name].masked_by
+            not_found = f"not found, masked by {masked_by}" if masked_by else "NOT FOUND"
+            print(f"{name}: {found or not_found}"[:160], flush=True)
+            if not found and not masked_by:
                 missed.append(name)
     print(
-        f"{len(jobs) - len(missed)} of {len(jobs)} planted bugs found within {PLANTED_WORLDS_MAX} worlds each"
+        f"{len(missed)} of {len(jobs)} planted bugs not found within {PLANTED_WORLDS_MAX} worlds each: {missed}"
     )
     return 1 if missed else 0
 

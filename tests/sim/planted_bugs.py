@@ -20,6 +20,10 @@ class PlantedBug:
     """Its path below `src/pyjiva`."""
     changes: tuple[tuple[str, str], ...]
     """(old, new) text."""
+    also: "tuple[PlantedBug, ...]" = ()
+    """More of the same bug, in other modules."""
+    masked_by: str = ""
+    """What else keeps it from doing harm: such a bug need not be found, and is planted to see what is."""
 
     def plant(self, package: Path) -> None:
         """Change the sources in `package`.  Raises ValueError: an old text is not there exactly once."""
@@ -30,6 +34,8 @@ class PlantedBug:
                 raise ValueError(f"{self.module} has {text.count(old)} times {old!r}")
             text = text.replace(old, new)
         path.write_text(text)
+        for bug in self.also:
+            bug.plant(package)
 
 
 #: The names say what is wrong.
@@ -44,7 +50,24 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         ),
     ),
     "no-epoch-check": PlantedBug(
-        "replica/data_path.py", (("if frame.epoch != self.promised_epoch:", "if False:"),)
+        "replica/data_path.py",
+        (("if frame.epoch != self.promised_epoch:", "if False:"),),
+        masked_by="no-supersede: a promise replaces the session whose frames these are",
+    ),
+    "no-fence": PlantedBug(
+        "replica/data_path.py",
+        (("if frame.epoch != self.promised_epoch:", "if False:"),),
+        also=(
+            PlantedBug(
+                "replica/daemon_io.py",
+                (
+                    (
+                        "        if self._attached is not None and self._attached is not session:\n            self._replace(self._attached)\n",
+                        "",
+                    ),
+                ),
+            ),
+        ),
     ),
     "no-promise-fence": PlantedBug(
         "replica/promise.py",
@@ -52,6 +75,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             ("    if epoch < 1 or epoch < state.promised_epoch:", "    if False:"),
             ("        if controller_id != state.promised_to:", "        if False:"),
         ),
+        masked_by="the controller, which ends when it sees a higher promise than its own",
     ),
     "no-supersede": PlantedBug(
         "replica/daemon_io.py",
@@ -61,10 +85,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "",
             ),
         ),
+        masked_by="no-epoch-check: frames of the older session have an older epoch",
     ),
     "no-wait-idle-at-promise": PlantedBug(
         "replica/daemon_io.py",
         (("        await self.device.wait_idle()\n        epoch = promised", "        epoch = promised"),),
+        masked_by="the activation, which makes equal what the replica remembers of it",
     ),
     "skip-reconcile": PlantedBug(
         "controller/roster.py", (("if clean or not targets or extents == ():", "if True:"),)
@@ -121,6 +147,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        self._apply(Joined(resync.target))",
             ),
         ),
+        masked_by="the boot id: who lost power unflushed is behind",
     ),
     "promise-not-durable": PlantedBug(
         "replica/daemon_io.py",

@@ -308,6 +308,17 @@ class TestRefusals:
         bench.down(3)
         assert bench.data.dirty[3].next_extent(0) == Extent(0, 2 * 65536), "the second write and the first"
 
+    def test_what_the_only_copy_has_forgotten_is_looked_for_everywhere(self) -> None:
+        bench = Bench(2)
+        bench.down(2)
+        write(bench, 65536)
+        assert bench.data.dirty[2].next_extent(0) == Extent(65536, 65536)
+        bench.data.distrust_others(1)
+        assert bench.data.dirty[2].next_extent(0) == Extent(0, SIZE_BYTES)
+        bench.up(2)
+        bench.down(2)
+        assert bench.data.dirty[2].next_extent(0) == Extent(0, SIZE_BYTES), "until it is in sync again"
+
 
 class TestReads:
     def test_a_read_goes_to_the_member_with_the_least_in_flight(self) -> None:

@@ -18,6 +18,7 @@ from pyjiva.controller.roster_event import (
     Effect,
     Fence,
     Fenced,
+    Forgot,
     GiveUp,
     Joined,
     LinkUp,
@@ -372,8 +373,14 @@ class TestLosingAndComingBack:
         bench.roster = Roster("me", (1,), wait_out_s=0.0)
         bench.up(1)
         bench.down(1)
+        effects = bench.up(1)
+        assert Replay(1) in effects
+        assert Forgot(1) not in effects
+        bench.down(1)
         bench.replicas[1].intact = False
-        assert Replay(1) in bench.up(1)
+        effects = bench.up(1)
+        assert Replay(1) in effects
+        assert Forgot(1) in effects, "what the others missed is not all in which they differ"
 
 
 class TestParameters:

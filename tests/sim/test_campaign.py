@@ -37,6 +37,12 @@ def test_worlds_of_stated_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None
     assert "acknowledged" in output
 
 
+def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
+    """It came back without what it had not flushed; the others were brought only what they had missed."""
+    _, failure = play(1831, 12)
+    assert failure is None
+
+
 def test_one_seed_gives_one_world() -> None:
     (first, _), (second, _) = play(33, 5), play(33, 5)
     assert first.trace == second.trace

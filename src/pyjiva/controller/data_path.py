@@ -685,6 +685,14 @@ class DataPath:
         """When `member_id` is lost, all that it holds is to be compared."""
         self._suspect |= self.members[member_id].bit
 
+    def distrust_others(self, member_id: int) -> None:
+        """All that the others hold is to be compared with what `member_id` has."""
+        for other, member in self.members.items():
+            if other != member_id:
+                self._suspect |= member.bit
+                if other in self.dirty:
+                    self.dirty[other] = DirtyMap(self.size_bytes, everything=True)
+
     def member_down(self, member_id: int) -> None:
         """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""
         member = self.members[member_id]

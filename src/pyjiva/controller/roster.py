@@ -63,6 +63,7 @@ from pyjiva.controller.roster_event import (
     Event,
     Fence,
     Fenced,
+    Forgot,
     GiveUp,
     Joined,
     LinkDown,
@@ -866,6 +867,8 @@ class Roster:
             self._change(member, Change.RETURNED)
             self._doubtful.discard(member.id)
             member.reason = ""
+            if not member.answer.intact:
+                self._effects.append(Forgot(member.id))
             self._effects.append(Replay(member.id))
         elif member.witness:
             member.reason = ""

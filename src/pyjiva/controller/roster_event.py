@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "Fence",
     "Fenced",
+    "Forgot",
     "GiveUp",
     "Joined",
     "LinkDown",
@@ -272,6 +273,15 @@ class Replay:
 
 
 @attrs.frozen
+class Forgot:
+    """`member`, the only copy, came back without what it had not flushed: others may have what it has not,
+    in places that no map of what they missed names.
+    """
+
+    member: int
+
+
+@attrs.frozen
 class MembersChanged:
     """Modes or connections changed: whom to ask, wait for and read from is to be worked out anew."""
 
@@ -307,6 +317,7 @@ Effect = (
     | Serve
     | StartRebuild
     | Replay
+    | Forgot
     | MembersChanged
     | Fence
     | GiveUp

@@ -49,6 +49,7 @@ from pyjiva.controller.roster_event import (
     Event,
     Fence,
     Fenced,
+    Forgot,
     GiveUp,
     Joined,
     LinkDown,
@@ -472,6 +473,8 @@ class Volume:
                 self._repair_what_was_found()
             case StartRebuild(member):
                 self._start_rebuild(member)
+            case Forgot(member):
+                self._data.distrust_others(member)
             case Replay(member):
                 if member in self._heard:  # else it was lost again: LinkDown waits for its turn
                     self._data.replay(member)

@@ -525,6 +525,31 @@ def test_store_is_broken_after_a_flush_that_failed() -> None:
     assert store.state.promised_epoch == 1
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_flushes_of_the_process_after_a_failed_one_say_the_truth(recorded: bool) -> None:
+    """What the failed one left clean in the page cache is written again; also if the state could not tell."""
+    disk = MemoryDisk(Random(0))
+    store = open_memory(disk)
+    store.write(0, 8192, [b"a" * 8192])
+    store.flush()
+    store.write(4096, 4096, [b"b" * 4096])
+
+    def fail(step: str) -> None:
+        if step.startswith(f"sync {HEAD}" if recorded else "sync"):
+            raise StorageError(StorageFailure.WRITE_ERROR, f"{step}: injected")
+
+    disk.before_step = fail
+    with pytest.raises(StorageError, match="injected"):
+        store.flush()
+    disk.before_step = no_fault
+    disk.kill_process()
+    store = open_memory(disk)
+    assert not store.intact
+    store.flush()
+    disk.power_cut()
+    assert bytes(open_memory(disk, "b-2").read(0, 8192)) == b"a" * 4096 + b"b" * 4096
+
+
 def test_broken_store_whose_disk_takes_nothing_says_so() -> None:
     disk = MemoryDisk(Random(0))
     store = open_memory(disk)

@@ -11,7 +11,8 @@ fdatasync fails, Linux reports it once and then takes the pages for clean, so a 
 lost data (the PostgreSQL "fsyncgate" of 2018).  Therefore a store whose flush failed is *broken*: that flush
 and all that follow are refused, and so are reads and writes, since the page cache may give back old data for
 an acknowledged write.  The state file remembers it, so that the next process does not take the data for
-whole either.
+whole either; and it writes all again that may be clean in the page cache and not on the disk, so that its own
+flushes say the truth.
 
 *What a reboot may lose.*  `written_boot_id` in the state says during which boot writes were made that may
 not be stable.  It is set, durably, before the first write after a clean point (`mark_clean`), so a write
@@ -33,6 +34,7 @@ from pyjiva.block import ATOMIC_BYTES_MAX, Space
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.boot_sys import read_boot_id
+from pyjiva.snapshot.failed_flush_sys import flush_has_failed, note_failed_flush, recover
 from pyjiva.snapshot.hash_sys import hash_of_range
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.snapshot.layers_sys import Layers
@@ -113,8 +115,10 @@ class VolumeStore:  # hot
         except BaseException:
             directory.close()
             raise
-        written = state.written_boot_id
         try:
+            if flush_has_failed(directory):
+                state = attrs.evolve(state, written_boot_id=FLUSH_FAILED)
+            written = state.written_boot_id
             head = layers.head.file
             undo_log = UndoLog.open_beside(head, directory, boot_id)
             if written != boot_id:
@@ -122,6 +126,8 @@ class VolumeStore:  # hot
                 # there or not.
                 for extent in marked_extents(state):
                     head.forget(extent)
+            if written == FLUSH_FAILED:
+                recover(directory, state, head, marked_extents(state))
             if written not in ("", boot_id):
                 layers.sweep(marked_extents(state))
         except BaseException:
@@ -466,6 +472,7 @@ class VolumeStore:  # hot
             try:
                 self._save(attrs.evolve(self._state, written_boot_id=FLUSH_FAILED))
             except StorageError as second:
+                note_failed_flush(self._directory)
                 # The disk takes nothing any more.  The membership record on the other replicas says it
                 # then.
                 error.add_note(f"and the failure could not be recorded: {second}")

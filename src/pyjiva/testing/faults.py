@@ -8,7 +8,6 @@ import trio
 
 from pyjiva.controller import ReplicaAddress, VolumeState
 from pyjiva.errors import StorageError, StorageFailure
-from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S, hold_everything
@@ -232,8 +231,7 @@ class Injector:
         disk = machine.disk
         place = offset_of(self.world.random.randrange(self.world.blocks))
         start = place - place % SUM_BLOCK_BYTES
-        known = disk.read(f"{HEAD}{SUMS_SUFFIX}", start // SUM_BLOCK_BYTES * 8, 8)
-        if any(known) and not machine.is_bad(start):
+        if machine.has_checksum(start) and not machine.is_bad(start):
             disk.rot(HEAD, place)
             self.world.rotten.add(start)
             self.world.note("rot", f"{machine.id} at {start}")

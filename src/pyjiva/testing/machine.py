@@ -94,19 +94,30 @@ class Machine:
         """Whether its file has `data` there."""
         return HEAD in self.disk.inodes() and self.disk.read(HEAD, offset_bytes, len(data)) == data
 
+    def has_checksum(self, start_bytes: int) -> bool:
+        """Whether a checksum is kept of the block that begins at `start_bytes`."""
+        sums = f"{HEAD}{SUMS_SUFFIX}"
+        return sums in self.disk.inodes() and any(self.disk.read(sums, start_bytes // SUM_BLOCK_BYTES * 8, 8))
+
     def is_bad(self, start_bytes: int) -> bool:
         """Whether the block that begins at `start_bytes` does not match the checksum that is kept of it."""
-        if f"{HEAD}{SUMS_SUFFIX}" not in self.disk.inodes():  # a new disk
+        if not self.has_checksum(start_bytes):
             return False
         data = self.disk.read(HEAD, start_bytes, SUM_BLOCK_BYTES)
         known = self.disk.read(f"{HEAD}{SUMS_SUFFIX}", start_bytes // SUM_BLOCK_BYTES * 8, 8)
-        return any(known) and known != xxhash.xxh3_64_digest(data)[::-1]
+        return known != xxhash.xxh3_64_digest(data)[::-1]
 
     @property
     def lost_power(self) -> bool:
         """Whether it may lack what was written to it, unflushed, before it lost power."""
         state = self.state()
         return state is None or state.written_boot_id not in ("", f"boot-{self.boot}")
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its disk is not the one that any record is about."""
+        state = self.state()
+        return state is None or not state.told_equal
 
     async def _run(self, network: Network, scope: trio.CancelScope, gone: trio.Event) -> None:
         identity = ReplicaState(VOLUME_ID, self.id, "world", self.size_bytes, 512, witness=self.witness)

@@ -360,7 +360,8 @@ class MemoryFile:
         try:
             self._step("sync")
         except StorageError:
-            inode.dirty.clear()  # the pages are taken for clean, and never written
+            # The pages are taken for clean, and never written; holes are the file system's own business.
+            inode.dirty.intersection_update(inode.dirty - set(inode.pages))
             raise
         for number in sorted(inode.dirty):
             inode.write_back(number)

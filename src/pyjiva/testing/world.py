@@ -224,7 +224,7 @@ class World:
             ):
                 holds = True  # it did, until it rotted
             copies += holds or lost_power
-            assert holds or lost_power or machine.id not in newest.in_sync, (
+            assert holds or lost_power or machine.is_new or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
             )
         needed = min(_min_copies(record) for record in records if record.epoch == newest.epoch)

@@ -34,7 +34,7 @@ def flush_has_failed(directory: Directory) -> bool:
 
 
 def recover(directory: Directory, state: ReplicaState, head: CheckedFile, extents: Iterable[Extent]) -> None:
-    """Make durable what `state` says of the failure, and the pages in `extents` dirty again, for the next sync
+    """Make durable what `state` says of the failure, and the pages in `extents` dirty, for the next sync
     to bring them to the disk.  Raises StorageError: the disk is still bad.
     """
     replace_file(directory, STATE_FILE, encode_state(state))

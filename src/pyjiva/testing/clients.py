@@ -46,7 +46,7 @@ class Clients:
     """The volume that takes requests now."""
     overtaken_volumes: Callable[[], Sequence[Volume]]
     """Others that were ready once and still run."""
-    on_acknowledged: Callable[[Write], None]
+    on_acknowledged: Callable[[Write, Volume], None]
     """Called at the moment when a write is answered."""
     note: Callable[[str, object], None]
     registers: list[Register] = attrs.field(init=False)
@@ -100,7 +100,7 @@ class Clients:
 
         def done(request: object) -> None:
             if isinstance(request, Write) and request.error is None:
-                self.on_acknowledged(request)
+                self.on_acknowledged(request, volume)
             answered.set()
 
         request = make(done)

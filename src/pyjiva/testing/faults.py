@@ -107,10 +107,10 @@ class Injector:
         self.world.network.thaw(name)
 
     async def disk_errors(self) -> None:
-        """One disk, or all, refuse some kind of step for a while; the process may be started anew then."""
-        machines = [self.world.machines[self.world.random.choice(self.world.ids)]]
-        if self.world.random.random() < 0.2:
-            machines = list(self.world.machines.values())
+        """One disk refuses some kind of step for a while, or all are full; processes may be started anew then.
+
+        Not all refuse to sync: then nobody may hold what was not flushed.
+        """
         verb, failure = self.world.random.choice(
             (
                 ("write", StorageFailure.NO_SPACE),
@@ -118,6 +118,9 @@ class Injector:
                 ("read", StorageFailure.READ_ERROR),
             )
         )
+        machines = [self.world.machines[self.world.random.choice(self.world.ids)]]
+        if verb == "write" and self.world.random.random() < 0.4:
+            machines = list(self.world.machines.values())
         self.world.note("disk error", f"{[m.id for m in machines]} {verb}")
         chance = self.world.random.choice((0.1, 1.0))
 

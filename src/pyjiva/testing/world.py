@@ -209,11 +209,17 @@ class World:
                 for reason in reasons | {replica.reason for replica in status.replicas}:
                     assert not reason or cause_of(reason) is not UNKNOWN, reason
 
-    def _check_copies(self, write: Write) -> None:
-        """A write is acknowledged: who must hold it does."""
+    def _check_copies(self, write: Write, volume: Volume) -> None:
+        """A write is acknowledged: who must hold it does.
+
+        If it was on all members before its controller was overtaken, the answer may come later than a write
+        of the next controller to the same place: then this says nothing.
+        """
         data = b"".join(write.data)
         records = self.records()
         newest = max(records)
+        if newest.epoch > volume.status().epoch:
+            return
         copies = 0
         for machine in self.machines.values():
             lost_power = machine.lost_power

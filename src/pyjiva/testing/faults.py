@@ -107,7 +107,7 @@ class Injector:
         self.world.network.thaw(name)
 
     async def disk_errors(self) -> None:
-        """One disk refuses some kind of step for a while, or all are full; processes may be started anew then.
+        """One disk refuses some kind of step for a while, or all are full; it may take a new process then.
 
         Not all refuse to sync: then nobody may hold what was not flushed.
         """

@@ -9,7 +9,7 @@ import trio
 from pyjiva.scsi import AdditionalSense, SenseKey
 from pyjiva.testing.initiator import Initiator, open_initiator
 from pyjiva.units import MIB
-from tests.real.volume_process import running_up
+from tests.real.volume_process import running_up, wait_until
 
 pytestmark = pytest.mark.real
 
@@ -62,6 +62,11 @@ async def room(initiator: Initiator) -> tuple[int, int]:
 def test_room_is_told_to_initiators_and_operators(tmp_path: Path) -> None:
     with running_up(tmp_path / "data", "--size", "64MiB") as up:
         available, used = trio.run(write_and_be_told, up.ready["portal"], up.ready["iqn"])
+        # The page has the largest figure; each replica looks at its disk every few seconds.
+        wait_until(
+            lambda: all(replica["used_bytes"] >= WRITTEN for replica in (up.status() or {})["replicas"]),
+            "all replicas to have looked",
+        )
         status = up.status()
     assert status is not None
     for replica in status["replicas"]:

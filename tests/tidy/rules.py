@@ -36,7 +36,7 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("iscsi", "controller", "replica", "supervisor"),
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport"),
-    ("units", "extent", "membership", "recycled"),
+    ("units", "extent", "membership", "lineage", "recycled"),
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only

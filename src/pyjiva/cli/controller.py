@@ -16,8 +16,17 @@ import trio
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.replica_address import REPLICA
+from pyjiva.cli.schedule import schedule_options, take_schedule
 from pyjiva.cli.tuning import take_tuning, tuning_options
-from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, boot_clock
+from pyjiva.controller import (
+    ControllerOptions,
+    ReplicaAddress,
+    Retention,
+    Snapshots,
+    Volume,
+    VolumeFenced,
+    boot_clock,
+)
 from pyjiva.controller.api_io import serve_api
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
@@ -60,6 +69,7 @@ class Endpoints:
 @access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @tuning_options
+@schedule_options
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -89,16 +99,19 @@ def main(
             new_volume=new_volume,
             tuning=take_tuning(given),
         )
+        retention = take_schedule(given)
         allowed = read_access(AccessOptions(**given), warn=True)
-        return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed)
+        return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed, retention)
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 
 
-async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access) -> int:
+async def _run(
+    options: ControllerOptions, endpoints: Endpoints, access: Access, retention: Retention | None
+) -> int:
     batch = EndOfBatch()
     volume = Volume(options, batch, clock=boot_clock)
-    return await Controller(options, endpoints, access, batch, volume).run()
+    return await Controller(options, endpoints, access, batch, volume, retention).run()
 
 
 async def _review_space(unit: LogicalUnit) -> None:
@@ -120,9 +133,18 @@ class Controller:
     access: Access
     batch: EndOfBatch
     volume: Volume
+    retention: Retention | None = None
+    snapshots: Snapshots = attrs.field(init=False)
     target: Target | None = None
     portals: list[str] = attrs.field(factory=list)
     fenced: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.snapshots = Snapshots(self.volume, self._why_no_revert)
+
+    def _why_no_revert(self) -> str:
+        names = sorted({str(session["initiator"]) for session in self._sessions()})
+        return f"logged in, log out first: {', '.join(names)}" if names else ""
 
     @property
     def iqn(self) -> str:
@@ -180,11 +202,14 @@ class Controller:
             discovery_chap=access.discovery_chap,
             advertised=access.advertised,
         )
+        self.volume.on_resized = unit.capacity_changed
         self.target = Target(target_options, units={0: unit}, batch=self.batch)
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)
             nursery.start_soon(_review_space, unit)
+            if self.retention is not None:
+                nursery.start_soon(self.snapshots.keep_schedule, self.retention)
             print(
                 f"ready volume={options.volume_name} iqn={self.iqn} portal={self.portals[0]} lun=0 "
                 f"api=http://{api} replicas={len(options.replicas)}",
@@ -194,6 +219,7 @@ class Controller:
     async def _serve_api(self, task_status: trio.TaskStatus[int]) -> None:
         await serve_api(
             self.volume,
+            self.snapshots,
             self.endpoints.api.host,
             self.endpoints.api.port,
             iqn=self.iqn,

@@ -17,6 +17,9 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
     "replica": "pyjiva.cli.replica_change",
+    "snapshot": "pyjiva.cli.snapshot",
+    "expand": "pyjiva.cli.expand",
+    "usage": "pyjiva.cli.usage",
 }
 
 

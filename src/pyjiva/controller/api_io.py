@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
+from pyjiva.controller.snapshot_api_io import snapshot_routes
+from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
@@ -27,6 +29,7 @@ __all__ = ["serve_api"]
 
 async def serve_api(
     volume: Volume,
+    snapshots: Snapshots,
     host: str,
     port: int,
     *,
@@ -59,6 +62,7 @@ async def serve_api(
             Route("/v1/events", get_events),
             metrics_route(VolumeCollector(volume.status, lambda: len(sessions()))),
             *_changes(volume),
+            *snapshot_routes(snapshots),
         ]
     )
     await serve_http(app, host, port, task_status=task_status)

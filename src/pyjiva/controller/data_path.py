@@ -43,9 +43,11 @@ from pyjiva.block import (
     Write,
     WriteZeroes,
 )
+from pyjiva.controller.change_request import ChangeRequest
 from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.lineage import Change, ChangeKind
 from pyjiva.replication import (
     EPOCH_MAX,
     FAILURE_OF_STATUS,
@@ -53,9 +55,12 @@ from pyjiva.replication import (
     Flag,
     Frame,
     FrameType,
+    Refusal,
     Status,
     decode_extents,
+    decode_message,
     encode_header,
+    encode_message,
 )
 from pyjiva.units import KIB, align_down, align_up
 
@@ -85,7 +90,7 @@ class Pending:
     type: FrameType
     waiting: int
     """Members whose answer is missing."""
-    request: Request | None
+    request: "Request | ChangeRequest | None"
     """The host's; None once it was told NOT READY."""
     lock: Lock | None
     buffers: Sequence[Buffer]
@@ -99,6 +104,8 @@ class Pending:
     error: StorageError | None = None
     on_answer: Callable[[Frame | None], None] | None = None
     """Internal calls: gets the answer, or None when the member was lost."""
+    change: Change | None = None
+    """Of a CHANGE."""
 
 
 @attrs.define(eq=False)
@@ -126,6 +133,8 @@ class DataPath:
     """A member refused our epoch: (id, the epoch it has promised)."""
     on_bad_block: Callable[[int, Extent], None]
     """A member has a block in this range that is not what was written."""
+    on_changed: Callable[[Change, bool], None]
+    """A change of the snapshots is over, and was carried out or not."""
     park_limit_s: float
     epoch: int = 0
     now_s: float = 0.0
@@ -152,9 +161,11 @@ class DataPath:
     _writes: dict[int, None] = attrs.field(factory=dict, init=False)
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
-    _parked: collections.deque[tuple[float, Request]] = attrs.field(factory=collections.deque, init=False)
+    _parked: collections.deque[tuple[float, Request | ChangeRequest]] = attrs.field(
+        factory=collections.deque, init=False
+    )
     _min_copies: int = attrs.field(default=1, init=False)
-    _withheld: list[tuple[float, Request]] = attrs.field(factory=list, init=False)
+    _withheld: list[tuple[float, Request | ChangeRequest]] = attrs.field(factory=list, init=False)
     """Carried out by fewer members than it takes to answer: answered when there are enough again."""
     _unconfirmed: list[tuple[float, Read | BlockStatus]] = attrs.field(factory=list, init=False)
     """Reads that were carried out and may be old news: answered when the lease is renewed."""
@@ -173,6 +184,7 @@ class DataPath:
             Unmap: self._dispatch_write,
             WriteZeroes: self._dispatch_write,
             BlockStatus: self._dispatch_block_status,
+            ChangeRequest: self._dispatch_change,
         }
 
     def add_member(self, member_id: int) -> None:
@@ -187,8 +199,8 @@ class DataPath:
 
     # --- host requests
 
-    def submit(self, request: Request) -> None:
-        """Start a host request (`block.BlockDevice`)."""
+    def submit(self, request: Request | ChangeRequest) -> None:
+        """Start a host request (`block.BlockDevice`), or a change of the snapshots."""
         if type(request) is Flush:
             self._dispatch_flush(request)
             return
@@ -366,6 +378,41 @@ class DataPath:
             assert member.link is not None
             member.link.send(header)
 
+    def _dispatch_change(self, lock: Lock) -> None:
+        """The lock is that of the whole volume: no other request is in flight."""
+        request = lock.owner
+        if not self.writes_open:
+            self._release(lock)
+            _complete(request, StorageError(StorageFailure.NOT_READY, "the volume is parked"))
+            return
+        payload = (encode_message(request.change),)
+        self._last_id = id_ = self._last_id + 1
+        header = encode_header(
+            FrameType.CHANGE, request_id=id_, epoch=self.epoch, stable=self.stable(), payload=payload
+        )
+        buffers = (header, *payload)
+        place = (0, request.length_bytes)
+        pending = Pending(FrameType.CHANGE, self.must_ack, request, lock, buffers, place, self.now_s)
+        pending.lost, pending.change = self.must_ack & ~self.writable, request.change
+        self._pending[id_] = pending
+        if request.change.kind is ChangeKind.REVERT:
+            for member_id in self.dirty:
+                self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
+        for member in self._of(self.writable):
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(*buffers)
+
+    @property
+    def changing(self) -> bool:
+        """Whether a change of the snapshots is under way."""
+        return any(pending.change is not None for pending in self._pending.values())
+
+    def resize(self, size_bytes: int) -> None:
+        """The volume has become larger: what is added is zeros on all members."""
+        self.size_bytes = size_bytes
+        self.dirty = {member_id: dirty.grown(size_bytes) for member_id, dirty in self.dirty.items()}
+
     def _refuse_length(self, lock: Lock, request: Read | Write) -> None:
         reason = f"{request.length_bytes} bytes in one request: at most {PAYLOAD_BYTES_MAX}"
         self._release(lock)
@@ -395,9 +442,10 @@ class DataPath:
         length_bytes: int = 0,
         payload: Sequence[Buffer] = (),
         code: int = 0,
+        number: int | None = None,
     ) -> None:
         """Send one frame to one connected member; `on_answer` gets its answer, or None if the member is
-        lost first.
+        lost first.  `number` is that of a snapshot, in frames that name one.
         """
         member = self.members[member_id]
         assert member.link is not None, f"replica {member_id} is not connected"
@@ -409,7 +457,7 @@ class DataPath:
             epoch=self.epoch,
             offset_bytes=offset_bytes,
             length_bytes=length_bytes,
-            stable=self.stable(),
+            stable=self.stable() if number is None else number,
             payload=payload,
         )
         self._pending[id_] = Pending(
@@ -515,7 +563,10 @@ class DataPath:
             self._read_refused_as_bad(member_id, frame, pending)
             return
         reason = f"its disk answered {failure.value} to {pending.type.name}"
-        self._suspect |= bit
+        if pending.change is not None:
+            reason = decode_message(frame.payload, Refusal).reason
+        else:
+            self._suspect |= bit
         pending.waiting &= ~bit
         pending.failed |= bit
         pending.error = StorageError(failure, f"replica {member_id}: {reason}")
@@ -587,7 +638,10 @@ class DataPath:
         error, pending.error, pending.failed = pending.error, None, 0
         refused, diverged = None, 0
         kept = failed & self.readable if failed == self.must_ack else 0
-        if kept:
+        if kept and pending.change is not None:
+            # Who refuses a change is as it was before; who is not sure is broken, and refuses all that comes.
+            awaited, pending.error = 0, error
+        elif kept:
             # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
             diverged = awaited = failed & ~(kept & -kept)
             refused, pending.request = pending.request, None
@@ -611,6 +665,8 @@ class DataPath:
             _complete(refused, error)
 
     def _finish(self, pending: Pending) -> None:
+        if pending.change is not None:  # before the lock is given back: what comes next must know
+            self.on_changed(pending.change, pending.error is None)
         if pending.lock is not None:
             self._release(pending.lock)
         if pending.request is None:
@@ -725,7 +781,10 @@ class DataPath:
             for pending in self._pending.values():
                 # Also what it has refused, while others have still to answer.
                 if (pending.waiting | pending.failed) & bit and pending.buffers:
-                    dirty.mark(*pending.extent)
+                    if pending.change is None:
+                        dirty.mark(*pending.extent)
+                    elif pending.change.kind is ChangeKind.REVERT:
+                        self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
 
     def replay(self, member_id: int) -> None:
         """`member_id` is back with all it had: send it again what it has not answered."""
@@ -792,10 +851,10 @@ class DataPath:
         return [i for i, m in self.members.items() if m.bit & mask]
 
 
-def _complete(request: Request, error: StorageError | None) -> None:
+def _complete(request: Request | ChangeRequest, error: StorageError | None) -> None:
     request.error = error
     match request:
-        case Read() | Write() | Unmap() | WriteZeroes() | Flush() | BlockStatus():
+        case Read() | Write() | Unmap() | WriteZeroes() | Flush() | BlockStatus() | ChangeRequest():
             request.done(request)  # type: ignore[arg-type]  # each class's `done` takes that class
         case _:
             assert_never(request)

@@ -168,12 +168,14 @@ class Layers:
         except BaseException:
             data.close()
             raise
+        if name != HEAD and not self.chain.layer(name).whole:
+            checked.forget(Extent(0, self.size_bytes))  # it was written to, and never settled
         if not self.chain.parent_of(name):
             return OpenLayer(checked, None)
         try:
             held = self._open_map(file + MAP_SUFFIX, names, unstable=unstable)
-            if name != HEAD and not self.chain.layer(name).sealed:
-                held.sweep()  # it is sent again
+            if name != HEAD and not (self.chain.layer(name).sealed and self.chain.layer(name).whole):
+                held.sweep()  # it is sent, or compared, again
             return OpenLayer(checked, held)
         except BaseException:
             checked.close()
@@ -371,11 +373,12 @@ class Layers:
             self._spare[1].close()
             self._spare = None
 
-    def create_snapshot(self, layer: Layer, *, tidy: bool) -> None:
+    def create_snapshot(self, layer: Layer, *, tidy: bool, generation: int | None = None) -> None:
         """Seal the head as `layer`, and put a new one on it; without `tidy`, the caller does that later."""
         self.settle()
+        self._free_name(layer.name)
         self.owner.settle_all()
-        new_head = self._commit_new_head(self.chain.with_snapshot(layer))
+        new_head = self._commit_new_head(self._in(self.chain.with_snapshot(layer), generation))
         self.open_layers[layer.name], self.open_layers[HEAD] = self.head, new_head
         if isinstance(self.top, LayerStack):
             self._views.clear()
@@ -387,11 +390,26 @@ class Layers:
         if tidy:
             self._tidy_later()
 
-    def revert(self, name: str, *, keep_newer: bool) -> None:
+    def _in(self, chain: Chain, generation: int | None) -> Chain:
+        return chain if generation is None else attrs.evolve(chain, generation=generation)
+
+    def _free_name(self, name: str) -> None:
+        """Let no removed layer, whose merge is still to come, keep its name from a new snapshot."""
+        if name in self.chain and self.chain.layer(name).removed:
+            before = self.chain
+            self.commit(before.with_spare_name(name))
+            new = next(layer.name for layer in self.chain.layers if layer.name not in before)
+            self.open_layers[new] = self.open_layers.pop(name)
+            self._views.clear()
+            self._path = self.chain.path(HEAD)
+            self.settle()
+
+    def revert(self, name: str, *, keep_newer: bool, generation: int | None = None) -> None:
         """A new head on top of the snapshot `name`; see `Chain.reverted`."""
         self.settle()
         self.owner.settle_all()
-        new_head = self._commit_new_head(self.chain.reverted(name, keep_newer=keep_newer))
+        chain = self.chain.reverted(name, keep_newer=keep_newer)
+        new_head = self._commit_new_head(self._in(chain, generation))
         self.head.close()
         self.open_layers[HEAD] = new_head
         self._path = ()  # the names may be the same: the head is not
@@ -399,18 +417,19 @@ class Layers:
 
     def _commit_new_head(self, chain: Chain) -> OpenLayer:
         """Steps 1 and 2 of a change that gives an empty head, which has nothing to be swept in this boot."""
-        if self._spare is not None and self._spare[0] == chain.head_file:
+        if self._spare is not None and self._spare[0] == chain.head_file and chain.head_parent:
             new_head = self._spare[1]
         else:
-            new_head = self.create_files(chain.head_file, mapped=True)
+            self._drop_spare()
+            new_head = self.create_files(chain.head_file, mapped=bool(chain.head_parent))
         self._spare = chain.head_file, new_head
         self.commit(attrs.evolve(chain, swept_boot_id=self.boot_id))
         self._spare = None
         return new_head
 
-    def change(self, chain: Chain) -> None:
+    def change(self, chain: Chain, generation: int | None = None) -> None:
         """Make a change that needs no new file, and after which the head is as it was."""
-        self.commit(chain)
+        self.commit(self._in(chain, generation))
         self.let_go()
 
     def let_go(self) -> None:
@@ -437,7 +456,7 @@ class Layers:
             if layer.held is not None:
                 self.owner.guard(layer.held.sync)
 
-    def set_size(self, size_bytes: int) -> None:
+    def set_size(self, size_bytes: int, generation: int | None = None) -> None:
         """The state says that the volume has `size_bytes`."""
         self.size_bytes = size_bytes
         for layer in self.open_layers.values():
@@ -445,8 +464,11 @@ class Layers:
             if layer.held is not None:
                 layer.held.blocks = block_count(size_bytes)
         self.remake_top()
-        with contextlib.suppress(StorageError):  # it is true without
-            self.commit(attrs.evolve(self.chain, growing_to=0))
+        if generation is None:
+            with contextlib.suppress(StorageError):  # it is true without
+                self.commit(attrs.evolve(self.chain, growing_to=0))
+        else:
+            self.commit(attrs.evolve(self.chain, growing_to=0, generation=generation))
         self._tidy_later()
 
     def close(self) -> None:

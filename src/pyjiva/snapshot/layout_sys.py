@@ -131,9 +131,10 @@ def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:
     if state.witness != identity.witness:
         kind = "a witness, not a replica with data" if state.witness else "a replica with data, not a witness"
         raise ConfigError(f"is {kind}; give another directory")
-    if state.size_bytes != identity.size_bytes:
+    if state.size_bytes < identity.size_bytes:  # it may have been made larger since
         raise ConfigError(
-            f"holds a volume of {_size(state)}, not {_size(identity)}; give the size that it has"
+            f"holds a volume of {_size(state)}, not {_size(identity)}; give the size that it began with, "
+            f"and make it larger with pyjiva expand"
         )
     if state.block_size_bytes != identity.block_size_bytes:
         raise ConfigError(

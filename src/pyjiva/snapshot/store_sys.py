@@ -45,9 +45,9 @@ from pyjiva.snapshot.undo_log_sys import UndoLog
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, Directory, open_directory, replace_file
 from pyjiva.units import align_down, align_up
 
-__all__ = ["VolumeStore"]
+__all__ = ["LOST_BLOCK", "VolumeStore"]
 
-_LOST: Final = b"pyjiva: no replica has this block any more.\n".ljust(64) * (SUM_BLOCK_BYTES // 64)
+LOST_BLOCK: Final = b"pyjiva: no replica has this block any more.\n".ljust(64) * (SUM_BLOCK_BYTES // 64)
 _REGION_SHIFT: Final = REGION_BYTES.bit_length() - 1
 
 
@@ -327,7 +327,7 @@ class VolumeStore:  # hot
             end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
             for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
                 # Neither a hole nor zeros: a copy that is blank there must not seem to be equal.
-                self._head.write(block.offset_bytes, (_LOST[: block.length_bytes],))
+                self._head.write(block.offset_bytes, (LOST_BLOCK[: block.length_bytes],))
                 self._head.spoil(block.offset_bytes)
         finally:
             with self._count_lock:

@@ -5,7 +5,18 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, explain, replica, replica_change, scrub, status, up
+from pyjiva.cli import (
+    controller,
+    expand,
+    explain,
+    replica,
+    replica_change,
+    scrub,
+    snapshot,
+    status,
+    up,
+    usage,
+)
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
@@ -15,6 +26,13 @@ COMMANDS = {
     "pyjiva scrub": scrub.command,
     "pyjiva replica add ID=HOST:PORT": replica_change.add,
     "pyjiva replica rm ID": replica_change.rm,
+    "pyjiva snapshot create NAME": snapshot.create,
+    "pyjiva snapshot ls": snapshot.ls,
+    "pyjiva snapshot rm NAME...": snapshot.rm,
+    "pyjiva snapshot revert NAME": snapshot.revert,
+    "pyjiva snapshot diff NAME": snapshot.diff,
+    "pyjiva expand SIZE": expand.command,
+    "pyjiva usage": usage.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

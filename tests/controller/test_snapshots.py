@@ -72,14 +72,16 @@ class Bench:
 @asynccontextmanager
 async def bench(path: Path, *, replicas: int = 3) -> AsyncIterator[Bench]:
     """A new volume; afterwards all its replicas hold the same past."""
-    async with open_cluster(path, replicas=replicas) as cluster:
-        async with cluster.open_volume(new_volume=True) as (volume, batch):
-            made = Bench(cluster, volume, batch, Snapshots(volume), Driver(volume, batch))
-            await made.healthy()
-            yield made
-            await made.healthy()
-            await made.check()
-            await made.driver.flush()
+    async with (
+        open_cluster(path, replicas=replicas) as cluster,
+        cluster.open_volume(new_volume=True) as (volume, batch),
+    ):
+        made = Bench(cluster, volume, batch, Snapshots(volume), Driver(volume, batch))
+        await made.healthy()
+        yield made
+        await made.healthy()
+        await made.check()
+        await made.driver.flush()
     check_replicas(made, replicas)
 
 

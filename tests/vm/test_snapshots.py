@@ -44,7 +44,8 @@ post "/v1/size?size=384MiB"
 iscsiadm -m session --rescan > /dev/null
 until [ "$(blockdev --getsize64 /dev/sda)" = 402653184 ]; do sleep 0.1; done; echo DEVICE-LARGER
 /tools/resize2fs /dev/sda 2>&1 | grep -i "now" && echo RESIZED
-dd if=/tmp/noise of=/mnt/4 bs=1M 2>/dev/null; sync; cmp /mnt/4 /tmp/noise && cmp /mnt/2 /tmp/noise && echo USED
+dd if=/tmp/noise of=/mnt/4 bs=1M 2>/dev/null; sync
+cmp /mnt/4 /tmp/noise && cmp /mnt/2 /tmp/noise && echo USED
 umount /mnt; /tools/e2fsck -fn /dev/sda > /dev/null && echo FSCK-CLEAN
 dmesg | grep -i "capacity data has changed\\|capacity change" && echo KERNEL-TOLD
 """

@@ -40,6 +40,8 @@ class Snapshot:
     """RFC 3339."""
     labels: Mapping[str, str] = attrs.field(factory=dict)
     user_created: bool = True
+    filling: bool = False
+    """Whether it is the origin of a clone or a restore, and still to be given what the source has."""
     whole: bool = attrs.field(default=True, eq=False)
     """False, on one replica: it was made to bring this replica up, and is still to be compared."""
 
@@ -55,6 +57,8 @@ class ChangeKind(enum.Enum):
     """Let the live volume hold what the snapshot holds; to NOTHING, while bringing up: all zeros."""
     GROW = "grow"
     """Add zeros at the end."""
+    FILLED = "filled"
+    """A snapshot that was being filled has all that its source has."""
     WHOLE = "whole"
     """Bringing up: a snapshot was compared, and is what it should be."""
     LEVEL = "level"
@@ -79,6 +83,8 @@ class Change:
     user_created: bool = True
     whole: bool = True
     """CREATE: whether it needs no comparing."""
+    filling: bool = False
+    """CREATE: see Snapshot."""
     keep_newer: bool = False
     """REVERT: whether the snapshots that were made since stay."""
     size_bytes: int = 0
@@ -113,6 +119,11 @@ class Lineage:
     def is_whole(self) -> bool:
         """Whether no snapshot is still to be compared."""
         return all(snapshot.whole for snapshot in self.snapshots)
+
+    @property
+    def filling(self) -> Snapshot | None:
+        """The snapshot that is being filled, if there is one."""
+        return next((snapshot for snapshot in self.snapshots if snapshot.filling), None)
 
     def named(self, name: str) -> Snapshot:
         """The snapshot `name`.  Raises ConfigError: there is none."""
@@ -153,14 +164,18 @@ class Lineage:
                 if change.size_bytes < self.size_bytes:
                     raise ConfigError(f"{change.size_bytes} bytes: a volume can only grow")
                 return attrs.evolve(changed, size_bytes=change.size_bytes)
+            case ChangeKind.FILLED:
+                return changed._with_fields(change.number, filling=False, whole=True)
             case ChangeKind.WHOLE:
-                whole = attrs.evolve(self.numbered(change.number), whole=True)
-                rest = tuple(whole if s.number == change.number else s for s in self.snapshots)
-                return attrs.evolve(changed, snapshots=rest)
+                return changed._with_fields(change.number, whole=True)
             case ChangeKind.LEVEL:
                 return changed
             case _:
                 assert_never(change.kind)
+
+    def _with_fields(self, number: int, **fields: bool) -> "Lineage":
+        new = attrs.evolve(self.numbered(number), **fields)  # type: ignore[arg-type]
+        return attrs.evolve(self, snapshots=tuple(new if s.number == number else s for s in self.snapshots))
 
     def _with(self, change: Change) -> "Lineage":
         if any(snapshot.name == change.name for snapshot in self.snapshots):
@@ -172,6 +187,7 @@ class Lineage:
             created=change.created,
             labels=change.labels,
             user_created=change.user_created,
+            filling=change.filling,
             whole=change.whole,
         )
         # Bringing up, one may be missing in the middle.
@@ -211,7 +227,8 @@ class Lineage:
 
         Snapshots that the goal does not have go first.  Those that it has more are made in their order,
         each of whatever the live volume holds; where the live volume does not stand on what a snapshot stands
-        on, it is first reverted to that, and no older one goes for it.
+        on, it is first reverted to that, and no older one goes for it.  One that it is still filling stays so
+        until it was compared.
         """
         here = self
 
@@ -241,6 +258,7 @@ class Lineage:
                 created=snapshot.created,
                 labels=snapshot.labels,
                 user_created=snapshot.user_created,
+                filling=snapshot.filling,
                 whole=False,
             )
         if here.standing_on != goal.standing_on:

@@ -83,6 +83,8 @@ class Bench:
             on_diverged=lambda id_, _: self.diverged.append(id_),
             on_fenced=lambda id_, epoch: self.fenced.append((id_, epoch)),
             on_bad_block=lambda id_, extent: self.bad.append((id_, extent)),
+            takes_fills=lambda _: True,
+            on_changing=lambda: None,
             on_changed=lambda change, done: self.changes.append((change, done)),
             park_limit_s=120.0,
         )

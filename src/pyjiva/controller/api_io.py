@@ -79,7 +79,7 @@ def _changes(volume: Volume) -> list[Route]:
         if rate == 0:
             return _refused("rate 0: at least 1 byte per second", 400)
         if not volume.start_scrub(rate):
-            return _refused("a scrub is under way, or the volume is parked", 409)
+            return _refused("a scrub is under way, or the volume is parked or being filled", 409)
         return JSONResponse({}, status_code=202)
 
     async def post_replica(request: Request) -> Response:

@@ -11,7 +11,8 @@ Any interruption begins all this anew: what is whole by then is not compared aga
 snapshots meanwhile is such an interruption.
 
 While a volume settles, the same machine brings the members that are one change behind up to the others
-(`compares` is false: they hold the same bytes, so what they make of them is whole).
+(`compares` is false: they hold the same bytes, so what they make of them is whole).  A snapshot that is being
+filled from elsewhere is compared always: fills may have been on their way.
 """
 
 import collections
@@ -22,7 +23,7 @@ from typing import Protocol
 import attrs
 
 from pyjiva.errors import ConfigError, RemoteProtocolError
-from pyjiva.lineage import Change, ChangeKind, Lineage
+from pyjiva.lineage import Change, ChangeKind, Lineage, Snapshot
 from pyjiva.replication import Frame, FrameType, LineageAnswer, Status, decode_message, encode_message
 
 __all__ = ["CatchUp", "CatchUpPort", "CatchUpStep"]
@@ -69,6 +70,7 @@ class CatchUp:
     step: CatchUpStep = attrs.field(default=CatchUpStep.LISTING, init=False)
     here: Lineage | None = attrs.field(default=None, init=False)
     """What the target has, as far as is known."""
+    _compared: set[int] = attrs.field(factory=set, init=False)
     _changes: collections.deque[Change] = attrs.field(factory=collections.deque, init=False)
 
     def start(self) -> None:
@@ -84,8 +86,11 @@ class CatchUp:
         if self.step is not CatchUpStep.COMPARING:
             return
         assert self.here is not None
+        self._compared.add(number)
         before = self.here.generation
-        self._change(Change(kind=ChangeKind.WHOLE, before=before, after=before, number=number))
+        filled = self.here.numbered(number).filling and not self.goal.numbered(number).filling
+        kind = ChangeKind.FILLED if filled else ChangeKind.WHOLE
+        self._change(Change(kind=kind, before=before, after=before, number=number))
 
     def _listed(self, frame: Frame | None) -> None:
         if self.step is CatchUpStep.OVER or not self._is_ok(frame, "its list of snapshots"):
@@ -98,18 +103,23 @@ class CatchUp:
             raise RemoteProtocolError(f"its snapshots cannot be brought up: {error}") from error
         if not self.compares:
             steps = [attrs.evolve(step, whole=True) for step in steps]
-        if any(step.kind is ChangeKind.REVERT for step in steps):
+        if any(step.kind is ChangeKind.REVERT for step in steps) or self._lacks_fills(self.here):
             self.port.live_content_changes(self)
         self._changes.extend(steps)
         self._next()
+
+    def _lacks_fills(self, here: Lineage) -> bool:
+        """Whether what it was to be filled with has sunk into the volume meanwhile: no map names that."""
+        numbers = {snapshot.number for snapshot in self.goal.snapshots}
+        return here.filling is not None and here.filling.number not in numbers
 
     def _next(self) -> None:
         assert self.here is not None
         if self._changes:
             self._change(self._changes.popleft())
             return
-        unequal = next((snapshot for snapshot in self.here.snapshots if not snapshot.whole), None)
-        if unequal is not None and self.compares:
+        unequal = next((snapshot for snapshot in self.here.snapshots if self._is_unequal(snapshot)), None)
+        if unequal is not None:
             self.step = CatchUpStep.COMPARING
             self.port.compare_snapshot(self, unequal.number)
         elif self.here.generation != self.goal.generation:
@@ -117,6 +127,17 @@ class CatchUp:
         else:
             self.step = CatchUpStep.OVER
             self.port.caught_up(self)
+
+    def _is_unequal(self, snapshot: Snapshot) -> bool:
+        """What is being filled may lack on one member what another one was just given."""
+        if snapshot.filling:
+            return snapshot.number not in self._compared
+        return self.compares and not snapshot.whole
+
+    @property
+    def takes_fills(self) -> bool:
+        """Whether the target has the snapshot that is being filled: what is not compared yet will be."""
+        return self.here is not None and self.here.filling is not None
 
     def _change(self, change: Change) -> None:
         self.step = CatchUpStep.CHANGING

@@ -43,7 +43,7 @@ from pyjiva.block import (
     Write,
     WriteZeroes,
 )
-from pyjiva.controller.change_request import ChangeRequest
+from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
@@ -90,7 +90,7 @@ class Pending:
     type: FrameType
     waiting: int
     """Members whose answer is missing."""
-    request: "Request | ChangeRequest | None"
+    request: "Request | ChangeRequest | FillRequest | None"
     """The host's; None once it was told NOT READY."""
     lock: Lock | None
     buffers: Sequence[Buffer]
@@ -133,8 +133,12 @@ class DataPath:
     """A member refused our epoch: (id, the epoch it has promised)."""
     on_bad_block: Callable[[int, Extent], None]
     """A member has a block in this range that is not what was written."""
+    on_changing: Callable[[], None]
+    """A change of the snapshots is about to be sent."""
     on_changed: Callable[[Change, bool], None]
-    """A change of the snapshots is over, and was carried out or not."""
+    """It is over, and was carried out or not."""
+    takes_fills: Callable[[int], bool]
+    """Whether a rebuilding member has the snapshot that is being filled."""
     park_limit_s: float
     epoch: int = 0
     now_s: float = 0.0
@@ -161,11 +165,13 @@ class DataPath:
     _writes: dict[int, None] = attrs.field(factory=dict, init=False)
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
-    _parked: collections.deque[tuple[float, Request | ChangeRequest]] = attrs.field(
+    _parked: collections.deque[tuple[float, Request | ChangeRequest | FillRequest]] = attrs.field(
         factory=collections.deque, init=False
     )
     _min_copies: int = attrs.field(default=1, init=False)
-    _withheld: list[tuple[float, Request | ChangeRequest]] = attrs.field(factory=list, init=False)
+    _withheld: list[tuple[float, Request | ChangeRequest | FillRequest]] = attrs.field(
+        factory=list, init=False
+    )
     """Carried out by fewer members than it takes to answer: answered when there are enough again."""
     _unconfirmed: list[tuple[float, Read | BlockStatus]] = attrs.field(factory=list, init=False)
     """Reads that were carried out and may be old news: answered when the lease is renewed."""
@@ -185,6 +191,7 @@ class DataPath:
             WriteZeroes: self._dispatch_write,
             BlockStatus: self._dispatch_block_status,
             ChangeRequest: self._dispatch_change,
+            FillRequest: self._dispatch_fill,
         }
 
     def add_member(self, member_id: int) -> None:
@@ -199,7 +206,7 @@ class DataPath:
 
     # --- host requests
 
-    def submit(self, request: Request | ChangeRequest) -> None:
+    def submit(self, request: Request | ChangeRequest | FillRequest) -> None:
         """Start a host request (`block.BlockDevice`), or a change of the snapshots."""
         if type(request) is Flush:
             self._dispatch_flush(request)
@@ -385,6 +392,7 @@ class DataPath:
             self._release(lock)
             _complete(request, StorageError(StorageFailure.NOT_READY, "the volume is parked"))
             return
+        self.on_changing()
         payload = (encode_message(request.change),)
         self._last_id = id_ = self._last_id + 1
         header = encode_header(
@@ -399,6 +407,37 @@ class DataPath:
             for member_id in self.dirty:
                 self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
         for member in self._of(self.writable):
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(*buffers)
+
+    def _dispatch_fill(self, lock: Lock) -> None:
+        request = lock.owner
+        if not self.writes_open:
+            self._park(lock)
+            return
+        payload = (request.data,)
+        self._last_id = id_ = self._last_id + 1
+        offset, length = request.offset_bytes, request.length_bytes
+        header = encode_header(
+            FrameType.PAST_WRITE,
+            request_id=id_,
+            epoch=self.epoch,
+            offset_bytes=offset,
+            length_bytes=length,
+            stable=request.number,
+            payload=payload,
+        )
+        buffers, place = (header, *payload), (offset, length)
+        pending = Pending(FrameType.PAST_WRITE, self.must_ack, request, lock, buffers, place, self.now_s)
+        pending.lost = self.must_ack & ~self.writable
+        self._pending[id_] = pending
+        filled = self.writable
+        for member_id in self._ids(self.rebuilding):
+            if self.takes_fills(member_id):
+                filled |= self.members[member_id].bit
+        pending.waiting |= filled
+        for member in self._of(filled):
             member.in_flight += 1
             assert member.link is not None
             member.link.send(*buffers)
@@ -638,7 +677,8 @@ class DataPath:
         error, pending.error, pending.failed = pending.error, None, 0
         refused, diverged = None, 0
         kept = failed & self.readable if failed == self.must_ack else 0
-        if kept and pending.change is not None:
+        if kept and (pending.change is not None or pending.type is FrameType.PAST_WRITE):
+            # A piece that is filled is filled again before anybody reads it.
             # Who refuses a change is as it was before; who is not sure is broken, and refuses all that comes.
             awaited, pending.error = 0, error
         elif kept:
@@ -851,10 +891,19 @@ class DataPath:
         return [i for i, m in self.members.items() if m.bit & mask]
 
 
-def _complete(request: Request | ChangeRequest, error: StorageError | None) -> None:
+def _complete(request: Request | ChangeRequest | FillRequest, error: StorageError | None) -> None:
     request.error = error
     match request:
-        case Read() | Write() | Unmap() | WriteZeroes() | Flush() | BlockStatus() | ChangeRequest():
+        case (
+            Read()
+            | Write()
+            | Unmap()
+            | WriteZeroes()
+            | Flush()
+            | BlockStatus()
+            | ChangeRequest()
+            | FillRequest()
+        ):
             request.done(request)  # type: ignore[arg-type]  # each class's `done` takes that class
         case _:
             assert_never(request)

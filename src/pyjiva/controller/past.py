@@ -52,6 +52,12 @@ class PastPort(Protocol):
     ) -> None:
         """Send a frame; `on_answer` gets the answer (None: the member is lost)."""
 
+    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+        """See ResyncPort."""
+
+    def release(self, lock: Lock) -> None:
+        """See ResyncPort."""
+
     def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
         """See ResyncPort."""
 
@@ -92,6 +98,8 @@ class Past:
     _catch_ups: dict[int, CatchUp] = attrs.field(factory=dict, init=False)
     """By target."""
     _levelling: bool = attrs.field(default=False, init=False)
+    _source: int | None = attrs.field(default=None, init=False)
+    """While members are levelled: whom the others become equal to."""
 
     @property
     def mark(self) -> LineageMark:
@@ -102,7 +110,7 @@ class Past:
 
     def level(self, source: int, members: Sequence[int]) -> None:
         """Take over what `source` has, and let the others have the same; see PastPort.levelled."""
-        self._levelling = True
+        self._levelling, self._source = True, source
 
         def listed(frame: Frame | None) -> None:
             if not self._levelling or frame is None:
@@ -124,12 +132,12 @@ class Past:
 
     def _level_if_done(self) -> None:
         if self._levelling and not self._catch_ups:
-            self._levelling = False
+            self._levelling, self._source = False, None
             self.port.levelled()
 
     def cancel(self) -> None:
         """Forget what is under way."""
-        self._levelling = False
+        self._levelling, self._source = False, None
         for target in list(self._catch_ups):
             self.lost(target)
 
@@ -140,7 +148,7 @@ class Past:
 
         See PastPort.copy_live.
         """
-        if mark == self.mark:
+        if mark == self.mark and self.lineage.filling is None:
             return False
         self.lost(target)
         catch_up = self._catch_ups[target] = CatchUp(target, self.lineage, self)
@@ -156,6 +164,16 @@ class Past:
         if (catch_up := self._catch_ups.pop(target, None)) is not None:
             catch_up.cancel()
 
+    @property
+    def targets(self) -> list[int]:
+        """Who is being brought up."""
+        return list(self._catch_ups)
+
+    def takes_fills(self, target: int) -> bool:
+        """Whether a replica that is being rebuilt has the snapshot that is being filled."""
+        catch_up = self._catch_ups.get(target)
+        return catch_up is None or catch_up.takes_fills  # None: it is past that
+
     # --- see CatchUpPort
 
     def ask_about_past(
@@ -166,10 +184,11 @@ class Past:
 
     def compare_snapshot(self, catch_up: CatchUp, number: int) -> None:
         """Part of CatchUpPort."""
-        copy = _SnapshotCopy(self.port, catch_up, number)
+        filling = self.lineage.filling is not None and self.lineage.filling.number == number
+        copy = _SnapshotCopy(self.port, catch_up, number, self._source, changes=filling)
         everything = FixedWork([Extent(0, self.lineage.size_bytes)])
         resync = Resync(catch_up.target, catch_up.target, everything, copy)
-        source = self.port.choose_source(resync, set())
+        source = copy.choose_source(resync, set())
         if source is None:
             self.could_not_catch_up(catch_up, "no other replica is in sync")
             return
@@ -203,15 +222,22 @@ class _SnapshotCopy:
     port: PastPort
     catch_up: CatchUp
     number: int
+    source: int | None
+    """The only one that may be the source; None: any."""
+    changes: bool
+    """Whether the snapshot is being filled meanwhile."""
 
     def acquire_shared(self, extent: Extent, owner: Resync) -> None:
         """Part of ResyncPort."""
-        assert extent.length_bytes
-        owner.lock_held(_NO_LOCK)
+        if self.changes:
+            self.port.acquire_shared(extent, owner)
+        else:
+            owner.lock_held(_NO_LOCK)
 
     def release(self, lock: Lock) -> None:
         """Part of ResyncPort."""
-        assert lock is _NO_LOCK
+        if lock is not _NO_LOCK:
+            self.port.release(lock)
 
     def ask(
         self,
@@ -230,6 +256,8 @@ class _SnapshotCopy:
 
     def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
         """Part of ResyncPort."""
+        if self.source is not None:
+            return self.source if self.source not in without else None
         return self.port.choose_source(resync, without)
 
     def found_bad(self, finder: Resync, member: int, extent: Extent) -> None:

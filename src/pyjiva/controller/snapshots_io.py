@@ -54,7 +54,12 @@ class Snapshots:
     _one: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     async def create(
-        self, name: str, *, labels: Mapping[str, str] | None = None, user_created: bool = True
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        user_created: bool = True,
+        filling: bool = False,
     ) -> Snapshot:
         """Keep what the volume holds now as the snapshot `name`.
 
@@ -81,6 +86,7 @@ class Snapshots:
                 created=datetime.now(UTC).isoformat(),
                 labels=labels,
                 user_created=user_created,
+                filling=filling,
             )
             self.volume.past.lineage.apply(change)
             await self._prepare()
@@ -90,8 +96,15 @@ class Snapshots:
     async def delete(self, name: str) -> None:
         """Let a snapshot go; its space comes back in the background.  Raises as `create`."""
         async with self._one:
-            number = self.volume.past.lineage.named(name).number
-            await self._carry_out(self._change(ChangeKind.DELETE, number=number))
+            snapshot = self.volume.past.lineage.named(name)
+            if snapshot.filling:
+                raise ConfigError(f"snapshot {name!r} is still being filled")
+            await self._carry_out(self._change(ChangeKind.DELETE, number=snapshot.number))
+
+    async def filled(self, number: int) -> None:
+        """The snapshot that was being filled has all that it is to have.  Raises as `create`."""
+        async with self._one:
+            await self._carry_out(self._change(ChangeKind.FILLED, number=number))
 
     async def revert(self, name: str, *, keep_newer: bool = False) -> None:
         """Let the volume hold what it held when the snapshot was made.
@@ -128,6 +141,7 @@ class Snapshots:
         Raises ConfigError: there is no such snapshot, or it has no such range.  Raises StorageError.
         """
         number = self.volume.past.lineage.named(name).number
+        self._refuse_while_filling()
         if not 0 < extent.length_bytes <= DATA_BYTES_MAX:
             raise ConfigError(f"{extent.length_bytes} bytes: 1 to {DATA_BYTES_MAX}")
         if extent.offset_bytes < 0 or extent.end_bytes > self.volume.size_bytes:
@@ -140,6 +154,7 @@ class Snapshots:
 
         Raises ConfigError: there is no such snapshot.  Raises StorageError.
         """
+        self._refuse_while_filling()
         lineage = self.volume.past.lineage
         number = lineage.named(name).number if name else NOTHING
         older = lineage.named(since).number if since else NOTHING
@@ -157,6 +172,10 @@ class Snapshots:
                     await self.delete(snapshot.name)
             except (ConfigError, StorageError) as error:
                 _log.warning("no snapshot on schedule", name=name, reason=str(error))
+
+    def _refuse_while_filling(self) -> None:
+        if self.volume.past.lineage.filling is not None:
+            raise ConfigError("the volume is still being filled: its snapshots can be read when that is over")
 
     def _change(self, kind: ChangeKind, *, number: int = NOTHING, **fields: object) -> Change:
         """A change of the present lineage.  Raises ConfigError: it cannot be."""

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer, Flush, Lock, Request, Space
-from pyjiva.controller.change_request import ChangeRequest
+from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.data_path import DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
@@ -160,7 +160,7 @@ class Volume:
     """Called when the volume has become larger while it is served."""
     _rebuilds: RebuildBook = attrs.field(factory=RebuildBook, init=False)
     _held_rebuilds: set[int] = attrs.field(factory=set, init=False)
-    """Whose copy was complete while the snapshots were changing."""
+    """Whose copy was complete, or broken off, while the snapshots were changing."""
     _repairs: Repairs = attrs.field(init=False)
     _rot_to_repair: dict[tuple[int, Extent], None] = attrs.field(factory=dict, init=False)
     """What was met before the volume was served: until then there is nobody to repair it from."""
@@ -201,7 +201,9 @@ class Volume:
             self._has_diverged,
             self._fenced,
             self._repairs.found,
+            self._snapshots_change,
             self._snapshots_changed,
+            self.past.takes_fills,
             park_limit_s,
         )
         self._data.now_s = self.clock()
@@ -218,7 +220,7 @@ class Volume:
         """Size of the volume."""
         return self.past.lineage.size_bytes
 
-    def submit(self, request: Request | ChangeRequest) -> None:
+    def submit(self, request: Request | ChangeRequest | FillRequest) -> None:
         """Start a host request; it waits (parked) while the volume cannot carry it out."""
         self._data.submit(request)
 
@@ -496,6 +498,8 @@ class Volume:
                 self._start_rebuild(member)
             case Forgot(member):
                 self._data.distrust_others(member)
+                if self.past.lineage.filling is not None:
+                    self._end(VolumeFenced("what the volume was filled with may be gone: it begins anew"))
             case Replay(member):
                 if member in self._heard:  # else it was lost again: LinkDown waits for its turn
                     self._data.replay(member)
@@ -745,6 +749,15 @@ class Volume:
 
     # --- snapshots (see `past.PastPort`)
 
+    def _snapshots_change(self) -> None:
+        """Nobody reads snapshots while they change; copies of the live content wait for their locks."""
+        for target in self.past.targets:
+            self.past.lost(target)
+            if (resync := self._resyncs.pop(target, None)) is not None:
+                resync.cancel()
+                self._rebuilds.end(target, self.clock())
+            self._held_rebuilds.add(target)
+
     def _snapshots_changed(self, change: Change, carried_out: bool) -> None:
         """A change is over; replicas that are being rebuilt did not take part in it."""
         held, self._held_rebuilds = self._held_rebuilds, set()
@@ -875,8 +888,10 @@ class Volume:
     def start_scrub(self, rate: int | None) -> bool:
         """Begin to read all of the volume on all in-sync replicas, at most `rate` bytes per second on each.
 
-        False: the volume is not served, or a scrub is under way.
+        False: the volume is not served, or is being filled, or a scrub is under way.
         """
+        if self.past.lineage.filling is not None:  # members may differ where nobody has read yet
+            return False
         if self._roster.phase is not Phase.ACTIVE or (
             self._scrub is not None and self._scrub.step is not ScrubStep.OVER
         ):

@@ -66,13 +66,16 @@ class Layer:
     """See `lineage.Snapshot`; 0 in a directory that belongs to no volume of replicas."""
     whole: bool = True
     """See `lineage.Snapshot`."""
+    filling: bool = False
+    """See `lineage.Snapshot`."""
 
     def __attrs_post_init__(self) -> None:
         texts = (self.name, self.parent, self.created, *self.labels, *self.labels.values())
         if not all(type(text) is str for text in texts):
             raise ValueError("names, times and labels are strings")
-        if not all(type(flag) is bool for flag in (self.user_created, self.removed, self.sealed, self.whole)):
-            raise ValueError("user_created, removed, sealed and whole are booleans")
+        flags = (self.user_created, self.removed, self.sealed, self.whole, self.filling)
+        if not all(type(flag) is bool for flag in flags):
+            raise ValueError("user_created, removed, sealed, whole and filling are booleans")
         if type(self.number) is not int or self.number < 0:
             raise ValueError("number is a count from 0")
         if not SNAPSHOT_NAME.fullmatch(self.name):
@@ -234,6 +237,16 @@ class Chain:
         self.snapshot(name)
         return self._changed(name, whole=True)
 
+    def with_filled(self, name: str) -> "Chain":
+        """The snapshot has all that its source has."""
+        self.snapshot(name)
+        return self._changed(name, filling=False, whole=True)
+
+    def with_doubts(self) -> "Chain":
+        """Whatever is being filled may have lost some of it with the power."""
+        doubtful = [attrs.evolve(each, whole=each.whole and not each.filling) for each in self.layers]
+        return attrs.evolve(self, layers=tuple(doubtful))
+
     def lineage(self, size_bytes: int) -> Lineage:
         """What the replicas of a volume agree on.  Raises ConfigError: the layers are of no such volume."""
         visible = {layer.name: layer for layer in self.layers if layer.sealed and not layer.removed}
@@ -252,6 +265,7 @@ class Chain:
                 created=layer.created,
                 labels=layer.labels,
                 user_created=layer.user_created,
+                filling=layer.filling,
                 whole=layer.whole,
             )
             for layer in visible.values()

@@ -202,12 +202,14 @@ class LayerContent:
         self.layers.owner.guard(layer.file.sync_sums)
 
     def patch(self, name: str, extent: Extent, buffers: Sequence[Buffer] | None) -> None:
-        """Change what the volume held as of the snapshot `name`, which is not whole; None: to zeros.
+        """Change what the volume held as of the snapshot `name`, which is not whole or is being filled; None:
+        to zeros.
 
         What stands on it shows the new content, where it holds nothing of its own.  Stable after `settle`.
         """
         self._check(extent)
-        if self.layers.chain.snapshot(name).whole:
+        layer = self.layers.chain.snapshot(name)
+        if layer.whole and not layer.filling:
             raise ConfigError(f"snapshot {name!r} is whole: nobody changes it")
         view = self.layers.view(name)
         try:
@@ -219,13 +221,12 @@ class LayerContent:
             if isinstance(self.layers.top, LayerStack):
                 self.layers.top.forget_table([extent])
 
-    def settle(self, name: str, generation: int) -> None:
-        """What `patch` did to the snapshot `name` is all: make it stable, and the snapshot whole."""
+    def settle(self, name: str) -> None:
+        """Make what `patch` did to the snapshot `name` stable."""
         view = self.layers.view(name)
         with self.layers.sync_lock:
             self.layers.owner.guard(view.sync_data)
             self.layers.owner.guard(view.sync_sums)
-        self.layers.change(self.layers.chain.with_whole(name), generation)
 
     def _check_blocks(self, extent: Extent) -> None:
         self._check(extent)

@@ -66,6 +66,7 @@ class Store(VolumeStore):
                 user_created=change.user_created,
                 number=change.number,
                 whole=change.whole,
+                filling=change.filling,
             )
             self._refuse_if_broken(StorageFailure.WRITE_ERROR)
             self._layers.create_snapshot(layer, tidy=False, generation=change.after)
@@ -78,9 +79,12 @@ class Store(VolumeStore):
                 self.revert(name, keep_newer=change.keep_newer, generation=change.after)
             case ChangeKind.GROW:
                 self.grow(change.size_bytes, generation=change.after)
-            case ChangeKind.WHOLE:
+            case ChangeKind.WHOLE | ChangeKind.FILLED:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-                self._content.settle(name, change.after)
+                self._content.settle(name)
+                filled = change.kind is ChangeKind.FILLED
+                chain = self.chain.with_filled(name) if filled else self.chain.with_whole(name)
+                self._layers.change(chain, change.after)
             case ChangeKind.LEVEL:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
                 self._layers.change(self.chain, change.after)
@@ -189,12 +193,20 @@ class Store(VolumeStore):
         return hash_of_range(self._layers.view(snapshot), extent)
 
     def patch(self, snapshot: str, extent: Extent, buffers: Sequence[Buffer] | None) -> None:
-        """Change what the volume held there as of `snapshot`, which is not whole; None: to zeros.
+        """Change what the volume held there as of `snapshot`, which is not whole, or is being filled.
 
-        Stable when a change says that it is whole.
+        None: to zeros.  Stable when a change says that it is whole, or filled.
         """
         self._refuse_outside(extent)
-        self._content.patch(snapshot, extent, buffers)
+        # As a write: a reboot may lose it, and the state on disk has to tell.
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            self._prepare(extent.offset_bytes, extent.length_bytes)
+            self._content.patch(snapshot, extent, buffers)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
 
     def spoil_at(self, snapshot: str, extent: Extent) -> None:
         """As `patch`, for blocks that nobody has any more: reads of them fail."""
@@ -292,6 +304,7 @@ def _layer(
     user_created: bool,
     number: int = 0,
     whole: bool = True,
+    filling: bool = False,
 ) -> Layer:
     try:
         return Layer(
@@ -302,6 +315,7 @@ def _layer(
             user_created=user_created,
             number=number,
             whole=whole,
+            filling=filling,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -265,7 +265,15 @@ class Layers:
         self.head.held.sweep()
         for extent in extents:
             self.drop_unheld(self.head, extent)
-        self.commit(attrs.evolve(self.chain, swept_boot_id=self.boot_id))
+        if self.filling is not None:
+            self.filling.file.forget(Extent(0, self.size_bytes))
+        self.commit(attrs.evolve(self.chain.with_doubts(), swept_boot_id=self.boot_id))
+
+    @property
+    def filling(self) -> OpenLayer | None:
+        """The layer that is being filled: if there is one, it is the first that there was."""
+        first = self.chain.layers[0] if self.chain.layers else None
+        return self.open_layers[first.name] if first is not None and first.filling else None
 
     def drop_unheld(self, layer: OpenLayer, extent: Extent) -> None:
         """Give back the space of what a layer's file has in `extent` and the layer does not hold."""

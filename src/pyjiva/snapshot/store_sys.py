@@ -375,6 +375,8 @@ class VolumeStore:  # hot
             with self._count_lock:
                 ended = self._writes_ended
             self.guard(self._head.sync_data)
+            if self._layers.filling is not None:
+                self.guard(self._layers.filling.file.sync_data)
             if self._undo_log.held:
                 self.guard(self._undo_log.forget)
             self._writes_flushed = ended
@@ -409,6 +411,8 @@ class VolumeStore:  # hot
                 self._marks = marks
                 return False
             self.guard(self._head.sync_sums)
+            if self._layers.filling is not None:
+                self.guard(self._layers.filling.file.sync_sums)
             self._save(attrs.evolve(self._state, written_boot_id="", written_regions=""))
             return True
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, explain, replica, replica_change, scrub, status, up
+from pyjiva.cli import check, controller, explain, repair, replica, replica_change, scrub, status, up
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
@@ -15,6 +15,8 @@ COMMANDS = {
     "pyjiva scrub": scrub.command,
     "pyjiva replica add ID=HOST:PORT": replica_change.add,
     "pyjiva replica rm ID": replica_change.rm,
+    "pyjiva check DIR": check.command,
+    "pyjiva repair DIR": repair.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

@@ -17,6 +17,8 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
     "replica": "pyjiva.cli.replica_change",
+    "check": "pyjiva.cli.check",
+    "repair": "pyjiva.cli.repair",
 }
 
 

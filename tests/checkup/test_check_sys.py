@@ -393,6 +393,33 @@ def test_names_and_sizes_are_those_of_the_store() -> None:
     assert [ours for ours, _ in pairs] == [theirs for _, theirs in pairs]
 
 
+@pytest.mark.parametrize("goes_down", [True, False])
+@pytest.mark.parametrize("kind", ["power", "kill"])
+def test_a_merge_that_was_cut_is_no_damage(goes_down: bool, kind: str) -> None:
+    """What it has half written, in blocks that the layer above hides, is not shown by anything."""
+    number, done = 0, False
+    while not done:
+        disk = layered(number)
+        store = open_store(disk)
+        store.delete_snapshot("a")
+        disk.before_step = cut_power_at(number)
+        with contextlib.suppress(PowerCut):
+            while (merge := store.next_merge()) is not None:
+                merge.choose(goes_down=goes_down)
+                while merge.extent is not None:
+                    merge.step()
+            done = True
+        disk.before_step = no_fault
+        if kind == "power":
+            disk.power_cut()
+        else:
+            disk.kill_process()
+        report = look(disk, boot_id="b-2" if kind == "power" else BOOT)
+        assert report.is_sound, (number, report.findings)
+        number += 1
+    assert number > 10
+
+
 # --- anything at all
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pyjiva.checkup import check, facts, finding
 from pyjiva.checkup.finding import KINDS, Severity
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
+from pyjiva.extent import Extent
 from pyjiva.snapshot import ReplicaState, Store, failed_flush_sys, layout_sys, undo_log_sys
 from pyjiva.snapshot.chain import CHAIN_FILE, Chain, encode_chain
 from pyjiva.snapshot.metadata import DiskMeta
@@ -166,6 +167,7 @@ CASES: list[tuple[finding.Kind, Callable[[], MemoryDisk], Damage]] = [
     (finding.CHAIN_LOST, layered, both(flip(CHAIN_FILE), flip(f"{B}.meta", 1))),
     (finding.CHAIN_LOST, layered, both(flip(CHAIN_FILE), put("volume-snap-c.img"))),
     (finding.CHAIN_LOST, layered, both(remove(CHAIN_FILE), put("volume.meta.tmp"))),
+    (finding.CHAIN_LOST, layered, both(flip(CHAIN_FILE), remove(A))),
     (finding.CHAIN_LOST, alone, both(remove("volume.meta"), put(f"{HEAD_0}.held"))),
     (finding.CHAIN_LOST, alone, both(remove("volume.meta"), remove(HEAD_0))),
     (finding.RENAMES_LEFT, layered, leave_a_rename),
@@ -215,6 +217,7 @@ def test_what_is_wrong_is_found_and_judged(
     damage(disk)
     report = look(disk)
     assert kind.name in kinds(report)
+    assert ("foreign" in kinds(report)) == (kind is finding.FOREIGN or "other.meta" in disk.inodes())
     if kind.severity is Severity.DAMAGE:
         assert not report.is_sound
     worst = [each.kind.severity for each in report.findings]
@@ -281,6 +284,21 @@ def test_what_a_layer_does_not_hold_does_not_count() -> None:
     garbled[5 * BLOCK : 6 * BLOCK] = b"x" * BLOCK
     disk.put(B, bytes(garbled))
     assert "bad-blocks" not in kinds(look(disk))
+
+
+def test_what_is_being_received_and_not_stable_yet_does_not_count() -> None:
+    disk = layered()
+    store = open_store(disk)
+    store.begin_layer("x", parent="b")
+    store.write_layer("x", Extent(0, BLOCK), b"x" * BLOCK)
+    store.checkpoint_layer("x")
+    store.write_layer("x", Extent(BLOCK, BLOCK), b"y" * BLOCK)
+    store.close()
+    for block, is_bad in ((1, False), (0, True)):
+        garbled = bytearray(disk.content("volume-snap-x.img"))
+        garbled[block * BLOCK] ^= 1
+        disk.put("volume-snap-x.img", bytes(garbled))
+        assert ("bad-blocks" in kinds(look(disk))) == is_bad
 
 
 def test_what_opening_would_forget_is_not_called_bad() -> None:
@@ -462,7 +480,9 @@ def test_a_chain_that_tells_of_a_received_layer_is_not_made_from_metas() -> None
     disk = layered()
     store = open_store(disk)
     store.begin_layer("x", parent="a")
+    store.tidy()
     store.close()
+    assert "volume-snap-x.img.meta" in disk.inodes()
     report = look(disk)
     assert report.is_sound
     remove(CHAIN_FILE)(disk)

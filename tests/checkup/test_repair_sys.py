@@ -243,18 +243,20 @@ def test_the_state_is_changed_before_anything_else() -> None:
 def test_first_writes_of_this_boot_outlive_a_repair() -> None:
     """A store that is not intact undoes them, unless this boot is known to have been swept."""
     disk = layered()
-    fill(open_store(disk), 7, 5, 6)
+    store = open_store(disk, "b-2")
+    fill(store, 7, 5, 6)
+    whole = content(store)
     disk.kill_process()
-    whole, _ = contents(disk)
     remove(f"{A}.sums")(disk)
-    repair(disk)
-    store = open_store(disk)
+    repair(disk, boot_id="b-2")
+    store = open_store(disk, "b-2")
     assert not store.intact
     assert content(store) == whole
     store.close()
-    disk.power_cut()  # they were never flushed: now they may go, whole blocks at a time
-    store = open_store(disk, "b-2")
+    disk.power_cut()  # they were never flushed: now they may go
+    store = open_store(disk, "b-3")
     assert content(store)[: 5 * BLOCK] == whole[: 5 * BLOCK]
+    assert not any(content(store)[5 * BLOCK : 7 * BLOCK])
 
 
 def test_it_stays_behind_until_a_controller_says_otherwise() -> None:

@@ -68,8 +68,8 @@ def test_a_sound_replica_is_explained(path: Path) -> None:
     assert "  promised epoch 3 to controller c-1" in lines
     assert "  last record 3.2 of c-1: replicas 1, 2, in sync 1, 2; stopped cleanly" in lines
     assert "  all that was written is on the disk" in lines
-    assert "└── day-1  2026-01-02T03:04:05Z  64KiB  16 blocks good" in lines
-    assert f"    └── head {HEAD}  8KiB  2 blocks good" in lines
+    assert "└── day-1  2026-01-02T03:04:05Z  64KiB  blocks: 16 good" in lines
+    assert f"    └── head {HEAD}  8KiB  blocks: 2 good" in lines
     assert lines[-1] == f"{path}: sound"
     assert contents(path) == before
 
@@ -78,7 +78,7 @@ def test_damage_is_told_with_what_to_do(path: Path) -> None:
     rot(path / DAY, 5 * 4096)
     result = run(check, path)
     assert result.exit_code == 1
-    assert f"damage: bad-blocks  {DAY} 4096 bytes in 1 places, the first at offset 20480" in result.stdout
+    assert f"damage: bad-blocks  {DAY}: 4096 bytes at offset 20480" in result.stdout
     assert "  To do: Start the replica" in result.stdout
     assert result.stdout.endswith(f"{path}: damaged\n")
     assert run(check, path, "--quick").exit_code == 0

@@ -216,8 +216,9 @@ SUMS_LOST: Final = _damage(
     "sums-lost",
     Remedy.REPAIR,
     "Checksums are missing. What the disk may have changed in these blocks goes unnoticed.",
-    "Run `pyjiva repair`, or move the directory away for a whole rebuild. Repaired, the blocks get new "
-    "checksums when they are written or scrubbed, and the volume compares them with its other replicas.",
+    "Run `pyjiva repair`: the volume compares what it shows now with its other replicas, and the blocks get "
+    "checksums again when they are written or scrubbed. What only snapshots show is not compared: if they "
+    "matter, move the directory away instead, for a whole rebuild.",
 )
 MAP_LOST: Final = _damage(
     "map-lost",

@@ -102,7 +102,10 @@ def findings_of_data(files: LayerFiles, facts: DataFacts) -> list[Finding]:
     for kind, extents in ((finding.BAD_BLOCKS, facts.bad), (finding.UNREADABLE_BLOCKS, facts.unreadable)):
         if extents:
             total = sum(part.length_bytes for part in extents)
-            where = f"{total} bytes in {len(extents)} places, the first at offset {extents[0].offset_bytes}"
+            first = extents[0].offset_bytes
+            where = f"{total} bytes at offset {first}"
+            if len(extents) > 1:
+                where = f"{total} bytes in {len(extents)} places, the first at offset {first}"
             found.append(Finding(kind, files.data, where))
     if facts.unknown_blocks:
         found.append(Finding(finding.UNKNOWN_BLOCKS, files.data, f"{facts.unknown_blocks} blocks"))

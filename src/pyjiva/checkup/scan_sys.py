@@ -85,11 +85,13 @@ def scan_data(directory: ReadableDirectory, scan: LayerScan, progress: Progress)
     with _files(directory, scan) as files:
         for extent in _extents(files, scan.size_bytes):
             for piece in extent.split(STEP_BYTES):
+                progress(piece.length_bytes)
+                if _is_hole(files, piece):
+                    continue
                 for part in _readable_parts(files, scan, piece, unreadable):
                     found = _look_at(files, scan, *part)
                     good, unknown = good + found.good_blocks, unknown + found.unknown_blocks
                     bad += found.bad
-                progress(piece.length_bytes)
     return DataFacts(good, unknown, tuple(merge_extents(bad)), tuple(merge_extents(unreadable)))
 
 
@@ -125,6 +127,14 @@ def _extents(files: _Open, size_bytes: int) -> list[Extent]:
         if start < end:
             whole.append(Extent(start, end - start))
     return merge_extents(whole)
+
+
+def _is_hole(files: _Open, piece: Extent) -> bool:
+    """Whether there is neither data nor a checksum.  A page of checksums stands for 2 MiB of blocks."""
+    if files.data.allocated(piece):
+        return False
+    first, count = piece.offset_bytes // SUM_BLOCK_BYTES, -(-piece.length_bytes // SUM_BLOCK_BYTES)
+    return not any(_bytes_of(files.sums, first * _SUM_BYTES, count * _SUM_BYTES))
 
 
 def _readable_parts(

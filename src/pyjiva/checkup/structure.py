@@ -246,7 +246,9 @@ def _others(listing: Listing, known: KnownChain | None) -> list[Finding]:
         found.append(Finding(finding.UNDO_PENDING, UNDO_FILE, str(listing.undo)))
     kept = [name for name in listing.files if name.startswith(KEPT_PREFIX)]
     rest = [name for name in listing.files if name not in {*_SINGLES, *_IGNORED, *kept}]
-    if known is not None:
+    if known is None:  # nobody can say which of them are used
+        rest = [name for name in rest if not name.startswith((*LAYER_PREFIXES, VOLUME_META))]
+    else:
         rest = [name for name in rest if name not in _used(known.chain)]
     left_over = [name for name in rest if _is_left_over(name, known)]
     foreign = [name for name in rest if name not in left_over]

@@ -30,7 +30,7 @@ def render_report(report: Report, console: Console) -> None:
     if report.structure.known is not None:
         _render_layers(report, report.structure.known.chain, console)
     for each in report.findings:
-        where = " ".join(text for text in (each.subject, each.detail) if text)
+        where = ": ".join(text for text in (each.subject, each.detail) if text)
         style = STYLES[each.kind.severity]
         _line(console, f"{each.kind.severity.value}: {each.kind.name}  {where}".rstrip(), style)
         _line(console, f"  {each.kind.means}")
@@ -102,8 +102,8 @@ def _describe(chain: Chain, layer: LayerReport) -> str:
     words.append(format_size(layer.allocated_bytes))
     if layer.data is not None:
         counts = {"good": layer.data.good_blocks, "without checksum": layer.data.unknown_blocks}
-        shown = [f"{count} blocks {what}" for what, count in counts.items() if count]
-        words.append(", ".join(shown))
+        shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        words += [f"blocks: {shown}"] if shown else []
     return "  ".join(word for word in words if word)
 
 

@@ -75,6 +75,7 @@ def _print_plan(plan: Plan, *, carried_out: bool) -> None:
 
 
 def _print_left(found: Finding) -> None:
-    print(f"not put right: {found.kind.name} {found.subject} {found.detail}".rstrip())
+    where = ": ".join(text for text in (found.subject, found.detail) if text)
+    print(f"not put right: {found.kind.name}  {where}")
     print(f"  {found.kind.means}")
     print(f"  To do: {found.kind.todo}")

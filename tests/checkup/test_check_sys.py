@@ -314,9 +314,13 @@ def test_what_opening_would_forget_is_not_called_bad() -> None:
 
 def test_pages_that_only_the_cache_has_stay_there() -> None:
     """After a flush that failed the cache has what the disk has not: to drop it would lose it."""
-    for written, dropped in ((FLUSH_FAILED, False), (BOOT, False), ("", True)):
+    for written, dropped in ((FLUSH_FAILED, False), ("marker", False), (BOOT, False), ("", True)):
         disk = layered()
-        with_state(written_boot_id=written, written_regions="1" if written else "")(disk)
+        if written == "marker":  # the state could not be replaced
+            put(facts.FLUSH_FAILED_FILE)(disk)
+            written = FLUSH_FAILED
+        else:
+            with_state(written_boot_id=written, written_regions="1" if written else "")(disk)
         steps: list[str] = []
         disk.before_step = steps.append
         directory = disk.open_directory()

@@ -83,7 +83,9 @@ def understand(listing: Listing, *, boot_id: str) -> Structure:
     state, findings = _find_state(listing)
     if state is None:
         return Structure(boot_id, findings=tuple(findings))
-    findings += _about_state(state, listing, boot_id)
+    if FLUSH_FAILED_FILE in listing:  # the disk did not even take the state that says so
+        state = attrs.evolve(state, written_boot_id=FLUSH_FAILED)
+    findings += _about_state(state, boot_id)
     known, about_chain = find_chain(listing, state.size_bytes)
     findings += about_chain
     if known is None:
@@ -128,10 +130,10 @@ def _without_state(listing: Listing) -> Finding:
     return Finding(finding.STATE_MISSING, STATE_FILE, "")
 
 
-def _about_state(state: ReplicaState, listing: Listing, boot_id: str) -> list[Finding]:
+def _about_state(state: ReplicaState, boot_id: str) -> list[Finding]:
     found = []
     written = state.written_boot_id
-    if written == FLUSH_FAILED or FLUSH_FAILED_FILE in listing:
+    if written == FLUSH_FAILED:
         found.append(Finding(finding.FLUSH_HAS_FAILED, "", ""))
     elif written == REPAIRED:
         found.append(Finding(finding.WAS_REPAIRED, "", ""))

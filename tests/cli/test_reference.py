@@ -6,9 +6,11 @@ import click
 import pytest
 
 from pyjiva.cli import (
+    check,
     controller,
     expand,
     explain,
+    repair,
     replica,
     replica_change,
     scrub,
@@ -33,6 +35,8 @@ COMMANDS = {
     "pyjiva snapshot diff NAME": snapshot.diff,
     "pyjiva expand SIZE": expand.command,
     "pyjiva usage": usage.command,
+    "pyjiva check DIR": check.command,
+    "pyjiva repair DIR": repair.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

@@ -33,7 +33,7 @@ PRODUCT: Final = f"src/{PACKAGE}"
 ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("cli",),
     ("maya",),
-    ("iscsi", "controller", "replica", "supervisor"),
+    ("iscsi", "controller", "replica", "supervisor", "checkup"),
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport"),
     ("units", "extent", "membership", "lineage", "recycled"),

@@ -20,6 +20,8 @@ COMMANDS: Final[dict[str, str]] = {
     "snapshot": "pyjiva.cli.snapshot",
     "expand": "pyjiva.cli.expand",
     "usage": "pyjiva.cli.usage",
+    "check": "pyjiva.cli.check",
+    "repair": "pyjiva.cli.repair",
 }
 
 

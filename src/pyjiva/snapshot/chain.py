@@ -13,6 +13,7 @@ The file is one JSON object, as that of `snapshot.state`: format, content, check
 
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ import xxhash
 from pyjiva.errors import ConfigError
 from pyjiva.lineage import NOTHING, SNAPSHOT_NAME, Lineage, Snapshot
 from pyjiva.snapshot.layer_index import LAYERS_MAX
-from pyjiva.snapshot.metadata import META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta
+from pyjiva.snapshot.metadata import META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
+from pyjiva.snapshot.state import STATE_FILE
 
 __all__ = [
     "CHAIN_FILE",
@@ -34,6 +36,8 @@ __all__ = [
     "Layer",
     "decode_chain",
     "encode_chain",
+    "head_alone",
+    "head_number",
     "snapshot_file",
 ]
 
@@ -45,6 +49,7 @@ DATA_SUFFIXES: Final = ("", SUMS_SUFFIX, MAP_SUFFIX)
 HEAD: Final = ""
 """The head where a layer is named: no snapshot has this name."""
 FORMAT_VERSION: Final = 1
+_HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 
 
 @attrs.frozen(kw_only=True)
@@ -387,6 +392,36 @@ class Chain:
 def snapshot_file(name: str) -> str:
     """File name of the snapshot `name`."""
     return f"volume-snap-{name}.img"
+
+
+def head_number(file: str) -> int | None:
+    """The number of the head with this file name; None: it is no head's."""
+    head = _HEAD.fullmatch(file)
+    return None if head is None else int(head[1])
+
+
+def head_alone(metas: Mapping[str, bytes], size_bytes: int) -> Chain:
+    """The chain of a volume of `size_bytes` that has had no snapshot, from `volume.meta` and `.meta` files.
+
+    Raises ConfigError: they are damaged, or say something else.
+    """
+    if VOLUME_META not in metas:
+        raise ConfigError(f"{VOLUME_META} is missing: move the directory away, the replica is rebuilt")
+    volume = VolumeMeta.decode(metas[VOLUME_META])
+    disks = {}
+    for name in sorted(metas.keys() - {VOLUME_META}):
+        layer = name.removesuffix(META_SUFFIX)
+        disks[layer] = DiskMeta.decode(layer, metas[name])
+    number = head_number(volume.head)
+    if len(layer_names(volume, disks)) != 1 or volume.parent or volume.backing_file_path or number is None:
+        raise ConfigError(
+            "has layers below the head that pyjiva did not make, which this version cannot serve"
+        )
+    if volume.size_bytes != size_bytes:
+        raise ConfigError(
+            f"{VOLUME_META} says {volume.size_bytes} bytes and {STATE_FILE} {size_bytes}: it is damaged"
+        )
+    return Chain(head_number=number)
 
 
 def encode_chain(chain: Chain) -> bytes:

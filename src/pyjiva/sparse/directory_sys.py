@@ -21,6 +21,7 @@ import attrs
 
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.sparse.file_sys import DataFile, SparseFile, storage_error
+from pyjiva.sparse.readable_sys import ReadableDirectory
 from pyjiva.units import MIB
 
 __all__ = [
@@ -74,7 +75,7 @@ class Directory(Protocol):
         """Give the directory back to others."""
 
 
-def read_file(directory: Directory, name: str) -> bytes:
+def read_file(directory: ReadableDirectory, name: str) -> bytes:
     """All of a small file.  Raises StorageError: it cannot be read or is not small."""
     file = directory.open(name)
     try:

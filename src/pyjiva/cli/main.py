@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "scrub": "pyjiva.cli.scrub",
     "replica": "pyjiva.cli.replica_change",
     "snapshot": "pyjiva.cli.snapshot",
+    "clone": "pyjiva.cli.clone",
     "expand": "pyjiva.cli.expand",
     "usage": "pyjiva.cli.usage",
     "check": "pyjiva.cli.check",

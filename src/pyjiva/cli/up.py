@@ -17,6 +17,7 @@ import click
 
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
+from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
 from pyjiva.cli.schedule import schedule_arguments, schedule_options, take_schedule
 from pyjiva.cli.tuning import take_tuning, tuning_arguments, tuning_options
 from pyjiva.controller import Retention, Tuning
@@ -54,6 +55,7 @@ class UpOptions:
     access: AccessOptions = attrs.field(factory=AccessOptions)
     tuning: Tuning = attrs.field(factory=Tuning)
     retention: Retention | None = None
+    fill: FillFrom | None = None
 
 
 @attrs.frozen
@@ -92,6 +94,7 @@ class Commands:
 )
 @tuning_options
 @schedule_options
+@fill_options
 @access_options
 def command(
     name: str,
@@ -112,10 +115,10 @@ def command(
     data = data.absolute()  # what status says of it is for people who stand elsewhere
 
     async def run() -> int:
-        tuning, retention = take_tuning(given), take_schedule(given)
+        tuning, retention, fill = take_tuning(given), take_schedule(given), take_fill(given)
         tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
-        options = UpOptions(request, data, portals, api, AccessOptions(**given), tuning, retention)
+        options = UpOptions(request, data, portals, api, AccessOptions(**given), tuning, retention, fill)
         return await run_up(options)
 
     _open_standard_descriptors()
@@ -146,7 +149,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
             _say("note: initiators have to log in with CHAP, see docs/reference/iscsi.md")
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
         arguments += [*options.access.arguments(), *tuning_arguments(options.tuning)]
-        arguments += schedule_arguments(options.retention)
+        arguments += schedule_arguments(options.retention) + fill_arguments(options.fill)
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 

@@ -36,16 +36,19 @@ async def serve_api(
     iqn: str,
     portals: Callable[[], Sequence[str]],
     sessions: Callable[[], Sequence[dict[str, Any]]],
+    filled: Callable[[], float | None] = lambda: None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the API until cancelled; reports the port.  Raises ConfigError: it is taken.
 
-    `portals` and `sessions` come from the iSCSI target, which this package does not know.
+    `portals` and `sessions` come from the iSCSI target, which this package does not know; `filled` is the
+    share that is there of a volume that is filled from elsewhere.
     """
 
     async def get_volume(_: Request) -> Response:
         body = attrs.asdict(volume.status(), value_serializer=_plain)
         body |= {"iqn": iqn, "portals": list(portals()), "sessions": list(sessions())}
+        body["filled"] = filled()
         return JSONResponse(body)
 
     async def get_health(_: Request) -> Response:

@@ -5,7 +5,16 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, explain, replica, replica_change, scrub, status, up
+from pyjiva.cli import (
+    controller,
+    explain,
+    import_directory,
+    replica,
+    replica_change,
+    scrub,
+    status,
+    up,
+)
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
@@ -15,6 +24,7 @@ COMMANDS = {
     "pyjiva scrub": scrub.command,
     "pyjiva replica add ID=HOST:PORT": replica_change.add,
     "pyjiva replica rm ID": replica_change.rm,
+    "pyjiva import DIR": import_directory.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

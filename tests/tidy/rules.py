@@ -33,7 +33,7 @@ PRODUCT: Final = f"src/{PACKAGE}"
 ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("cli",),
     ("maya",),
-    ("iscsi", "controller", "replica", "supervisor"),
+    ("iscsi", "controller", "replica", "supervisor", "migration"),
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport"),
     ("units", "extent", "membership", "recycled"),

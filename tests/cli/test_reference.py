@@ -8,6 +8,7 @@ import pytest
 from pyjiva.cli import (
     controller,
     explain,
+    export,
     import_directory,
     replica,
     replica_change,
@@ -25,6 +26,7 @@ COMMANDS = {
     "pyjiva replica add ID=HOST:PORT": replica_change.add,
     "pyjiva replica rm ID": replica_change.rm,
     "pyjiva import DIR": import_directory.command,
+    "pyjiva export DIR": export.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

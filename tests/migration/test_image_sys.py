@@ -1,7 +1,6 @@
 """The volume as Longhorn's files show it, read in any pieces."""
 
 from contextlib import closing
-from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -11,18 +10,8 @@ from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent
 from pyjiva.migration import describe, look, open_image
 from pyjiva.snapshot.chain import HEAD
-from pyjiva.sparse import DataFile
-from pyjiva.testing import MemoryDisk
-from pyjiva.testing.foreign_directory import FixtureVolume, put_file
-from tests.migration.volumes import BRANCHED, VOLUMES, disk_with
-
-
-def backing_of(volume: FixtureVolume) -> DataFile | None:
-    if volume.backing is None:
-        return None
-    directory = MemoryDisk(Random(1)).open_directory()
-    put_file(directory, "base", volume.backing)
-    return directory.open("base")
+from pyjiva.testing.foreign_directory import FixtureVolume
+from tests.migration.volumes import BRANCHED, VOLUMES, backing_of, disk_with
 
 
 @settings(deadline=None)

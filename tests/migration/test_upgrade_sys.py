@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from random import Random
 from typing import Final
 
 import attrs
@@ -16,17 +15,16 @@ from pyjiva.migration import MARKER, ForeignReplica, Upgrade, describe, finish, 
 from pyjiva.migration.foreign import BACKING_NAME
 from pyjiva.snapshot import ReplicaState, Store
 from pyjiva.snapshot.state import STATE_FILE
-from pyjiva.sparse import DataFile, Directory, open_directory
+from pyjiva.sparse import Directory, open_directory
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from pyjiva.testing.foreign_directory import (
     SECTOR_BYTES,
     FixtureLayer,
     FixtureVolume,
-    put_file,
     read_foreign,
     write_foreign,
 )
-from tests.migration.volumes import BRANCHED, SIZE_BYTES, VOLUMES, disk_with, sector
+from tests.migration.volumes import BRANCHED, SIZE_BYTES, VOLUMES, backing_of, disk_with, sector
 
 BACKED: Final = attrs.evolve(BRANCHED, backing=sector(20, 9 * SECTOR_BYTES + 512))
 NAMED_ALIKE: Final = FixtureVolume(
@@ -61,16 +59,6 @@ def described(directory: Directory) -> ForeignReplica:
     replica = describe(look(directory))
     assert replica.can_be_upgraded(accept_dirty=False), replica.findings
     return replica
-
-
-def backing_of(volume: FixtureVolume) -> DataFile | None:
-    """The backing file, on a disk of its own."""
-    if volume.backing is None:
-        return None
-    elsewhere = MemoryDisk(Random(1))
-    directory = elsewhere.open_directory()
-    put_file(directory, "base", volume.backing)
-    return directory.open("base")
 
 
 def upgrade(directory: Directory, volume: FixtureVolume) -> None:

@@ -6,10 +6,17 @@ from typing import Any, Final
 from hypothesis import note
 from hypothesis import strategies as st
 
+from pyjiva.sparse import DataFile
 from pyjiva.testing import MemoryDisk
-from pyjiva.testing.foreign_directory import SECTOR_BYTES, FixtureLayer, FixtureVolume, write_foreign
+from pyjiva.testing.foreign_directory import (
+    SECTOR_BYTES,
+    FixtureLayer,
+    FixtureVolume,
+    put_file,
+    write_foreign,
+)
 
-__all__ = ["BRANCHED", "SIZE_BYTES", "VOLUMES", "disk_with", "sector"]
+__all__ = ["BRANCHED", "SIZE_BYTES", "VOLUMES", "backing_of", "disk_with", "sector"]
 
 SIZE_BYTES: Final = 10 * SECTOR_BYTES
 
@@ -71,3 +78,13 @@ def disk_with(volume: FixtureVolume, seed: int = 0) -> MemoryDisk:
     write_foreign(directory, volume)
     directory.close()
     return disk
+
+
+def backing_of(volume: FixtureVolume) -> DataFile | None:
+    """The backing file, on a disk of its own."""
+    if volume.backing is None:
+        return None
+    elsewhere = MemoryDisk(Random(1))
+    directory = elsewhere.open_directory()
+    put_file(directory, "base", volume.backing)
+    return directory.open("base")

@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, str]] = {
     "scrub": "pyjiva.cli.scrub",
     "replica": "pyjiva.cli.replica_change",
     "import": "pyjiva.cli.import_directory",
+    "export": "pyjiva.cli.export",
 }
 
 

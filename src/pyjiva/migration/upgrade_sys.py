@@ -1,14 +1,14 @@
 """Making a pyjiva replica of a directory of Longhorn or Jiva, in place.  Blocking calls only.
 
 The layers' files stay what and where they are.  What pyjiva needs is put beside them, under names that
-neither system looks at, each step stable before the next:
+neither system looks at; all that comes before 6 is stable before 6:
 
 1. the marker `pyjiva.upgrading`: whatever is pyjiva's here is unfinished from now on;
 2. what an interrupted upgrade left is removed;
 3. the backing file is copied, as one more layer below all;
 4. for each layer: its file gets the volume's size, its data is synced, and it gets checksums and, above
    another one, the map of the blocks that it holds;
-5. `pyjiva-chain.json`;
+5. `pyjiva-chain.json` is written, and with it all new names become stable;
 6. `pyjiva.json`: the moment from which on the directory is pyjiva's;
 7. the marker goes.
 
@@ -136,7 +136,6 @@ class Upgrade:
             self._copy_backing(FileImage(self.backing, self.state.size_bytes))
         for name in (*(layer.name for layer in chain.layers), HEAD):
             self._complete(chain.file_of(name), mapped=bool(chain.parent_of(name)))
-        self.directory.sync()
         replace_file(self.directory, CHAIN_FILE, encode_chain(chain))
 
     def _remove_unfinished(self) -> None:

@@ -4,12 +4,15 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
 from pyjiva.cli.main import commands
+from pyjiva.membership import MembershipRecord
 from pyjiva.migration import open_replica
-from pyjiva.sparse import open_directory
+from pyjiva.snapshot.state import STATE_FILE, decode_state, encode_state
+from pyjiva.sparse import open_directory, read_file, replace_file
 from pyjiva.testing.foreign_directory import read_foreign
 from tests.migration.replicas import flip, make_replica
 
@@ -50,6 +53,29 @@ def test_what_it_imports_it_has_exported(tmp_path: Path) -> None:
     make_replica(tmp_path / "r")
     assert pyjiva(tmp_path / "r", "--format", "longhorn", "-o", tmp_path / "l")[0] == 0
     assert CliRunner().invoke(commands, ["import", str(tmp_path / "l")]).exit_code == 0
+
+
+def test_a_copy_that_may_lack_writes_says_so(tmp_path: Path) -> None:
+    make_replica(tmp_path / "r")
+    with closing(open_replica(tmp_path / "r")) as store:
+        record = MembershipRecord(
+            epoch=4, version=2, controller_id="c", configured=(1, 2, 3), in_sync=(2, 3), clean=True
+        )
+        store.save_state(attrs.evolve(store.state, record=record))
+    code, output = pyjiva(tmp_path / "r", "-o", tmp_path / "out")
+    assert code == 0
+    assert output == (
+        f"pyjiva: {tmp_path / 'r'}: was not in sync when it last heard of it: another replica may have more\n"
+    )
+
+
+def test_a_copy_whose_machine_went_down_says_so(tmp_path: Path) -> None:
+    make_replica(tmp_path / "r")
+    with closing(open_directory(tmp_path / "r")) as directory:
+        state = decode_state(read_file(directory, STATE_FILE))
+        replace_file(directory, STATE_FILE, encode_state(attrs.evolve(state, written_boot_id="another")))
+    code, output = pyjiva(tmp_path / "r", "-o", tmp_path / "out")
+    assert (code, "its machine went down" in output) == (0, True)
 
 
 def test_rot(tmp_path: Path) -> None:

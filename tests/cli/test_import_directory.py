@@ -150,6 +150,16 @@ def test_what_cannot_be_taken_is_left_as_it_is(tmp_path: Path) -> None:
     assert fingerprint(path) == before
 
 
+@pytest.mark.parametrize("option", ["--serve", "--upgrade"])
+def test_a_volume_in_use_is_refused(option: str, tmp_path: Path) -> None:
+    path = make(tmp_path / "r", BRANCHED)
+    before = fingerprint(path)
+    with (path / BRANCHED.head_file).open("r+b"):
+        result = pyjiva("import", path, option)
+    assert (result.exit_code, "a process has the head open for writing" in result.output) == (2, True)
+    assert fingerprint(path) == before
+
+
 def upgraded(path: Path, volume: FixtureVolume) -> None:
     with closing(open_replica(path)) as store:
         whole = Extent(0, store.size_bytes)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyjiva.errors import ConfigError
@@ -278,28 +278,23 @@ NAMES: Final = (
       for suffix in ("", ".meta", ".sums", ".checksum", ".meta.tmp")),
 )  # fmt: skip
 FILES: Final = [name for name in NAMES if name.endswith(".img")]
-METAS = st.builds(
-    lambda fields: json.dumps(fields).encode(),
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "Size": st.sampled_from([0, -1, 4096, 8192, 2**64, "1", None, 1.5]),
-            "Head": st.sampled_from([*FILES, "", "../x", 7]),
-            "Parent": st.sampled_from([*FILES, "", "../x", None]),
-            "Name": st.sampled_from([*FILES, "", 3]),
-            "Dirty": st.booleans() | st.none(),
-            "Rebuilding": st.booleans(),
-            "Removed": st.booleans() | st.just("yes"),
-            "SectorSize": st.sampled_from([512, 4096, 0, -1]),
-            "Labels": st.none() | st.dictionaries(st.text(max_size=3), st.text() | st.integers(), max_size=2),
-            "Created": st.text(max_size=5),
-            "BackingFilePath": st.text(max_size=5),
-            "BackingFileName": st.text(max_size=5) | st.integers(),
-            "CloneStatus": st.sampled_from(["inProgress", "NA", 5, None]),
-            "Error": st.text(max_size=5) | st.integers(),
-        },
-    ),
-)
+FIELDS: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "Size": st.sampled_from([0, -1, 4096, 8192, 2**64, "1", None, 1.5]),
+    "Head": st.sampled_from([*FILES, "", "../x", 7]),
+    "Parent": st.sampled_from([*FILES, "", "../x", None]),
+    "Name": st.sampled_from([*FILES, "", 3]),
+    "Dirty": st.booleans() | st.none(),
+    "Rebuilding": st.booleans(),
+    "Removed": st.booleans() | st.just("yes"),
+    "SectorSize": st.sampled_from([512, 4096, 0, -1]),
+    "Labels": st.none() | st.dictionaries(st.text(max_size=3), st.text() | st.integers(), max_size=2),
+    "Created": st.text(max_size=5),
+    "BackingFilePath": st.text(max_size=5),
+    "BackingFileName": st.text(max_size=5) | st.integers(),
+    "CloneStatus": st.sampled_from(["inProgress", "NA", 5, None]),
+    "Error": st.text(max_size=5) | st.integers(),
+}
+METAS = st.fixed_dictionaries({}, optional=FIELDS).map(lambda fields: json.dumps(fields).encode())
 
 
 @st.composite
@@ -321,7 +316,73 @@ def any_facts(draw: Any) -> DirectoryFacts:
     )
 
 
-@given(any_facts())
+WHOLE: Final = facts_of(BRANCHED)
+IMAGES: Final = sorted(WHOLE.sizes)
+METAS_THERE: Final = sorted(name for name in WHOLE.contents)
+CHANGES: Final[st.SearchStrategy[Damage]] = st.one_of(
+    st.builds(
+        lambda name, field, draw: lambda facts: _with_field(facts, name, field, draw),
+        st.sampled_from(METAS_THERE),
+        st.sampled_from(sorted(FIELDS)),
+        st.data(),
+    ),
+    st.sampled_from(sorted(WHOLE.names)).map(lambda name: lambda facts: without(facts, name)),
+    st.builds(
+        lambda name, content: lambda facts: with_content(facts, name, content),
+        st.sampled_from([*METAS_THERE, "volume-head-009.img.meta"]),
+        st.binary(max_size=20) | METAS,
+    ),
+    st.builds(
+        lambda name, size: lambda facts: attrs.evolve(facts, sizes={**facts.sizes, name: size}),
+        st.sampled_from(IMAGES),
+        st.sampled_from([0, 4096, 2**40]),
+    ),
+    st.builds(
+        lambda one, other: lambda facts: attrs.evolve(facts, same_file={one: other, other: one}),
+        st.sampled_from(IMAGES),
+        st.sampled_from(IMAGES),
+    ),
+    st.sampled_from([*NAMES, "pyjiva.upgrading"]).map(
+        lambda name: lambda facts: with_files(facts, **{name.replace("-", "__").replace(".", "_dot_"): 4096})
+    ),
+)
+"""What a whole directory may suffer."""
+
+
+def _with_field(facts: DirectoryFacts, name: str, field: str, data: st.DataObject) -> DirectoryFacts:
+    value = data.draw(FIELDS[field] | st.just(...))
+    try:
+        return with_meta(facts, name, **{field: value})
+    except (KeyError, ValueError, TypeError):  # another change took it or made it unreadable
+        return facts
+
+
+@st.composite
+def damaged_facts(draw: Any) -> DirectoryFacts:
+    facts = WHOLE
+    for change in draw(st.lists(CHANGES, max_size=3)):
+        facts = change(facts)
+    return facts
+
+
+def test_damaged_directories_are_of_every_kind() -> None:
+    """Else the property below says little."""
+    seen = set()
+
+    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
+    @given(damaged_facts())
+    def look_at(facts: DirectoryFacts) -> None:
+        try:
+            replica = describe(facts)
+        except ConfigError:
+            return
+        seen.add((replica.can_be_read, replica.can_be_upgraded(accept_dirty=True)))
+
+    look_at()
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
+@given(damaged_facts() | any_facts())
 def test_anything_is_refused_or_described(facts: DirectoryFacts) -> None:
     """Never a crash; and what can be upgraded has a chain of layers that are all there."""
     try:

@@ -41,12 +41,8 @@ def command(directory: Path, snapshot: str, form: str, output: Path, despite_rot
     """
     reader = CheckedReader(despite_rot)
     with refusals(), contextlib.closing(open_replica(directory)) as store:
-        if not store.intact:
-            print(
-                f"pyjiva: {directory}: its machine went down with writes not yet flushed: another replica "
-                f"may have more",
-                file=sys.stderr,
-            )
+        if doubt := _doubt(store):
+            print(f"pyjiva: {directory}: {doubt}: another replica may have more", file=sys.stderr)
         name = HEAD if snapshot == "head" and "head" not in store.chain else snapshot
         if form == "longhorn":
             _export_directory(store, name, output, reader)
@@ -60,6 +56,14 @@ def command(directory: Path, snapshot: str, form: str, output: Path, despite_rot
         more = f" and {len(reader.rotten) - SHOWN_MAX} more" if len(reader.rotten) > SHOWN_MAX else ""
         print(f"pyjiva: not what was written: {shown}{more}", file=sys.stderr)
         sys.exit(EXIT_ROTTEN)
+
+
+def _doubt(store: Store) -> str:
+    """Why this copy may lack writes that were answered, as far as it knows; "" if it knows of nothing."""
+    record = store.state.record
+    if record is not None and store.state.replica_id not in record.in_sync:
+        return "was not in sync when it last heard of it"
+    return "" if store.intact else "its machine went down with writes not yet flushed"
 
 
 def _export_directory(store: Store, name: str, output: Path, reader: CheckedReader) -> None:

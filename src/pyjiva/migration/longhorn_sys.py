@@ -16,6 +16,7 @@ from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.migration.describe import describe
 from pyjiva.migration.export_sys import STEP_BYTES, CheckedReader
+from pyjiva.migration.foreign import Hinders
 from pyjiva.migration.foreign_sys import look
 from pyjiva.migration.image_sys import blocks_of, open_image
 from pyjiva.migration.upgrade_sys import Progress
@@ -140,8 +141,8 @@ class LonghornExport:
     def _compare(self, chain: Chain) -> None:
         """Read back what was written.  Raises StorageError: it is not what the replica holds."""
         replica = describe(look(self.target))
-        if not replica.can_be_upgraded(accept_dirty=False):
-            raise StorageError(StorageFailure.WRITE_ERROR, f"read back: {replica.findings[0].text}")
+        for finding in replica.hindrances(Hinders.READING, Hinders.UPGRADE, Hinders.DIRTY):
+            raise StorageError(StorageFailure.WRITE_ERROR, f"read back: {finding.text}")
         shown = [layer.name for layer in chain.layers if not layer.removed]
         for name in shown if self.snapshot else (*shown, HEAD):
             self._compare_snapshot(name)

@@ -7,9 +7,12 @@ import pytest
 
 from pyjiva.cli import (
     check,
+    clone,
     controller,
     expand,
     explain,
+    export,
+    import_directory,
     repair,
     replica,
     replica_change,
@@ -33,10 +36,13 @@ COMMANDS = {
     "pyjiva snapshot rm NAME...": snapshot.rm,
     "pyjiva snapshot revert NAME": snapshot.revert,
     "pyjiva snapshot diff NAME": snapshot.diff,
+    "pyjiva clone SNAPSHOT NAME": clone.command,
     "pyjiva expand SIZE": expand.command,
     "pyjiva usage": usage.command,
     "pyjiva check DIR": check.command,
     "pyjiva repair DIR": repair.command,
+    "pyjiva import DIR": import_directory.command,
+    "pyjiva export DIR": export.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

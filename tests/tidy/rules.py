@@ -33,7 +33,7 @@ PRODUCT: Final = f"src/{PACKAGE}"
 ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("cli",),
     ("maya",),
-    ("iscsi", "controller", "replica", "supervisor", "checkup"),
+    ("iscsi", "controller", "replica", "supervisor", "checkup", "migration"),
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport"),
     ("units", "extent", "membership", "lineage", "recycled"),

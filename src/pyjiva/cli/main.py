@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, str]] = {
     "usage": "pyjiva.cli.usage",
     "check": "pyjiva.cli.check",
     "repair": "pyjiva.cli.repair",
+    "import": "pyjiva.cli.import_directory",
+    "export": "pyjiva.cli.export",
 }
 
 

@@ -25,7 +25,7 @@ from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.snapshot.merge_sys import Merge
 from pyjiva.snapshot.regions import marks_of
 from pyjiva.snapshot.store_sys import LOST_BLOCK, VolumeStore
-from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer
+from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile
 from pyjiva.units import align_down, align_up, format_size
 
 __all__ = ["Store"]
@@ -278,6 +278,18 @@ class Store(VolumeStore):
         """Write whole blocks of the layer `name` again, which have rotted; `data` is what they were."""
         self._refuse_outside(extent)
         self._content.repair(name, extent, data)
+
+    def view(self, snapshot: str) -> CheckedFile | LayerStack:
+        """The volume as of `snapshot` ("" for now), to read what is there, also where it has rotted; until
+        the next change of the chain.
+        """
+        return self._layers.view(snapshot) if snapshot else self._layers.top
+
+    def layer_file(self, name: str) -> CheckedFile:
+        """The file of a layer ("" for the head), as `view`; `allocated_in_layer` says what counts."""
+        if name:
+            self.chain.layer(name)
+        return self._layers.open_layers[name].file
 
     def warm(self) -> None:
         """Let the table of layers know every block now instead of when it is first asked for."""

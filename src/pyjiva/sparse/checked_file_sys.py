@@ -316,6 +316,11 @@ class CheckedFile:  # hot
                     self._sums.write(place + start, (computed,))
         return merge_extents(bad)
 
+    def adopt(self, blocks: Extent) -> None:
+        """Take what the file has in these whole blocks, which somebody else wrote, for what was written."""
+        data = self.data.read(blocks.offset_bytes, blocks.length_bytes)
+        self._sums.write(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, (sums_of(data),))
+
     def allocated(self, extent: Extent) -> list[Extent]:
         """See DataFile."""
         return self.data.allocated(extent)

@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
     "replica": "pyjiva.cli.replica_change",
+    "backup": "pyjiva.cli.backup",
 }
 
 

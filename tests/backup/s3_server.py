@@ -1,0 +1,110 @@
+"""A real S3 server for tests: versitygw over a directory, a Go program that is built once into `.cache`.
+
+Without `go` the tests that need it are skipped, unless CI is set: there it must be had.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+import attrs
+import pytest
+
+__all__ = ["S3Server", "versitygw"]
+
+VERSION: Final = "v1.8.0"
+MODULE: Final = "github.com/versity/versitygw/cmd/versitygw"
+CACHE: Final = Path(__file__).parents[2] / ".cache"
+PROGRAM: Final = CACHE / f"versitygw-{VERSION}" / "versitygw"
+BUILD_S: Final = 900.0
+START_S: Final = 20.0
+ACCESS: Final = "pyjiva-tests"
+
+
+def versitygw() -> Path:
+    """The program.  Skips the test, or in CI fails it, where it cannot be had."""
+    if PROGRAM.exists():
+        return PROGRAM
+    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if go is None:
+        return _without("go is missing: install Go 1.24 or later")
+    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"GOBIN": str(PROGRAM.parent), "GOFLAGS": "-mod=mod -trimpath"}
+    built = subprocess.run(
+        [go, "install", f"{MODULE}@{VERSION}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_S,
+    )
+    if built.returncode:
+        return _without(f"versitygw cannot be built: {built.stderr[-500:]}")
+    return PROGRAM
+
+
+def _without(reason: str) -> Path:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@attrs.frozen
+class S3Server:
+    """A server that runs, with a bucket."""
+
+    url: str
+    bucket: str
+    secret: str
+
+    @classmethod
+    @contextmanager
+    def running(cls, top: Path, program: Path) -> Iterator[Self]:
+        """Over the directory `top`."""
+        data, log_file = top / "s3", top / "s3.log"
+        (data / "pyjiva").mkdir(parents=True)
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            port = held.getsockname()[1]
+        secret = "a-secret-of-the-tests"
+        environment = os.environ | {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": secret}
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(
+                [program, "--port", f"127.0.0.1:{port}", "posix", "--nometa", str(data)],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            deadline = time.monotonic() + START_S
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, log_file.read_text()
+                    assert time.monotonic() < deadline, log_file.read_text()
+                    time.sleep(0.05)
+            yield cls(f"http://127.0.0.1:{port}", "pyjiva", secret)
+        finally:
+            process.terminate()
+            process.wait(START_S)
+
+    @contextmanager
+    def credentials(self, secret: str | None = None) -> Iterator[None]:
+        """In the environment, as every AWS tool takes them; nothing of the machine's own configuration."""
+        patch = pytest.MonkeyPatch()
+        patch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", secret or self.secret)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", "/dev/null")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        try:
+            yield
+        finally:
+            patch.undo()

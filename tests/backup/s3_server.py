@@ -1,10 +1,9 @@
-"""A real S3 server for tests: versitygw over a directory, a Go program that is built once into `.cache`.
+"""A real S3 server for tests: versitygw over a directory, which `scripts/s3-server` builds once with Go.
 
-Without `go` the tests that need it are skipped, unless CI is set: there it must be had.
+Without Go the tests that need it are skipped, unless CI is set: there it must be had.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -18,37 +17,18 @@ import pytest
 
 __all__ = ["S3Server", "versitygw"]
 
-VERSION: Final = "v1.8.0"
-MODULE: Final = "github.com/versity/versitygw/cmd/versitygw"
-CACHE: Final = Path(__file__).parents[2] / ".cache"
-PROGRAM: Final = CACHE / f"versitygw-{VERSION}" / "versitygw"
-BUILD_S: Final = 900.0
+SCRIPT: Final = Path(__file__).parents[2] / "scripts/s3-server"
+BUILD_S: Final = 1200.0
 START_S: Final = 20.0
 ACCESS: Final = "pyjiva-tests"
 
 
 def versitygw() -> Path:
-    """The program.  Skips the test, or in CI fails it, where it cannot be had."""
-    if PROGRAM.exists():
-        return PROGRAM
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if go is None:
-        return _without("go is missing: install Go 1.24 or later")
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"GOBIN": str(PROGRAM.parent), "GOFLAGS": "-mod=mod -trimpath"}
-    built = subprocess.run(
-        [go, "install", f"{MODULE}@{VERSION}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=BUILD_S,
-    )
-    if built.returncode:
-        return _without(f"versitygw cannot be built: {built.stderr[-500:]}")
-    return PROGRAM
-
-
-def _without(reason: str) -> Path:
+    """The program.  Skips the test, or fails it in CI, where it cannot be had."""
+    built = subprocess.run([SCRIPT], capture_output=True, text=True, timeout=BUILD_S)
+    if built.returncode == 0:
+        return Path(built.stdout.strip())
+    reason = f"no S3 server to test with: {built.stderr[-500:]}"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -5,7 +5,20 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, explain, replica, replica_change, scrub, status, up
+from pyjiva.cli import (
+    backup_create,
+    backup_ls,
+    backup_restore,
+    backup_rm,
+    backup_verify,
+    controller,
+    explain,
+    replica,
+    replica_change,
+    scrub,
+    status,
+    up,
+)
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
@@ -15,6 +28,11 @@ COMMANDS = {
     "pyjiva scrub": scrub.command,
     "pyjiva replica add ID=HOST:PORT": replica_change.add,
     "pyjiva replica rm ID": replica_change.rm,
+    "pyjiva backup create STORE SNAPSHOT": backup_create.command,
+    "pyjiva backup ls STORE": backup_ls.command,
+    "pyjiva backup restore STORE BACKUP": backup_restore.command,
+    "pyjiva backup verify STORE [BACKUP]...": backup_verify.command,
+    "pyjiva backup rm STORE [BACKUP]...": backup_rm.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

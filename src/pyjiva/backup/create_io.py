@@ -93,7 +93,7 @@ async def _create(
         size_bytes=source.size_bytes,
         block_size_bytes=source.block_size_bytes,
         chunk_bytes=store.chunk_bytes,
-        created=now.isoformat(timespec="seconds"),
+        created=now.isoformat(timespec="microseconds"),
         base=base.id if base is not None else "",
         table_hash=made.hash(),
         chunks=made.chunks,

@@ -139,6 +139,7 @@ class BackupStore:
                 damaged.append(error)
             except ConfigError:
                 continue
+        found.sort(key=lambda manifest: (manifest.created, manifest.id))
         return found, damaged
 
     async def table(self, manifest: Manifest) -> ChunkTable:

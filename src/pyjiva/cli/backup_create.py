@@ -8,10 +8,13 @@ import click
 
 from pyjiva.backup import Manifest, SnapshotSource
 from pyjiva.backup.api_source_io import open_api_source
+from pyjiva.backup.configuration import CHUNK_BYTES
 from pyjiva.backup.create_io import CreateOptions, create_backup
 from pyjiva.backup.directory_source_io import DirectorySource, open_replica
 from pyjiva.cli.api import api_option
 from pyjiva.cli.backup_options import Reporter, StoreAddress, rate_option, run_backup, store_options
+from pyjiva.cli.daemon import SIZE
+from pyjiva.errors import ConfigError
 from pyjiva.units import format_size
 
 __all__ = ["command"]
@@ -27,6 +30,11 @@ __all__ = ["command"]
     help="Read this replica's directory, which no daemon serves, instead of asking the API.",
 )
 @rate_option
+@click.option(
+    "--chunk-size",
+    type=SIZE,
+    help=f"Of a store that is made; a power of two.  [default: {format_size(CHUNK_BYTES)}]",
+)
 @click.option("--full", is_flag=True, help="Read all that is allocated, not only what has changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the backup as JSON.")
 def command(
@@ -35,6 +43,7 @@ def command(
     api: str,
     directory: Path | None,
     rate: int | None,
+    chunk_size: int | None,
     full: bool,
     as_json: bool,
 ) -> None:
@@ -47,16 +56,29 @@ def command(
     async def run() -> int:
         if directory is not None:
             with open_replica(directory) as replica:
-                return await _create(store, DirectorySource.of(replica, snapshot), options, as_json)
+                return await _create(
+                    store, DirectorySource.of(replica, snapshot), options, chunk_size, as_json
+                )
         async with open_api_source(api, snapshot) as source:
-            return await _create(store, source, options, as_json)
+            return await _create(store, source, options, chunk_size, as_json)
 
     options = CreateOptions(full=full, rate=rate)
     run_backup(run)
 
 
-async def _create(store: StoreAddress, source: SnapshotSource, options: CreateOptions, as_json: bool) -> int:
-    opened = await store.open(create=True)
+async def _create(
+    store: StoreAddress,
+    source: SnapshotSource,
+    options: CreateOptions,
+    chunk_bytes: int | None,
+    as_json: bool,
+) -> int:
+    opened = await store.open(create=True, chunk_bytes=chunk_bytes or CHUNK_BYTES)
+    if chunk_bytes is not None and chunk_bytes != opened.chunk_bytes:
+        raise ConfigError(
+            f"{opened.name} was made with chunks of {format_size(opened.chunk_bytes)}, not of "
+            f"{format_size(chunk_bytes)}: leave --chunk-size out, or take another store"
+        )
     with Reporter("backup") as reporter:
         manifest = await create_backup(opened, source, options, reporter, reporter.wait)
     print(json.dumps(attrs.asdict(manifest)) if as_json else _line(manifest))

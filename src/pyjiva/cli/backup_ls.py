@@ -52,7 +52,7 @@ def _show(manifests: Sequence[Manifest]) -> None:
             manifest.id,
             manifest.volume,
             manifest.snapshot,
-            manifest.created,
+            manifest.created.partition(".")[0],
             format_size(manifest.size_bytes),
             format_size(manifest.chunks * manifest.chunk_bytes),
             format_size(manifest.stored_bytes),

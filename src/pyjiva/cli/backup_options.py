@@ -24,6 +24,7 @@ from rich.progress import (
 
 from pyjiva.backup import Progress as Done
 from pyjiva.backup import check_id
+from pyjiva.backup.configuration import CHUNK_BYTES
 from pyjiva.backup.directory_objects_sys import DirectoryObjects
 from pyjiva.backup.objects import Objects
 from pyjiva.backup.store_io import BackupStore, open_store
@@ -48,10 +49,10 @@ class StoreAddress:
     key_file: Path | None
     s3_endpoint: str | None
 
-    async def open(self, *, create: bool = False) -> BackupStore:
+    async def open(self, *, create: bool = False, chunk_bytes: int = CHUNK_BYTES) -> BackupStore:
         """The store.  Raises ConfigError: it is none, it has another key, or a library is missing."""
         secret = read_key(self.key_file) if self.key_file is not None else None
-        return await open_store(self._objects(), secret, create=create)
+        return await open_store(self._objects(), secret, create=create, chunk_bytes=chunk_bytes)
 
     def _objects(self) -> Objects:
         if not self.address.startswith(S3_SCHEME):

@@ -140,6 +140,7 @@ def test_a_damaged_chunk(damage: str, replica: Path, tmp_path: Path) -> None:
         (("create", "{tmp}/s", "never", "--directory", "{tmp}/replica"), "never"),
         (("create", "s3://", "mon", "--directory", "{tmp}/replica"), "write s3://BUCKET"),
         (("ls", "{tmp}/none", "--s3-endpoint", "http://127.0.0.1:1"), "--s3-endpoint is of use with s3://"),
+        (("verify", "{tmp}/none", "--rate", "0"), "at least 1 byte per second"),
         (("ls", "{tmp}/none", "--key-file", "{tmp}/none"), "key file"),
     ],
 )

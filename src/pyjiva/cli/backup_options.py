@@ -109,8 +109,14 @@ def store_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
+def _positive(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value == 0:
+        raise click.BadParameter("at least 1 byte per second", ctx, param)
+    return value
+
+
 rate_option: Final = click.option(
-    "--rate", type=SIZE, help="At most so many bytes per second, such as 50MiB."
+    "--rate", type=SIZE, callback=_positive, help="At most so many bytes per second, such as 50MiB."
 )
 
 

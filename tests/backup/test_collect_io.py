@@ -2,12 +2,14 @@
 
 import time
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from pyjiva.backup.collect_io import Collected, collect
 from pyjiva.backup.lock_io import BusyError
+from pyjiva.backup.locks import TRUST_S
 from pyjiva.errors import BackupError
 from tests.backup.worlds import (
     CHUNK_BYTES,
@@ -57,6 +59,31 @@ async def test_nothing_goes_while_a_backup_cannot_be_read(
     assert len(objects.keys("chunks/")) == 2
     await store.delete_backup(first.id)
     assert (await collect(store)).chunks == 2
+
+
+@attrs.define(eq=False)
+class StandsStill(MemoryObjects):
+    """A collector's process is stopped for hours at its first removal of a chunk."""
+
+    now_s: float = 0.0
+
+    def delete(self, key: str) -> None:
+        """See Objects."""
+        super().delete(key)
+        if key.startswith("chunks/"):
+            self.now_s += TRUST_S + 1
+
+
+async def test_a_collection_that_stood_still_removes_nothing_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    objects = StandsStill()
+    store = open_process(objects)
+    store.clock = lambda: objects.now_s
+    await store.delete_backup((await create(store, volume_of(*range(1, 20)), "a")).id)
+    with pytest.raises(BackupError, match="stood still"):
+        await collect(store)
+    assert len(objects.keys("chunks/")) == 18
 
 
 async def test_foreign_files_are_left_alone(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,5 +1,6 @@
 """What a backup reads, stores and leaves behind."""
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -161,6 +162,27 @@ async def test_the_rate_holds(autojump_clock: trio.testing.MockClock) -> None:
     assert 55 < trio.current_time() - start_s < 62
 
 
+@attrs.define(eq=False)
+class TakenForDead(MemoryObjects):
+    """While the manifest is on its way, a collector takes its maker for dead, and the chunks with it."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """See Objects."""
+        if key.startswith("manifests/"):
+            for gone in self.keys("locks/") | self.keys("chunks/"):
+                self.delete(gone)
+        super().put(key, content)
+
+
+async def test_a_backup_whose_maker_was_taken_for_dead_is_withdrawn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    objects = TakenForDead()
+    with pytest.raises(BackupError, match="stood still for too long"):
+        await create(open_process(objects), filled(), "a")
+    assert not objects.keys("manifests/") | objects.keys("tables/")
+
+
 class Unreadable(MemorySource):
     """Nothing of it can be read."""
 
@@ -177,6 +199,21 @@ async def test_a_source_that_cannot_be_read_leaves_no_backup(autojump_clock: tri
         await create_backup(open_process(objects), source, CreateOptions(), lambda _: None)
     assert not objects.keys("manifests/")
     assert not objects.keys("locks/")
+
+
+async def test_a_volume_whose_table_would_not_fit_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    source = Huge(filled(), "a", "today", b"")
+    with pytest.raises(ConfigError, match="chunks of 4KiB are too small for a volume of 1TiB"):
+        await create_backup(open_process(MemoryObjects()), source, CreateOptions(), lambda _: None)
+
+
+class Huge(MemorySource):
+    """As if it was large."""
+
+    @property
+    def size_bytes(self) -> int:
+        """See SnapshotSource."""
+        return 1 << 40
 
 
 async def test_an_encrypted_store_shows_nothing_of_the_content(

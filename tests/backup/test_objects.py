@@ -1,6 +1,5 @@
 """What every kind of store does alike: a directory, an S3 server, the one in memory of other tests."""
 
-import os
 import resource
 import secrets
 import signal
@@ -120,12 +119,8 @@ def test_a_directory_that_cannot_be_written_is_one_error(tmp_path: Path) -> None
         DirectoryObjects(tmp_path / "file").put("tables/x", b"")
 
 
-def test_objects_are_for_their_owner_alone_if_the_umask_says_so(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        DirectoryObjects(tmp_path).put("a", b"")
-    finally:
-        os.umask(before)
+def test_objects_are_for_their_owner_alone(tmp_path: Path) -> None:
+    DirectoryObjects(tmp_path).put("a", b"")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o600
 
 

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 import trio
 
+from pyjiva.backup.envelope import CONTENT_BYTES_MAX
 from pyjiva.backup.lock_io import HeldLock, under_lock
 from pyjiva.backup.locks import LockKind
 from pyjiva.backup.manifest import Checkpoint, Manifest
@@ -22,10 +23,11 @@ from pyjiva.backup.pace import Pace, Progress, ReportProgress
 from pyjiva.backup.plan import CHECKPOINT_BYTES, Previous, Step, bases, count, plan
 from pyjiva.backup.source import SnapshotSource
 from pyjiva.backup.store_io import WORKERS, BackupStore
-from pyjiva.backup.table import ChunkTable, TableBuilder
+from pyjiva.backup.table import ChunkTable, TableBuilder, table_bytes_max
 from pyjiva.backup.work_io import in_order
 from pyjiva.errors import BackupError, ConfigError
 from pyjiva.extent import Extent
+from pyjiva.units import format_size
 
 __all__ = ["CreateOptions", "create_backup"]
 
@@ -65,6 +67,11 @@ async def _create(
     store: BackupStore, source: SnapshotSource, options: CreateOptions, report: ReportProgress, lock: HeldLock
 ) -> Manifest:
     now = datetime.now(UTC)
+    if table_bytes_max(source.size_bytes, store.chunk_bytes) > CONTENT_BYTES_MAX:
+        raise ConfigError(
+            f"chunks of {format_size(store.chunk_bytes)} are too small for a volume of "
+            f"{format_size(source.size_bytes)}: its table would not fit an object"
+        )
     stored = await store.chunk_names()
     base, table, differs = await _choose_base(store, source, options)
     everything = Extent(0, source.size_bytes)

@@ -49,7 +49,7 @@ class DirectoryObjects:
             _make_directory(target.parent)
             temporary = self.path / TEMPORARY / f"{os.getpid()}-{next(_numbers)}-{target.name}"
             try:
-                with temporary.open("xb") as file:
+                with open(temporary, "xb", opener=_open_private) as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
@@ -109,6 +109,11 @@ class DirectoryObjects:
 
     def _error(self, error: OSError, what: str) -> BackupError:
         return BackupError(f"{self.name}: cannot {what}: {error.strerror or error}")
+
+
+def _open_private(path: str, flags: int) -> int:
+    """As open(2), for the owner alone: it is what a disk held."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _raise(error: OSError) -> None:

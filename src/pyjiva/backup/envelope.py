@@ -26,12 +26,15 @@ import lz4.block
 
 from pyjiva.backup.objects import DamagedError
 
-__all__ = ["NONCE_BYTES", "TAG_BYTES", "Cipher", "CipherError", "Kind", "unwrap", "wrap"]
+__all__ = ["CONTENT_BYTES_MAX", "NONCE_BYTES", "TAG_BYTES", "Cipher", "CipherError", "Kind", "unwrap", "wrap"]
 
 MAGIC: Final = b"PJBK"
 VERSION: Final = 1
 NONCE_BYTES: Final = 12  # GCM's own size (NIST SP 800-38D §8.2)
 TAG_BYTES: Final = 16
+CONTENT_BYTES_MAX: Final = (
+    1 << 32
+) - 64  # its length has 4 bytes, and a checkpoint is a little more than a table
 SQUEEZED: Final = 1
 ENCRYPTED: Final = 2
 WORTH_IT: Final = 7 / 8  # what saves less costs more time when it is read than it saves

@@ -15,7 +15,7 @@ from pyjiva.backup.configuration import (
     Configuration,
     Keys,
 )
-from pyjiva.backup.envelope import NONCE_BYTES, Cipher, Kind, unwrap, wrap
+from pyjiva.backup.envelope import CONTENT_BYTES_MAX, NONCE_BYTES, Cipher, Kind, unwrap, wrap
 from pyjiva.backup.manifest import (
     CHUNKS,
     MANIFEST_BYTES_MAX,
@@ -36,7 +36,6 @@ from pyjiva.errors import BackupError, ConfigError
 __all__ = ["WORKERS", "BackupStore", "open_store"]
 
 WORKERS: Final = 8  # chunks on their way at once: hides a store's latency; 3 MiB of memory each
-CHECKPOINT_BYTES_MAX: Final = 1 << 32
 
 T = TypeVar("T")
 
@@ -181,7 +180,7 @@ class BackupStore:
     async def checkpoint(self, key: str) -> Checkpoint | None:
         """What was kept; None: nothing.  Raises DamagedError."""
         try:
-            content = await self.run(partial(self._get, Kind.CHECKPOINT, key, CHECKPOINT_BYTES_MAX))
+            content = await self.run(partial(self._get, Kind.CHECKPOINT, key, CONTENT_BYTES_MAX + 8))
         except MissingError:
             return None
         return Checkpoint.decode(content, f"{self.name}: {key}")

@@ -1,5 +1,6 @@
 """Holding a lock, waiting for others, and noticing that it was taken away."""
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -85,6 +86,27 @@ async def test_a_lock_that_nobody_renews_is_removed_in_the_end(
     start_s = trio.current_time()
     await under_lock(open_process(objects), CREATE, lambda lock: hold_for(0, lock))
     assert EXPIRY_S - 120 < trio.current_time() - start_s < EXPIRY_S + 120
+
+
+@attrs.define(eq=False)
+class RenewedMeanwhile(MemoryObjects):
+    """A process that was taken for dead renews its lock just before that is removed."""
+
+    def delete(self, key: str) -> None:
+        """See Objects."""
+        if key == "locks/left.0":
+            self.put("locks/left.1", self.get(key))
+        super().delete(key)
+
+
+async def test_who_removes_a_dead_lock_looks_again(autojump_clock: trio.testing.MockClock) -> None:
+    objects = RenewedMeanwhile()
+    left = HeldLock(open_process(objects), lock=_lock(CREATE, "slow"), name="left")
+    await left.put()
+    await trio.sleep(EXPIRY_S + 1)
+    with pytest.raises(BusyError, match="makes a backup"):
+        await under_lock(open_process(objects), COLLECT, lambda lock: hold_for(0, lock))
+    assert objects.keys("locks/") == {"locks/left.1"}
 
 
 async def test_a_process_that_stood_still_does_not_believe_in_its_lock(

@@ -46,8 +46,9 @@ class S3Server:
     @contextmanager
     def running(cls, top: Path, program: Path) -> Iterator[Self]:
         """Over the directory `top`."""
-        data, log_file = top / "s3", top / "s3.log"
+        data, beside, log_file = top / "data", top / "metadata", top / "log"
         (data / "pyjiva").mkdir(parents=True)
+        beside.mkdir()
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
             port = held.getsockname()[1]
@@ -55,7 +56,7 @@ class S3Server:
         environment = os.environ | {"ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": secret}
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [program, "--port", f"127.0.0.1:{port}", "posix", "--nometa", str(data)],
+                [program, "--port", f"127.0.0.1:{port}", "posix", "--sidecar", beside, data],
                 env=environment,
                 stdout=log,
                 stderr=log,

@@ -6,6 +6,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ def test_put_new_leaves_what_is_there(objects: Objects) -> None:
     assert objects.put_new("a", b"first")
     assert not objects.put_new("a", b"second")
     assert objects.get("a") == b"first"
+
+
+def test_of_several_that_put_new_at_once_one_wins(objects: Objects) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for n in range(10):
+            won = list(
+                threads.map(lambda name, n=n: objects.put_new(f"a/{n}", name), map(b"%d".__mod__, range(8)))
+            )
+            assert won.count(True) == 1
+            assert objects.get(f"a/{n}") == b"%d" % won.index(True)
 
 
 def test_a_list_has_exactly_what_is_there(objects: Objects) -> None:

@@ -51,7 +51,8 @@ class S3Objects:
             response_checksum_validation="when_required",
         )
         try:
-            client = boto3.client("s3", endpoint_url=endpoint, config=config)
+            # A session of our own: boto3's keeps the credentials that it found first for the whole process.
+            client = boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"store {address}: {error}") from error
         return cls(bucket, f"{prefix}/" if prefix else "", client)
@@ -69,7 +70,9 @@ class S3Objects:
             raise self._error(error, f"put {key}") from error
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """See Objects.  A server without `If-None-Match` is asked first, and then told to put."""
+        """See Objects.  Servers without `If-None-Match` may say so or not: so looked before, too."""
+        if any(listed.key == key for listed in self.list(key)):
+            return False
         try:
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, IfNoneMatch="*")
         except (ClientError, BotoCoreError) as error:
@@ -77,8 +80,6 @@ class S3Objects:
                 return False
             if _code(error) not in _NOT_KNOWN:
                 raise self._error(error, f"put {key}") from error
-            if any(listed.key == key for listed in self.list(key)):
-                return False
             self.put(key, content)
         return True
 

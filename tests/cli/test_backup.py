@@ -2,8 +2,14 @@
 
 import json
 import secrets
+import select
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -46,10 +52,10 @@ def run(*arguments: object, code: int = 0) -> Result:
     return result
 
 
-def create(store: object, snapshot: str, replica: Path, *more: object) -> dict[str, object]:
+def create(store: object, snapshot: str, replica: Path, *more: object) -> dict[str, Any]:
     """The backup as JSON."""
     result = run("create", store, snapshot, "--directory", replica, "--json", *more)
-    made: dict[str, object] = json.loads(result.stdout)
+    made: dict[str, Any] = json.loads(result.stdout)
     return made
 
 
@@ -179,6 +185,51 @@ def test_a_collection_beside_a_backup_is_put_off(replica: Path, tmp_path: Path) 
     assert "1 backups removed" in result.stdout
     assert "another process makes a backup, since noon" in result.stderr
     assert list((store / "chunks").rglob("*/*"))
+
+
+def interrupt(store: Path, replica: Path, number: signal.Signals) -> tuple[int, str]:
+    """Begin a backup, and send its process a signal: exit code and standard error."""
+    arguments = ("backup", "create", store, "tue", "--directory", replica, "--chunk-size", "64KiB")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyjiva.cli.main", *map(str, arguments), "--rate", "256KiB"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(store.rglob("chunks/*/*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            select.select([], [], [], 0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.real
+def test_a_backup_that_is_killed_holds_nobody_up_and_goes_on(replica: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    interrupt(store, replica, signal.SIGKILL)
+    assert list((store / "locks").iterdir())
+    assert json.loads(run("ls", store, "--json").stdout) == []
+    made = create(store, "tue", replica)
+    assert "0 backups removed, 0 chunks" in run("rm", store).stdout
+    assert not list((store / "locks").iterdir())
+    run("verify", store)
+    run("restore", store, made["id"], "--to", tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+@pytest.mark.real
+def test_ctrl_c_keeps_how_far_it_was(replica: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert interrupt(store, replica, signal.SIGINT) == (
+        130,
+        "pyjiva: interrupted; the same command goes on from here\n",
+    )
+    assert not list((store / "locks").iterdir())
+    assert list((store / "unfinished").iterdir())
+    assert create(store, "tue", replica)["read_bytes"] < 3 << 20
+    assert not list((store / "unfinished").iterdir())
 
 
 def test_nobody_at_the_api_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjiva.backup import Manifest, Progress
+from pyjiva.backup.envelope import Kind, wrap
 from pyjiva.backup.manifest import chunk_key
 from pyjiva.backup.restore_io import open_backup, restore
 from pyjiva.errors import BackupError, ConfigError
@@ -159,3 +160,15 @@ async def test_a_backup_can_be_read_while_another_one_is_killed(
     with pytest.raises(DeadError):
         await create(open_process(Mortal(objects, dies_at=4)), other, "b")
     assert await restored(store, manifest.id) == CONTENT
+
+
+@pytest.mark.parametrize("content", [b"x" * CHUNK_BYTES, b"short"])
+async def test_a_chunk_whose_envelope_is_right_and_its_content_is_not_is_refused(
+    content: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
+    objects = MemoryObjects()
+    store, manifest = await backed_up(objects)
+    key = min(objects.keys("chunks/"))
+    objects.put(key, wrap(Kind.CHUNK, key, content, None, b""))
+    with pytest.raises(BackupError, match="its content is another one's"):
+        await restored(store, manifest.id)

@@ -6,6 +6,11 @@ import click
 import pytest
 
 from pyjiva.cli import (
+    backup_create,
+    backup_ls,
+    backup_restore,
+    backup_rm,
+    backup_verify,
     check,
     clone,
     controller,
@@ -43,6 +48,11 @@ COMMANDS = {
     "pyjiva repair DIR": repair.command,
     "pyjiva import DIR": import_directory.command,
     "pyjiva export DIR": export.command,
+    "pyjiva backup create STORE SNAPSHOT": backup_create.command,
+    "pyjiva backup ls STORE": backup_ls.command,
+    "pyjiva backup restore STORE BACKUP": backup_restore.command,
+    "pyjiva backup verify STORE [BACKUP]...": backup_verify.command,
+    "pyjiva backup rm STORE [BACKUP]...": backup_rm.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

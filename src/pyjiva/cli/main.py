@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "repair": "pyjiva.cli.repair",
     "import": "pyjiva.cli.import_directory",
     "export": "pyjiva.cli.export",
+    "backup": "pyjiva.cli.backup",
 }
 
 

@@ -22,6 +22,8 @@ class PlantedBug:
     """(old, new) text."""
     also: "tuple[PlantedBug, ...]" = ()
     """More of the same bug, in other modules."""
+    scenario: str = ""
+    """Of `scenarios`, the one that finds it, where worlds of chance would take too long to."""
     masked_by: str = ""
     """What else keeps it from doing harm: such a bug need not be found, and is planted to see what is."""
 
@@ -75,7 +77,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             ("    if epoch < 1 or epoch < state.promised_epoch:", "    if False:"),
             ("        if controller_id != state.promised_to:", "        if False:"),
         ),
-        masked_by="the controller, which ends when it sees a higher promise than its own",
+        scenario="promises come late",
     ),
     "no-supersede": PlantedBug(
         "replica/daemon_io.py",
@@ -85,12 +87,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "",
             ),
         ),
-        masked_by="no-epoch-check: frames of the older session have an older epoch",
+        scenario="an overtaken controller pings",
     ),
     "no-wait-idle-at-promise": PlantedBug(
         "replica/daemon_io.py",
         (("        await self.device.wait_idle()\n        epoch = promised", "        epoch = promised"),),
-        masked_by="the activation, which makes equal what the replica remembers of it",
+        scenario="an unmap lands late",
     ),
     "skip-reconcile": PlantedBug(
         "controller/roster.py", (("if clean or not targets or extents == ():", "if True:"),)
@@ -147,7 +149,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        self._apply(Joined(resync.target))",
             ),
         ),
-        masked_by="the boot id: who lost power unflushed is behind",
+        scenario="all lose power after one joined",
     ),
     "promise-not-durable": PlantedBug(
         "replica/daemon_io.py",
@@ -157,6 +159,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            self.store._state = promised",
             ),
         ),
+        scenario="a promise is forgotten",
     ),
     "accept-not-durable": PlantedBug(
         "replica/daemon_io.py",
@@ -235,6 +238,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        if not proposal.accepted:\n            return",
             ),
         ),
+        scenario="a minority holds the record",
     ),
     "minority-promise": PlantedBug(
         "controller/roster.py",
@@ -248,6 +252,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            if pending.buffers and pending.waiting & member.bit:",
             ),
         ),
+        scenario="parked requests are sent once",
     ),
     "no-replay": PlantedBug(
         "controller/volume_io.py",
@@ -261,13 +266,17 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "                    self._choose()\n            case Phase.COMMITTING",
             ),
         ),
+        scenario="the source is lost while members are made equal",
     ),
     "stable-while-settling": PlantedBug(
-        "controller/data_path.py", (("        if not self.serving:\n            return 0\n", ""),)
+        "controller/data_path.py",
+        (("        if not self.serving:\n            return 0\n", ""),),
+        scenario="the source is lost while members are made equal",
     ),
     "source-lost-in-locking": PlantedBug(
         "controller/volume_io.py",
         (("                resync.member_lost(member_id)\n", "                pass\n"),),
+        scenario="a source is lost while its range is locked",
     ),
     "all-refused-come-back": PlantedBug(
         "controller/volume_io.py", (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),)
@@ -324,7 +333,39 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "no-pause": PlantedBug("controller/roster.py", (("        if not longest_s:", "        if True:"),)),
     "mark-clean-lies": PlantedBug(
-        "snapshot/store_sys.py", (("stable = self._writes_started == self._writes_flushed", "stable = True"),)
+        "snapshot/store_sys.py",
+        (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        masked_by="stop-unflushed: whoever asks for the mark has flushed in the same step, with nothing on its way",
+    ),
+    "stop-unflushed": PlantedBug(
+        "replica/daemon_io.py",
+        (("        self.store.flush()\n        self.store.mark_clean()\n", "        self.store.mark_clean()\n"),),
+        masked_by="mark-clean-lies: the store counts what it has flushed",
+    ),
+    "clean-unflushed": PlantedBug(
+        "snapshot/store_sys.py",
+        (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        also=(
+            PlantedBug(
+                "replica/daemon_io.py",
+                (
+                    (
+                        "        self.store.flush()\n        self.store.mark_clean()\n",
+                        "        self.store.mark_clean()\n",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "clean-while-writes-are-on-their-way": PlantedBug(
+        "controller/volume_io.py",
+        (
+            (
+                "                while self._data.changing or self._repairs.running:\n                    await trio.sleep(TICK_S)\n",
+                "",
+            ),
+        ),
+        scenario="a clean stop with an unmap on its way",
     ),
     "given-up-on-old-news": PlantedBug(
         "controller/roster.py", ((" and m.id not in self._doubtful for m in", " for m in"),)

@@ -34,6 +34,8 @@ class Register:
     """Acknowledged while others of `in_flight` were not answered yet."""
     since_flush: list[bytes] = attrs.field(factory=list)
     """Values that a power cut of all that have it could bring back or leave."""
+    changes: int = 0
+    """How many were asked for."""
 
 
 @attrs.define(eq=False)
@@ -46,7 +48,7 @@ class Clients:
     """The volume that takes requests now."""
     overtaken_volumes: Callable[[], Sequence[Volume]]
     """Others that were ready once and still run."""
-    on_acknowledged: Callable[[Write, Volume], None]
+    on_acknowledged: Callable[[Write | Unmap, Volume], None]
     """Called at the moment when a write is answered."""
     note: Callable[[str, object], None]
     registers: list[Register] = attrs.field(init=False)
@@ -75,32 +77,43 @@ class Clients:
             block = random.choice(blocks)
             overtaken = self.overtaken_volumes()
             if overtaken and random.random() < 0.5:
-                await self._read_from_overtaken(random.choice(overtaken), block)
+                await self.read_from_overtaken(random.choice(overtaken), block)
                 continue
             pair = [block - block % 2, block - block % 2 + 1]
             match random.choices(("write", "pair", "race", "read", "unmap", "flush"), (4, 2, 1, 6, 1, 1))[0]:
                 case "write":
-                    await self._write(volume, [block])
+                    await self.write(volume, [block])
                 case "pair":
-                    await self._write(volume, pair)
+                    await self.write(volume, pair)
                 case "race":
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._write, volume, pair)
-                        nursery.start_soon(self._write, volume, [block])
+                        nursery.start_soon(random.choice((self.write, self.unmap)), volume, pair)
+                        nursery.start_soon(self.write, volume, [block])
                 case "unmap":
-                    await self._unmap(volume, pair)
+                    await self.unmap(volume, pair)
                 case "read":
                     await self.read(volume, block)
                 case _:
-                    await self._flush(volume, blocks)
+                    await self.flush(volume, blocks)
 
-    async def ask(self, volume: Volume, make: Callable[[Callable[[object], None]], object]) -> bool:
-        """Submit and wait; False when the controller died before it answered."""
+    async def ask(
+        self,
+        volume: Volume,
+        make: Callable[[Callable[[object], None]], object],
+        late: Callable[[], None] | None = None,
+    ) -> bool:
+        """Submit and wait; False when the controller died before it answered, or another one was there:
+        `late` is called when it answers all the same.
+        """
         answered = trio.Event()
+        given_up = False
 
         def done(request: object) -> None:
-            if isinstance(request, Write) and request.error is None:
+            error = getattr(request, "error", None)
+            if isinstance(request, Write | Unmap) and error is None:
                 self.on_acknowledged(request, volume)
+            if given_up and error is None and late is not None:
+                late()
             answered.set()
 
         request = make(done)
@@ -110,21 +123,29 @@ class Clients:
             with trio.move_on_after(0.5):
                 await answered.wait()
             if self.current_volume() is not volume and not answered.is_set():
+                given_up = True
                 return False
         return getattr(request, "error", None) is None
 
-    async def _write(self, volume: Volume, blocks: list[int]) -> None:
+    async def write(self, volume: Volume, blocks: list[int], *, fua: bool | None = None) -> bool:
+        """Write one value to `blocks`, which lie side by side; whether it was acknowledged."""
         self._write_number += 1
         value = (self._write_number.to_bytes(8, "big") * 64)[:BLOCK_BYTES]
         data = value * len(blocks)
-        fua = self._write_number % 8 == 0
-        await self._change(
-            volume, blocks, value, lambda done: Write(offset_of(blocks[0]), len(data), (data,), done, fua)
+        stable = self._write_number % 8 == 0 if fua is None else fua
+        good = await self._change(
+            volume,
+            blocks,
+            value,
+            lambda done: Write(offset_of(blocks[0]), len(data), (data,), done, stable),
+            stable=stable,
         )
+        return good
 
-    async def _unmap(self, volume: Volume, blocks: list[int]) -> None:
+    async def unmap(self, volume: Volume, blocks: list[int]) -> bool:
+        """Make `blocks`, which lie side by side, a hole; whether that was acknowledged."""
         length = len(blocks) * BLOCK_BYTES
-        await self._change(
+        return await self._change(
             volume, blocks, bytes(BLOCK_BYTES), lambda done: Unmap(offset_of(blocks[0]), length, done)
         )
 
@@ -134,14 +155,24 @@ class Clients:
         blocks: list[int],
         value: bytes,
         make: Callable[[Callable[[object], None]], object],
-    ) -> None:
+        *,
+        stable: bool = False,
+    ) -> bool:
         registers = [self.registers[block] for block in blocks]
+        alone = not any(register.in_flight for register in registers)
         for register in registers:
             register.possible.append(value)
             register.since_flush.append(value)
             register.in_flight.append(value)
+            register.changes += 1
+        changes = [register.changes for register in registers]
         losses = self._losses
-        good = await self.ask(volume, make)
+
+        def late() -> None:
+            if alone and losses == self._losses and changes == [register.changes for register in registers]:
+                self._acknowledged_late(registers, value)
+
+        good = await self.ask(volume, make, late)
         for register in registers:
             register.in_flight.remove(value)
             if good:
@@ -150,9 +181,23 @@ class Clients:
                 lost = register.since_flush if losses != self._losses else []
                 register.possible = [value, *register.raced, *register.in_flight, *lost]
                 register.raced = [value, *register.raced] if register.in_flight else []
+                if stable and losses == self._losses:
+                    register.since_flush = list(register.possible)
             elif not register.in_flight:
                 register.raced = []
         self.note("acknowledged" if good else "unanswered", f"blocks {blocks} {name_of(value)}")
+        return good
+
+    def _acknowledged_late(self, registers: list[Register], value: bytes) -> None:
+        """A controller that was overtaken answers a write that its client had given up, and nothing was
+        written since: what reads have shown meanwhile may not exclude it, and from now on it is there.
+        """
+        for register in registers:
+            assert value in register.possible, (
+                f"{name_of(value)} is acknowledged, and {[name_of(v) for v in register.possible]} was read"
+            )
+            register.possible = [value]
+        self.note("acknowledged late", name_of(value))
 
     async def read(self, volume: Volume, block: int) -> None:
         request: list[Read] = []
@@ -165,7 +210,7 @@ class Clients:
         if await self.ask(volume, make):
             self._check(block, b"".join(request[0].data), losses)
 
-    async def _read_from_overtaken(self, volume: Volume, block: int) -> None:
+    async def read_from_overtaken(self, volume: Volume, block: int) -> bool:
         """An initiator that has not heard of the new controller: it gets the newest contents, or no
         answer.
         """
@@ -178,6 +223,8 @@ class Clients:
         if answered.is_set() and request.error is None:
             self.note("read from an overtaken controller", block)
             self._check(block, b"".join(request.data), losses)
+            return True
+        return False
 
     def _check(self, block: int, value: bytes, losses: int) -> None:
         """What was read is what may be there, and stays; unless the power went while it was on its way."""
@@ -189,16 +236,18 @@ class Clients:
             register.possible = [value]
         self.note("read", f"block {block} {name_of(value)}")
 
-    async def _flush(self, volume: Volume, blocks: list[int]) -> None:
+    async def flush(self, volume: Volume, blocks: list[int]) -> bool:
+        """Flush; what `blocks` hold, which nobody changes meanwhile, is stable then if this is True."""
         before = {b: list(self.registers[b].possible) for b in blocks}
         losses = self._losses
-        if await self.ask(volume, Flush):
-            self.note("flushed", blocks)
-            if losses != self._losses:
-                return  # flushed is what came back, whichever that is
+        if not await self.ask(volume, Flush):
+            return False
+        self.note("flushed", blocks)
+        if losses == self._losses:  # else flushed is what came back, whichever that is
             for block, values in before.items():
                 # This client's blocks do not change meanwhile: what they may hold now is all that is left.
                 self.registers[block].since_flush = values
+        return True
 
     def lose_unflushed(self) -> None:
         """Nobody may have what was not flushed."""

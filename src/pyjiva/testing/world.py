@@ -20,17 +20,19 @@ What is checked:
 What is not checked: overlapping operations of several clients (one client's own do overlap).
 """
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Final
 
 import attrs
 import trio
 
-from pyjiva.block import Flush, Write
+from pyjiva.block import Flush, Unmap, Write
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, VolumeState
 from pyjiva.controller.causes import UNKNOWN, cause_of
 from pyjiva.controller.quorum import min_copies_default
+from pyjiva.errors import RemoteProtocolError
 from pyjiva.membership import MembershipRecord
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of
@@ -57,6 +59,8 @@ class World:
     """Machines that do not belong to the volume at first: `changes` adds and removes replicas."""
     blocks: int = 32
     faults: Faults = attrs.field(factory=Faults)
+    script: "Callable[[World], Awaitable[None]] | None" = None
+    """What happens instead of `faults` and of what clients ask for."""
     random: Random = attrs.field(init=False)
     counts: dict[str, int] = attrs.field(factory=dict, init=False)
     """Faults injected and operations done, by kind."""
@@ -134,8 +138,11 @@ class World:
             nursery.start_soon(self._watch_reasons)
             with trio.move_on_after(seconds):
                 async with trio.open_nursery() as playing:
-                    playing.start_soon(self.clients.run)
-                    playing.start_soon(Injector(self).run, self.faults)
+                    if self.script is None:
+                        playing.start_soon(self.clients.run)
+                        playing.start_soon(Injector(self).run, self.faults)
+                    else:
+                        await self.script(self)
             await self._heal()
             nursery.cancel_scope.cancel()
 
@@ -172,15 +179,23 @@ class World:
         controller_id = f"{self.random.getrandbits(64):016x}"  # how long it pauses follows from it
         rate, zero_s = 1 + self.random.uniform(-CLOCK_DRIFT, CLOCK_DRIFT), self.random.random() * 1e6
 
-        def connect(address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
-            return self.network.connect(name, address.host)
+        @asynccontextmanager
+        async def connect(address: ReplicaAddress) -> AsyncIterator[Stream]:
+            async with self.network.connect(name, address.host) as stream:
+                try:
+                    yield stream
+                except RemoteProtocolError as error:
+                    # The other end is ours too.  What came together with the answer that ended a connection
+                    # is of no account.
+                    assert stream.ended or "not open" not in str(error), error
+                    raise
 
         volume = Volume(
             options, EndOfBatch(), connect, lambda: zero_s + rate * trio.current_time(), controller_id
         )
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(volume.run)
+                nursery.start_soon(self._run_volume, volume, nursery.cancel_scope)
                 await volume.ready.wait()
                 # Not before: as the real one, whose portal opens when it has its epoch.  What was asked of
                 # one that is still to get it might be done after another has answered.
@@ -196,6 +211,15 @@ class World:
                 self._running.remove(volume)
             self.network.break_connections(name)
 
+    def send_hosts_away(self, volume: Volume) -> None:
+        """Close the portal of `volume`: nobody asks it for anything any more."""
+        self.volume = None
+        self._running.remove(volume)
+
+    async def _run_volume(self, volume: Volume, process: trio.CancelScope) -> None:
+        await volume.run()
+        process.cancel()  # it was stopped
+
     # --- what must hold
 
     async def _watch_reasons(self) -> None:
@@ -209,19 +233,25 @@ class World:
                 for reason in reasons | {replica.reason for replica in status.replicas}:
                     assert not reason or cause_of(reason) is not UNKNOWN, reason
 
-    def _check_copies(self, write: Write, volume: Volume) -> None:
+    def _check_copies(self, write: Write | Unmap, volume: Volume) -> None:
         """A write is acknowledged: who must hold it does.
 
-        If it was on all members before its controller was overtaken, the answer may come later than a write
-        of the next controller to the same place: then this says nothing.
+        Whoever the controller had to wait for has held it at some time, whatever came since.  If it was
+        overtaken meanwhile that is all: the answer may come later than a write of the next controller to the
+        same place.
         """
-        data = b"".join(write.data)
+        data = b"".join(write.data) if isinstance(write, Write) else bytes(write.length_bytes)
+        for i in volume.required():
+            assert isinstance(write, Unmap) or self.machines[i].has_held(write.offset_bytes, data), (
+                f"replica {i} never had {name_of(data)} at {write.offset_bytes}"
+            )
         records = self.records()
         newest = max(records)
         if newest.epoch > volume.status().epoch:
             return
         copies = 0
         for machine in self.machines.values():
+            held = isinstance(write, Unmap) or machine.has_held(write.offset_bytes, data)
             lost_power = machine.lost_power
             holds = machine.holds(write.offset_bytes, data)
             if machine.id == self.rotting and any(
@@ -229,8 +259,8 @@ class World:
                 for start in self.rotten
             ):
                 holds = True  # it did, until it rotted
-            copies += holds or lost_power
-            assert holds or lost_power or machine.is_new or machine.id not in newest.in_sync, (
+            copies += holds or (held and lost_power)
+            assert holds or (held and (lost_power or machine.is_new)) or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
             )
         needed = min(_min_copies(record) for record in records if record.epoch == newest.epoch)

@@ -77,7 +77,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             ("    if epoch < 1 or epoch < state.promised_epoch:", "    if False:"),
             ("        if controller_id != state.promised_to:", "        if False:"),
         ),
-        scenario="promises come late",
+        scenario="a promise comes late",
     ),
     "no-supersede": PlantedBug(
         "replica/daemon_io.py",

@@ -339,7 +339,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "stop-unflushed": PlantedBug(
         "replica/daemon_io.py",
-        (("        self.store.flush()\n        self.store.mark_clean()\n", "        self.store.mark_clean()\n"),),
+        (
+            (
+                "        self.store.flush()\n        self.store.mark_clean()\n",
+                "        self.store.mark_clean()\n",
+            ),
+        ),
         masked_by="mark-clean-lies: the store counts what it has flushed",
     ),
     "clean-unflushed": PlantedBug(

@@ -133,14 +133,13 @@ class Clients:
         value = (self._write_number.to_bytes(8, "big") * 64)[:BLOCK_BYTES]
         data = value * len(blocks)
         stable = self._write_number % 8 == 0 if fua is None else fua
-        good = await self._change(
+        return await self._change(
             volume,
             blocks,
             value,
             lambda done: Write(offset_of(blocks[0]), len(data), (data,), done, stable),
             stable=stable,
         )
-        return good
 
     async def unmap(self, volume: Volume, blocks: list[int]) -> bool:
         """Make `blocks`, which lie side by side, a hole; whether that was acknowledged."""

@@ -78,8 +78,8 @@ class Injector:
         machine.start(self.world.network, self.world.nursery)
 
     async def replica_stops(self) -> None:
-        """A replica is stopped as its supervisor stops it: everything is flushed, and it says so.  Its machine may
-        be switched off then: nothing is lost.
+        """A replica is stopped as its supervisor stops it: everything is flushed, and it says so.  Its machine
+        may be switched off then: nothing is lost.
         """
         machine = self.world.machines[self.world.random.choice(self.world.ids)]
         if not machine.up:
@@ -159,11 +159,11 @@ class Injector:
         self.world.network.thaw(name)
 
     async def disk_errors(self) -> None:
-        """One disk refuses some kind of step for a while, or all are full or refuse to sync; it may take a new
-        process then.
+        """One disk refuses some kind of step for a while, or all are full or refuse to sync; it may take a
+        new process then.
 
         A replica whose disk refused to sync says no more than one whose machine lost its power: when nobody
-        else has everything, what was not flushed may be lost, unless there is no other that could be preferred.
+        else has everything, what was not flushed may be lost, unless there is no other to be preferred.
         """
         verb, failure = self.world.random.choice(
             (

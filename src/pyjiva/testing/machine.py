@@ -51,7 +51,7 @@ class Machine:
     _decoded: tuple[bytes, ReplicaState] | None = None
     """The state file when it was last asked for, which it is at every write."""
     _held: set[tuple[int, bytes]] = attrs.field(factory=set, init=False)
-    """(offset, first bytes) of every sector that was ever written to its head, also on a disk it had before."""
+    """(offset, first bytes) of every sector ever written to its head, also on a former disk."""
 
     def __attrs_post_init__(self) -> None:
         self.disk.on_change = self._changed
@@ -117,7 +117,8 @@ class Machine:
     def has_held(self, offset_bytes: int, data: bytes) -> bool:
         """Whether `data` was there once, whatever came or was lost since."""
         return all(
-            (offset_bytes + at, data[at : at + _MARK_BYTES]) in self._held for at in range(0, len(data), SECTOR_BYTES)
+            (offset_bytes + at, data[at : at + _MARK_BYTES]) in self._held
+            for at in range(0, len(data), SECTOR_BYTES)
         )
 
     def _changed(self, name: str, offset_bytes: int, data: bytes) -> None:

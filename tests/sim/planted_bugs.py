@@ -406,6 +406,15 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "sparse/checked_file_sys.py",
         (("        return None if _first_bad(sums, data, count) >= 0 else data", "        return data"),),
     ),
+    "rot-in-one-block-not-compared": PlantedBug(
+        "sparse/checked_file_sys.py",
+        (
+            (
+                "            return None if known and known != (_hash(data) or 1) else data\n",
+                "            return data\n",
+            ),
+        ),
+    ),
     "rot-laundered-by-a-partial-write": PlantedBug(
         "sparse/checked_file_sys.py",
         (("                    spoilt.append(place >> _SHIFT)\n", "                    pass\n"),),

@@ -21,6 +21,8 @@ __all__ = ["BLOCKS_PER_PAGE", "BLOCK_BYTES", "PAGE_STRIDE_BYTES", "Clients", "na
 BLOCK_BYTES: Final = 512  # what a disk writes whole: a power cut may tear anything larger
 BLOCKS_PER_PAGE: Final = 8  # blocks of different clients share a page
 PAGE_STRIDE_BYTES: Final = 512 * KIB  # so that a rebuild has several chunks to copy, with holes between
+#: What a client asks for, and how often.
+OPERATIONS: Final = {"write": 4, "pair": 2, "race": 1, "read": 4, "read pair": 2, "unmap": 1, "flush": 1}
 ASTRIDE_BYTES: Final = 3 * BLOCK_BYTES  # of a page lie below its multiple of the stride
 
 
@@ -80,7 +82,7 @@ class Clients:
                 await self.read_from_overtaken(random.choice(overtaken), block)
                 continue
             pair = [block - block % 2, block - block % 2 + 1]
-            match random.choices(("write", "pair", "race", "read", "unmap", "flush"), (4, 2, 1, 6, 1, 1))[0]:
+            match random.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]:
                 case "write":
                     await self.write(volume, [block])
                 case "pair":
@@ -93,6 +95,8 @@ class Clients:
                     await self.unmap(volume, pair)
                 case "read":
                     await self.read(volume, block)
+                case "read pair":  # the blocks of some lie in two blocks that have a checksum each
+                    await self.read(volume, pair[0], 2)
                 case _:
                     await self.flush(volume, blocks)
 
@@ -198,16 +202,19 @@ class Clients:
             register.possible = [value]
         self.note("acknowledged late", name_of(value))
 
-    async def read(self, volume: Volume, block: int) -> None:
+    async def read(self, volume: Volume, block: int, count: int = 1) -> None:
+        """Read `count` blocks that lie side by side, and look at what comes."""
         request: list[Read] = []
 
         def make(done: Callable[[object], None]) -> Read:
-            request.append(Read(offset_of(block), BLOCK_BYTES, done))
+            request.append(Read(offset_of(block), count * BLOCK_BYTES, done))
             return request[0]
 
         losses = self._losses
         if await self.ask(volume, make):
-            self._check(block, b"".join(request[0].data), losses)
+            data = b"".join(request[0].data)
+            for n in range(count):
+                self._check(block + n, data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES], losses)
 
     async def read_from_overtaken(self, volume: Volume, block: int) -> bool:
         """An initiator that has not heard of the new controller: it gets the newest contents, or no

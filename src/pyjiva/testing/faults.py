@@ -78,8 +78,8 @@ class Injector:
         machine.start(self.world.network, self.world.nursery)
 
     async def replica_stops(self) -> None:
-        """A replica is stopped as its supervisor stops it: everything is flushed, and it says so.  Its machine
-        may be switched off then: nothing is lost.
+        """A replica is stopped as its supervisor stops it: everything is flushed, and it says so.  Its
+        machine may be switched off then: nothing is lost.
         """
         machine = self.world.machines[self.world.random.choice(self.world.ids)]
         if not machine.up:

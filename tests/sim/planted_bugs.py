@@ -279,11 +279,14 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         scenario="a source is lost while its range is locked",
     ),
     "all-refused-come-back": PlantedBug(
-        "controller/volume_io.py", (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),)
+        "controller/volume_io.py",
+        (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),),
+        scenario="all disks are full",
     ),
     "min-copies-ignored": PlantedBug(
         "controller/data_path.py",
         (("return (self.must_ack & ~joining).bit_count() >= self._min_copies", "return True"),),
+        scenario="one copy is left of a write",
     ),
     "blackout-stuck": PlantedBug(
         "controller/roster.py", (("            self._begin_again_if_stuck()\n", "            pass\n"),)
@@ -291,10 +294,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "rebooted-returns": PlantedBug(
         "controller/roster.py",
         (("        return member.answer.intact or self.required() == {member.id}", "        return True"),),
+        scenario="a machine loses its power while nobody writes",
     ),
     "no-lease": PlantedBug(
         "controller/volume_io.py",
         (("        self._data.clock = self.clock\n", "        self._data.clock = None\n"),),
+        scenario="a controller and a replica are cut off together",
     ),
     "no-wait-out": PlantedBug(
         "controller/roster.py",
@@ -304,6 +309,23 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        if False:",
             ),
         ),
+        masked_by="no-grace: who could answer the old controller's reads is in sync and missing, and is waited for longer",
+    ),
+    "no-grace": PlantedBug(
+        "controller/roster.py",
+        (("GRACE_S: Final = 3.0 ", "GRACE_S: Final = 0.0 "),),
+        masked_by="no-wait-out; and whoever is chosen has everything, so what is lost by haste is a copy",
+    ),
+    "no-wait-for-the-lease": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if self._wait_out and self.wait_out_s and self._now_s < over_at_s:",
+                "        if False:",
+            ),
+            ("GRACE_S: Final = 3.0 ", "GRACE_S: Final = 0.0 "),
+        ),
+        scenario="a controller and a replica are cut off together",
     ),
     "dirty-forgets-pending": PlantedBug(
         "controller/data_path.py",
@@ -313,6 +335,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "                pass",
             ),
         ),
+        scenario="a replica dies with a write on its way",
     ),
     "dirty-forgets-writes": PlantedBug(
         "controller/data_path.py",
@@ -321,6 +344,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "dirty-kept-after-reboot": PlantedBug(
         "controller/roster.py",
         (("member.kept_everything = ours and report.intact", "member.kept_everything = True"),),
+        scenario="a machine loses its power while nobody writes",
     ),
     "jump-without-border": PlantedBug(
         "controller/resync.py",
@@ -330,8 +354,13 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            self.position = extent.offset_bytes\n",
             ),
         ),
+        scenario="a write comes to what a rebuild has passed over",
     ),
-    "no-pause": PlantedBug("controller/roster.py", (("        if not longest_s:", "        if True:"),)),
+    "no-pause": PlantedBug(
+        "controller/roster.py",
+        (("        if not longest_s:", "        if True:"),),
+        scenario="two controllers begin at once",
+    ),
     "mark-clean-lies": PlantedBug(
         "snapshot/store_sys.py",
         (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
@@ -350,6 +379,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "clean-unflushed": PlantedBug(
         "snapshot/store_sys.py",
         (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        scenario="a replica is stopped and switched off",
         also=(
             PlantedBug(
                 "replica/daemon_io.py",
@@ -373,7 +403,9 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         scenario="a clean stop with an unmap on its way",
     ),
     "given-up-on-old-news": PlantedBug(
-        "controller/roster.py", ((" and m.id not in self._doubtful for m in", " for m in"),)
+        "controller/roster.py",
+        ((" and m.id not in self._doubtful for m in", " for m in"),),
+        scenario="a copy that lost its power unnoticed",
     ),
     "change-without-the-old-majority": PlantedBug(
         "controller/roster.py",
@@ -405,6 +437,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "rot-not-compared": PlantedBug(
         "sparse/checked_file_sys.py",
         (("        return None if _first_bad(sums, data, count) >= 0 else data", "        return data"),),
+        scenario="rot lies in two blocks that are read",
     ),
     "rot-in-one-block-not-compared": PlantedBug(
         "sparse/checked_file_sys.py",
@@ -418,6 +451,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "rot-laundered-by-a-partial-write": PlantedBug(
         "sparse/checked_file_sys.py",
         (("                    spoilt.append(place >> _SHIFT)\n", "                    pass\n"),),
+        scenario="rot lies under a partial write",
     ),
     "rot-found-and-not-repaired": PlantedBug(
         "controller/resync.py",

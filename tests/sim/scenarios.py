@@ -5,98 +5,22 @@ holds in every world: clients know what each block may hold, and at the end all 
 moment comes from the wire: a script waits for a certain frame, and may keep it from arriving.
 """
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-import attrs
 import trio
 
 from pyjiva.block import Write
-from pyjiva.controller import Volume, VolumeState
 from pyjiva.replication import ANSWER, FrameType
 from pyjiva.testing.clients import BLOCK_BYTES, BLOCKS_PER_PAGE, offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S
-from pyjiva.testing.network import FRAME_TYPE
 from pyjiva.testing.world import World
+from tests.sim.scenarios_of_copies import SCENARIOS_OF_COPIES
+from tests.sim.stage import LOOK_S, NEW, OLD, Scenario, come, healthy, mode, start, successor, until, watch
 
-__all__ = ["SCENARIOS", "Scenario"]
+__all__ = ["SCENARIOS"]
 
-OLD: Final = "controller-0"
-NEW: Final = "controller-1"
-LOOK_S: Final = 0.02
-PATIENCE_S: Final = 30.0  # for what must come: a script that waits longer is out of date
-
-
-@attrs.frozen
-class Scenario:
-    """A script, and the world in which it is played."""
-
-    script: Callable[[World], Awaitable[None]]
-    replicas: int = 3
-    seed: int = 1
-    """Of the delays."""
-
-    def world(self) -> World:
-        """A new one."""
-        return World(self.seed, self.replicas, script=self.script)
-
-
-def watch(world: World, here: str, there: str, type_: int, *, hold_back: bool = False) -> trio.Event:
-    """Set when the next frame of this type leaves; with `hold_back` it waits there until cuts are mended."""
-    seen = trio.Event()
-
-    def tap(sender: str, receiver: str, frame: bytes) -> None:
-        if (sender, receiver, frame[FRAME_TYPE]) == (here, there, bytes([type_])) and not seen.is_set():
-            seen.set()
-            if hold_back:
-                world.network.cut(here, there, one_way=True)
-
-    world.network.taps.append(tap)
-    return seen
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so.  Raises trio.TooSlowError."""
-    with trio.fail_after(PATIENCE_S):
-        while not condition():
-            await trio.sleep(LOOK_S)
-
-
-async def come(seen: trio.Event) -> None:
-    """Wait for a frame.  Raises trio.TooSlowError."""
-    with trio.fail_after(PATIENCE_S):
-        await seen.wait()
-
-
-async def healthy(world: World) -> Volume:
-    """The first controller, when all replicas are in sync and every page was written to."""
-
-    def is_healthy() -> bool:
-        return world.volume is not None and world.volume.status().state is VolumeState.HEALTHY
-
-    await until(is_healthy)
-    assert world.volume is not None
-    for block in range(0, world.blocks, BLOCKS_PER_PAGE):
-        assert await world.clients.write(world.volume, [block])
-    return world.volume
-
-
-async def successor(world: World, old: Volume) -> Volume:
-    """Start another controller beside `old`, and wait until it serves."""
-    world.next_controller.set()
-    await until(lambda: world.volume not in (None, old))
-    assert world.volume is not None
-    return world.volume
-
-
-def mode(volume: Volume, replica: int) -> str:
-    return next(r.mode for r in volume.status().replicas if r.id == replica)
-
-
-def start(world: World, *ids: int) -> None:
-    for i in ids:
-        world.machines[i].start(world.network, world.nursery)
+BIDS_S: Final = 60.0  # until pauses are long enough for one of two to get through
 
 
 async def a_promise_is_forgotten(world: World) -> None:
@@ -307,14 +231,73 @@ async def parked_requests_are_sent_once(world: World) -> None:
                 nursery.start_soon(world.clients.write, volume, [block])
 
 
+async def a_copy_that_lost_its_power_unnoticed(world: World) -> None:
+    """It cannot be heard when the other copy is killed: that one is waited for, as it has everything."""
+    volume = await healthy(world)
+    for block in range(world.blocks):
+        assert await world.clients.write(volume, [block], fua=False)
+    world.network.cut(OLD, "replica-1")
+    await world.machines[1].cut_power()
+    start(world, 1)
+    await world.machines[2].kill()
+    await trio.sleep(1)
+    world.network.mend()
+    await trio.sleep(3)
+    start(world, 2)
+
+
+async def two_controllers_begin_at_once(world: World) -> None:
+    """Each must wait a little for a replica that is down, and each bid for an epoch undoes the other's."""
+    volume = await healthy(world)
+    await world.machines[1].kill()
+    world.volume_scope.cancel()
+    await until(lambda: world.counts["controllers"] == 2)
+    world.next_controller.set()
+    with trio.fail_after(BIDS_S):
+        while world.volume in (None, volume):
+            await trio.sleep(LOOK_S)
+    start(world, 1)
+
+
+async def a_controller_and_a_replica_are_cut_off_together(world: World) -> None:
+    """The others get a new controller, and what it answers is not undone by a read from the old one."""
+    old = await healthy(world)
+    world.network.cut(OLD, "replica-2")
+    world.network.cut(OLD, "replica-3")
+    world.network.cut(NEW, "replica-1")
+    new = await successor(world, old)
+    assert await world.clients.write(new, [0])
+    for _ in range(3):
+        await world.clients.read_from_overtaken(old, 0)
+
+
+async def a_replica_is_stopped_and_switched_off(world: World) -> None:
+    """It flushes everything before it says that it has."""
+    volume = await healthy(world)
+    for block in range(world.blocks):
+        assert await world.clients.write(volume, [block], fua=False)
+    await world.machines[1].stop()
+    await world.machines[1].cut_power()
+    start(world, 1)
+
+
 #: By name; `planted_bugs` says which is for which bug.
 SCENARIOS: Final[dict[str, Scenario]] = {
+    **SCENARIOS_OF_COPIES,
     "a promise is forgotten": Scenario(a_promise_is_forgotten),
     "a minority holds the record": Scenario(a_minority_holds_the_record),
     "a source is lost while its range is locked": Scenario(a_source_is_lost_while_its_range_is_locked),
     "the source is lost while members are made equal": Scenario(
         the_source_is_lost_while_members_are_made_equal
     ),
+    "a copy that lost its power unnoticed": Scenario(
+        a_copy_that_lost_its_power_unnoticed, replicas=2, witnesses=1
+    ),
+    "a controller and a replica are cut off together": Scenario(
+        a_controller_and_a_replica_are_cut_off_together
+    ),
+    "a replica is stopped and switched off": Scenario(a_replica_is_stopped_and_switched_off, replicas=1),
+    "two controllers begin at once": Scenario(two_controllers_begin_at_once),
     "an unmap lands late": Scenario(an_unmap_lands_late),
     "a clean stop with an unmap on its way": Scenario(a_clean_stop_with_an_unmap_on_its_way),
     "a clean stop while a block is repaired": Scenario(a_clean_stop_while_a_block_is_repaired),

@@ -80,12 +80,12 @@ async def all_disks_are_full(world: World) -> None:
     volume = await healthy(world)
     for machine in world.machines.values():
         machine.disk.before_step = refuse
-    for block in range(0, world.blocks, 2):
-        await world.clients.write(volume, [block, block + 1])
-        if volume.status().replicas[0].mode != "in-sync":
-            break
-    for machine in world.machines.values():
-        machine.disk.before_step = no_fault
+    async with trio.open_nursery() as nursery:
+        for block in range(0, world.blocks, 2):
+            nursery.start_soon(world.clients.write, volume, [block, block + 1])
+        await trio.sleep(0.1)
+        for machine in world.machines.values():
+            machine.disk.before_step = no_fault
 
 
 async def rot(world: World, block: int) -> None:

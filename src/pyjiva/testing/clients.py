@@ -202,8 +202,8 @@ class Clients:
             register.possible = [value]
         self.note("acknowledged late", name_of(value))
 
-    async def read(self, volume: Volume, block: int, count: int = 1) -> None:
-        """Read `count` blocks that lie side by side, and look at what comes."""
+    async def read(self, volume: Volume, block: int, count: int = 1) -> bool:
+        """Read `count` blocks that lie side by side, and look at what comes; whether anything did."""
         request: list[Read] = []
 
         def make(done: Callable[[object], None]) -> Read:
@@ -211,10 +211,12 @@ class Clients:
             return request[0]
 
         losses = self._losses
-        if await self.ask(volume, make):
-            data = b"".join(request[0].data)
-            for n in range(count):
-                self._check(block + n, data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES], losses)
+        if not await self.ask(volume, make):
+            return False
+        data = b"".join(request[0].data)
+        for n in range(count):
+            self._check(block + n, data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES], losses)
+        return True
 
     async def read_from_overtaken(self, volume: Volume, block: int) -> bool:
         """An initiator that has not heard of the new controller: it gets the newest contents, or no

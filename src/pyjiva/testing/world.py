@@ -9,24 +9,25 @@ What is checked:
 - every read, also one that an overtaken controller answers, gives the last acknowledged write of its block,
   or a later one that was not acknowledged; and what was read once stays (linearizable registers; each block
   has one client, so its operations do not overlap);
-- whenever a write is acknowledged, also by an overtaken controller, everyone that it had to wait for has held
-  it; every member of the newest record holds it, unless its machine lost power or its disk was replaced since,
-  and so do at least as many replicas as a write needs copies;
+- whenever a write is acknowledged, also by an overtaken controller, everyone that it had to wait for has
+  held it; every member of the newest record holds it, unless its machine lost power or its disk was replaced
+  since, and so do at least as many replicas as a write needs copies;
 - a write that an overtaken controller acknowledges late stays, if nothing was written there since;
 - a flush and a FUA write survive the loss of all power, and so does everything that a replica or a controller
   says is clean; unflushed writes are lost only when no member is whole (`machine.hold_everything`);
 - no connection ends because an answer came to what nobody had asked;
-- when the faults end the volume becomes healthy within HEAL_S, and all replicas hold the same bytes (G4).
+- when the faults end the volume becomes healthy within HEAL_S, reads of all that did not rot succeed, and all
+  replicas hold the same bytes (G4).
 
 - no read gives out rot.  A block rots only on one machine, while other members hold what it held; if they
   are lost before it is repaired, reads of it may fail, and it may keep the volume from becoming healthy.
   Rot together with lost power is not played: checksums of what was not flushed are dropped then, by design.
 
-What is not checked: overlapping operations of several clients (one client's own do overlap).  A read that was
-on its way when the power went does not narrow what its block may hold: it was of before, and what came back may
-be another of the contents that were possible.  What is not played, as it is not promised (docs/explanation/
-replication.md): a disk that is replaced while a controller takes over, which forgets a promise; a failed sync
-that brings back holes.
+What is not checked: overlapping operations of several clients (one client's own do overlap).  A read that
+was on its way when the power went does not narrow what its block may hold: it was of before, and what came
+back may be another of the contents that were possible.  What is not played, as it is not promised
+(docs/explanation/replication.md): a disk that is replaced while a controller takes over, which forgets a
+promise; a failed sync that brings back holes.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -44,7 +45,7 @@ from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.membership import MembershipRecord
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
-from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of
+from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of, offset_of
 from pyjiva.testing.faults import Faults, Injector
 from pyjiva.testing.machine import HEAD, KEY, LATENCY_S, VOLUME_ID, Machine
 from pyjiva.testing.memory_file import MemoryDisk, no_fault
@@ -343,7 +344,9 @@ class World:
         if volume is None or volume.status().state is not VolumeState.HEALTHY:
             return False
         for block in range(self.blocks):
-            await self.clients.read(volume, block)
+            rotten = offset_of(block) // SUM_BLOCK_BYTES * SUM_BLOCK_BYTES in self.rotten
+            if not await self.clients.read(volume, block) and not rotten:
+                return False
         flushed = await self.clients.ask(volume, Flush)
         return flushed and volume is self.volume and volume.status().state is VolumeState.HEALTHY
 

@@ -54,7 +54,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "no-epoch-check": PlantedBug(
         "replica/data_path.py",
         (("if frame.epoch != self.promised_epoch:", "if False:"),),
-        masked_by="no-supersede: a promise replaces the session whose frames these are",
+        masked_by="the promise, which replaces the connection whose frames these are: with no-supersede it is no-fence",
     ),
     "no-fence": PlantedBug(
         "replica/data_path.py",
@@ -415,6 +415,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        sets = [record.configured for record in records if record is not None][-1:]\n",
             ),
         ),
+        masked_by="the first record of an epoch, which a majority accepts before the set changes: sets that differ by one have no majorities that do not meet",
     ),
     "newcomer-has-a-vote": PlantedBug(
         "controller/roster.py",
@@ -424,6 +425,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        return sum(m.promised for m in self.members.values()) >= 2",
             ),
         ),
+        masked_by="the record without the member that is given up, which a majority of the configured ones accepts: a rebuild too many is all",
     ),
     "witness-counts-as-a-copy": PlantedBug(
         "controller/roster.py",
@@ -461,5 +463,6 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            self._advance(self._range.end_bytes)\n            return\n        if frame is None",
             ),
         ),
+        scenario="rot lies in two blocks that are read",
     ),
 }

@@ -252,10 +252,14 @@ class World:
         same place.
         """
         data = b"".join(write.data) if isinstance(write, Write) else bytes(write.length_bytes)
-        for i in volume.required():
-            assert isinstance(write, Unmap) or self.machines[i].has_held(write.offset_bytes, data), (
-                f"replica {i} never had {name_of(data)} at {write.offset_bytes}"
-            )
+        rotten = any(
+            start < write.offset_bytes + len(data) and write.offset_bytes < start + SUM_BLOCK_BYTES
+            for start in self.rotten
+        )
+        for i in volume.required():  # a copy of what has rotted is marked as bad, so it may never have had it
+            assert (
+                rotten or isinstance(write, Unmap) or self.machines[i].has_held(write.offset_bytes, data)
+            ), f"replica {i} never had {name_of(data)} at {write.offset_bytes}"
         records = self.records()
         newest = max(records)
         if newest.epoch > volume.status().epoch:
@@ -263,15 +267,12 @@ class World:
         copies = 0
         for machine in self.machines.values():
             held = isinstance(write, Unmap) or machine.has_held(write.offset_bytes, data)
-            lost_power = machine.lost_power
+            lost = held and (machine.lost_power or machine.is_new)  # its power or its disk, after its answer
             holds = machine.holds(write.offset_bytes, data)
-            if machine.id == self.rotting and any(
-                start < write.offset_bytes + len(data) and write.offset_bytes < start + SUM_BLOCK_BYTES
-                for start in self.rotten
-            ):
+            if machine.id == self.rotting and rotten:
                 holds = True  # it did, until it rotted
-            copies += holds or (held and lost_power)
-            assert holds or (held and (lost_power or machine.is_new)) or machine.id not in newest.in_sync, (
+            copies += holds or lost
+            assert holds or lost or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
             )
         needed = min(_min_copies(record) for record in records if record.epoch == newest.epoch)

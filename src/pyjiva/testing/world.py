@@ -269,8 +269,9 @@ class World:
             held = isinstance(write, Unmap) or machine.has_held(write.offset_bytes, data)
             lost = held and (machine.lost_power or machine.is_new)  # its power or its disk, after its answer
             holds = machine.holds(write.offset_bytes, data)
-            if machine.id == self.rotting and rotten:
-                holds = True  # it did, until it rotted
+            bad = rotten and machine.is_bad(write.offset_bytes // SUM_BLOCK_BYTES * SUM_BLOCK_BYTES)
+            if rotten and (bad or machine.id == self.rotting):
+                holds = True  # it did, until it rotted, or what rotted was all there was to copy
             copies += holds or lost
             assert holds or lost or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"

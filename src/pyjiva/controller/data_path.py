@@ -867,6 +867,11 @@ class DataPath:
                 _complete(request, error)
 
     @property
+    def changing(self) -> bool:
+        """Whether a host write is on its way, also one whose host has got another answer."""
+        return bool(self._writes)
+
+    @property
     def busy(self) -> bool:
         """Whether a host request is in flight or parked."""
         return bool(self._parked) or any(p.request is not None for p in self._pending.values())

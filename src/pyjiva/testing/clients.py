@@ -21,6 +21,8 @@ __all__ = ["BLOCKS_PER_PAGE", "BLOCK_BYTES", "PAGE_STRIDE_BYTES", "Clients", "na
 BLOCK_BYTES: Final = 512  # what a disk writes whole: a power cut may tear anything larger
 BLOCKS_PER_PAGE: Final = 8  # blocks of different clients share a page
 PAGE_STRIDE_BYTES: Final = 512 * KIB  # so that a rebuild has several chunks to copy, with holes between
+#: What a client asks for, and how often.
+OPERATIONS: Final = {"write": 4, "pair": 2, "race": 1, "read": 4, "read pair": 2, "unmap": 1, "flush": 1}
 ASTRIDE_BYTES: Final = 3 * BLOCK_BYTES  # of a page lie below its multiple of the stride
 
 
@@ -34,6 +36,8 @@ class Register:
     """Acknowledged while others of `in_flight` were not answered yet."""
     since_flush: list[bytes] = attrs.field(factory=list)
     """Values that a power cut of all that have it could bring back or leave."""
+    changes: int = 0
+    """How many were asked for."""
 
 
 @attrs.define(eq=False)
@@ -46,7 +50,7 @@ class Clients:
     """The volume that takes requests now."""
     overtaken_volumes: Callable[[], Sequence[Volume]]
     """Others that were ready once and still run."""
-    on_acknowledged: Callable[[Write, Volume], None]
+    on_acknowledged: Callable[[Write | Unmap, Volume], None]
     """Called at the moment when a write is answered."""
     note: Callable[[str, object], None]
     registers: list[Register] = attrs.field(init=False)
@@ -75,32 +79,45 @@ class Clients:
             block = random.choice(blocks)
             overtaken = self.overtaken_volumes()
             if overtaken and random.random() < 0.5:
-                await self._read_from_overtaken(random.choice(overtaken), block)
+                await self.read_from_overtaken(random.choice(overtaken), block)
                 continue
             pair = [block - block % 2, block - block % 2 + 1]
-            match random.choices(("write", "pair", "race", "read", "unmap", "flush"), (4, 2, 1, 6, 1, 1))[0]:
+            match random.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]:
                 case "write":
-                    await self._write(volume, [block])
+                    await self.write(volume, [block])
                 case "pair":
-                    await self._write(volume, pair)
+                    await self.write(volume, pair)
                 case "race":
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._write, volume, pair)
-                        nursery.start_soon(self._write, volume, [block])
+                        nursery.start_soon(random.choice((self.write, self.unmap)), volume, pair)
+                        nursery.start_soon(self.write, volume, [block])
                 case "unmap":
-                    await self._unmap(volume, pair)
+                    await self.unmap(volume, pair)
                 case "read":
                     await self.read(volume, block)
+                case "read pair":  # the blocks of some lie in two blocks that have a checksum each
+                    await self.read(volume, pair[0], 2)
                 case _:
-                    await self._flush(volume, blocks)
+                    await self.flush(volume, blocks)
 
-    async def ask(self, volume: Volume, make: Callable[[Callable[[object], None]], object]) -> bool:
-        """Submit and wait; False when the controller died before it answered."""
+    async def ask(
+        self,
+        volume: Volume,
+        make: Callable[[Callable[[object], None]], object],
+        late: Callable[[], None] | None = None,
+    ) -> bool:
+        """Submit and wait; False when the controller died before it answered, or another one was there:
+        `late` is called when it answers all the same.
+        """
         answered = trio.Event()
+        given_up = False
 
         def done(request: object) -> None:
-            if isinstance(request, Write) and request.error is None:
+            error = getattr(request, "error", None)
+            if isinstance(request, Write | Unmap) and error is None:
                 self.on_acknowledged(request, volume)
+            if given_up and error is None and late is not None:
+                late()
             answered.set()
 
         request = make(done)
@@ -110,21 +127,28 @@ class Clients:
             with trio.move_on_after(0.5):
                 await answered.wait()
             if self.current_volume() is not volume and not answered.is_set():
+                given_up = True
                 return False
         return getattr(request, "error", None) is None
 
-    async def _write(self, volume: Volume, blocks: list[int]) -> None:
+    async def write(self, volume: Volume, blocks: list[int], *, fua: bool | None = None) -> bool:
+        """Write one value to `blocks`, which lie side by side; whether it was acknowledged."""
         self._write_number += 1
         value = (self._write_number.to_bytes(8, "big") * 64)[:BLOCK_BYTES]
         data = value * len(blocks)
-        fua = self._write_number % 8 == 0
-        await self._change(
-            volume, blocks, value, lambda done: Write(offset_of(blocks[0]), len(data), (data,), done, fua)
+        stable = self._write_number % 8 == 0 if fua is None else fua
+        return await self._change(
+            volume,
+            blocks,
+            value,
+            lambda done: Write(offset_of(blocks[0]), len(data), (data,), done, stable),
+            stable=stable,
         )
 
-    async def _unmap(self, volume: Volume, blocks: list[int]) -> None:
+    async def unmap(self, volume: Volume, blocks: list[int]) -> bool:
+        """Make `blocks`, which lie side by side, a hole; whether that was acknowledged."""
         length = len(blocks) * BLOCK_BYTES
-        await self._change(
+        return await self._change(
             volume, blocks, bytes(BLOCK_BYTES), lambda done: Unmap(offset_of(blocks[0]), length, done)
         )
 
@@ -134,14 +158,24 @@ class Clients:
         blocks: list[int],
         value: bytes,
         make: Callable[[Callable[[object], None]], object],
-    ) -> None:
+        *,
+        stable: bool = False,
+    ) -> bool:
         registers = [self.registers[block] for block in blocks]
+        alone = not any(register.in_flight for register in registers)
         for register in registers:
             register.possible.append(value)
             register.since_flush.append(value)
             register.in_flight.append(value)
+            register.changes += 1
+        changes = [register.changes for register in registers]
         losses = self._losses
-        good = await self.ask(volume, make)
+
+        def late() -> None:
+            if alone and losses == self._losses and changes == [register.changes for register in registers]:
+                self._acknowledged_late(registers, value)
+
+        good = await self.ask(volume, make, late)
         for register in registers:
             register.in_flight.remove(value)
             if good:
@@ -150,22 +184,41 @@ class Clients:
                 lost = register.since_flush if losses != self._losses else []
                 register.possible = [value, *register.raced, *register.in_flight, *lost]
                 register.raced = [value, *register.raced] if register.in_flight else []
+                if stable and losses == self._losses:
+                    register.since_flush = list(register.possible)
             elif not register.in_flight:
                 register.raced = []
         self.note("acknowledged" if good else "unanswered", f"blocks {blocks} {name_of(value)}")
+        return good
 
-    async def read(self, volume: Volume, block: int) -> None:
+    def _acknowledged_late(self, registers: list[Register], value: bytes) -> None:
+        """A controller that was overtaken answers a write that its client had given up, and nothing was
+        written since: what reads have shown meanwhile may not exclude it, and from now on it is there.
+        """
+        for register in registers:
+            assert value in register.possible, (
+                f"{name_of(value)} is acknowledged, and {[name_of(v) for v in register.possible]} was read"
+            )
+            register.possible = [value]
+        self.note("acknowledged late", name_of(value))
+
+    async def read(self, volume: Volume, block: int, count: int = 1) -> bool:
+        """Read `count` blocks that lie side by side, and look at what comes; whether anything did."""
         request: list[Read] = []
 
         def make(done: Callable[[object], None]) -> Read:
-            request.append(Read(offset_of(block), BLOCK_BYTES, done))
+            request.append(Read(offset_of(block), count * BLOCK_BYTES, done))
             return request[0]
 
         losses = self._losses
-        if await self.ask(volume, make):
-            self._check(block, b"".join(request[0].data), losses)
+        if not await self.ask(volume, make):
+            return False
+        data = b"".join(request[0].data)
+        for n in range(count):
+            self._check(block + n, data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES], losses)
+        return True
 
-    async def _read_from_overtaken(self, volume: Volume, block: int) -> None:
+    async def read_from_overtaken(self, volume: Volume, block: int) -> bool:
         """An initiator that has not heard of the new controller: it gets the newest contents, or no
         answer.
         """
@@ -178,6 +231,8 @@ class Clients:
         if answered.is_set() and request.error is None:
             self.note("read from an overtaken controller", block)
             self._check(block, b"".join(request.data), losses)
+            return True
+        return False
 
     def _check(self, block: int, value: bytes, losses: int) -> None:
         """What was read is what may be there, and stays; unless the power went while it was on its way."""
@@ -189,16 +244,18 @@ class Clients:
             register.possible = [value]
         self.note("read", f"block {block} {name_of(value)}")
 
-    async def _flush(self, volume: Volume, blocks: list[int]) -> None:
+    async def flush(self, volume: Volume, blocks: list[int]) -> bool:
+        """Flush; what `blocks` hold, which nobody changes meanwhile, is stable then if this is True."""
         before = {b: list(self.registers[b].possible) for b in blocks}
         losses = self._losses
-        if await self.ask(volume, Flush):
-            self.note("flushed", blocks)
-            if losses != self._losses:
-                return  # flushed is what came back, whichever that is
+        if not await self.ask(volume, Flush):
+            return False
+        self.note("flushed", blocks)
+        if losses == self._losses:  # else flushed is what came back, whichever that is
             for block, values in before.items():
                 # This client's blocks do not change meanwhile: what they may hold now is all that is left.
                 self.registers[block].since_flush = values
+        return True
 
     def lose_unflushed(self) -> None:
         """Nobody may have what was not flushed."""

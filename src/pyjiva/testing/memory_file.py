@@ -25,6 +25,7 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse import Buffer
 
 __all__ = [
+    "SECTOR_BYTES",
     "MemoryDirectory",
     "MemoryDisk",
     "MemoryFile",
@@ -137,6 +138,8 @@ class MemoryDisk:
     before_step: Step = no_fault
     cached_share: float = 1.0
     """How likely a `read_nowait` finds what it wants."""
+    on_change: Callable[[str, int, bytes], None] | None = None
+    """Called with (name, offset, data) after bytes of a file have changed."""
     steps: int = attrs.field(default=0, init=False)
     """Steps that happened or were asked for."""
     _names: dict[str, _Inode] = attrs.field(factory=dict, init=False)
@@ -348,6 +351,8 @@ class MemoryFile:
             taken = piece.offset_bytes - offset_bytes
             page[start : start + piece.length_bytes] = data[taken : taken + piece.length_bytes]
             self._inode.put(number, bytes(page))
+        if (on_change := self._directory.disk.on_change) is not None:
+            on_change(self._name, offset_bytes, data)
 
     def allocated(self, extent: Extent) -> list[Extent]:
         """See DataFile."""

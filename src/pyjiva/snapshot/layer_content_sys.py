@@ -221,11 +221,15 @@ class LayerContent:
 
     def settle(self, name: str, generation: int) -> None:
         """What `patch` did to the snapshot `name` is all: make it stable, and the snapshot whole."""
+        self.make_stable(name)
+        self.layers.change(self.layers.chain.with_whole(name), generation)
+
+    def make_stable(self, name: str) -> None:
+        """Bring what `patch` did to the snapshot `name` to stable storage."""
         view = self.layers.view(name)
         with self.layers.sync_lock:
             self.layers.owner.guard(view.sync_data)
             self.layers.owner.guard(view.sync_sums)
-        self.layers.change(self.layers.chain.with_whole(name), generation)
 
     def _check_blocks(self, extent: Extent) -> None:
         self._check(extent)

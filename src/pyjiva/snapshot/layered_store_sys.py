@@ -132,6 +132,8 @@ class Store(VolumeStore):
     def delete_snapshot(self, name: str, *, generation: int | None = None) -> None:
         """Delete the snapshot `name`, durably.  What others do not need of it goes by `next_merge`."""
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        if not self.chain.snapshot(name).whole:  # what stands on it may have been compared with this below it
+            self._content.make_stable(name)
         self._layers.change(self.chain.with_removed(name), generation)
 
     def next_merge(self) -> Merge | None:

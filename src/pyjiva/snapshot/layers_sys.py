@@ -409,6 +409,8 @@ class Layers:
         self.settle()
         self.owner.settle_all()
         chain = self.chain.reverted(name, keep_newer=keep_newer)
+        if generation is not None and generation != chain.generation:  # else only this replica is brought up
+            chain = attrs.evolve(chain, last_revert=generation)
         new_head = self._commit_new_head(self._in(chain, generation))
         self.head.close()
         self.open_layers[HEAD] = new_head
@@ -468,7 +470,8 @@ class Layers:
             with contextlib.suppress(StorageError):  # it is true without
                 self.commit(attrs.evolve(self.chain, growing_to=0))
         else:
-            self.commit(attrs.evolve(self.chain, growing_to=0, generation=generation))
+            grown = attrs.evolve(self.chain, growing_to=0, generation=generation)
+            self.owner.guard(lambda: self.commit(grown))
         self._tidy_later()
 
     def close(self) -> None:

@@ -135,8 +135,14 @@ class Past:
 
     # --- while it is served
 
-    def bring_up(self, target: int, mark: LineageMark) -> bool:
-        """Begin to give `target`, which said `mark`, what it lacks; False: it has all.
+    @property
+    def targets(self) -> list[int]:
+        """Who is being given what it lacks."""
+        return list(self._catch_ups)
+
+    def bring_up(self, target: int, mark: LineageMark | None) -> bool:
+        """Begin to give `target`, which said `mark` (None: it is to be asked), what it lacks; False: it has
+        all.
 
         See PastPort.copy_live.
         """

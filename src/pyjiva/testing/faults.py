@@ -1,6 +1,7 @@
 """What fails in a simulated world: one method for each kind of fault of `Faults`."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -11,7 +12,7 @@ from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S, hold_everything
-from pyjiva.testing.memory_file import no_fault
+from pyjiva.testing.memory_file import MemoryDisk, no_fault
 
 if TYPE_CHECKING:
     from pyjiva.testing.world import World
@@ -38,6 +39,8 @@ class Faults:
     changes: float = 0.0
     rots: float = 0.0
     scrubs: float = 0.0
+    snapshots: float = 0.0
+    """Not a fault: what `SnapshotClient` does."""
 
 
 #: Disks rot, and nothing loses power.
@@ -124,12 +127,14 @@ class Injector:
         self.world.note("disk error", f"{[m.id for m in machines]} {verb}")
         chance = self.world.random.choice((0.1, 1.0))
 
-        def refuse(step: str) -> None:
-            if step.startswith(verb) and self.world.random.random() < chance:
+        def refuse(disk: MemoryDisk, step: str) -> None:
+            if not step.startswith(verb) or (verb == "write" and disk.has_room_for(step.partition(" ")[2])):
+                return
+            if self.world.random.random() < chance:
                 raise StorageError(failure, step)
 
         for machine in machines:
-            machine.disk.before_step = refuse
+            machine.disk.before_step = partial(refuse, machine.disk)
         await trio.sleep(self.world.random.random() * 6)
         for machine in machines:
             machine.disk.before_step = no_fault
@@ -244,3 +249,6 @@ class Injector:
         if self.world.volume is not None and self.world.volume.start_scrub(None):
             self.world.note("scrub")
         await trio.lowlevel.checkpoint()
+
+    async def snapshots(self) -> None:
+        await self.world.snapshots.act()

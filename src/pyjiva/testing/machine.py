@@ -10,12 +10,14 @@ import trio
 import xxhash
 
 from pyjiva.errors import StorageError
+from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
+from pyjiva.testing.chain_reader import LIVE, ChainReader
 from pyjiva.testing.memory_file import MemoryDisk
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
@@ -46,6 +48,9 @@ class Machine:
     gone: trio.Event = attrs.field(factory=trio.Event)
     _decoded: tuple[bytes, ReplicaState] | None = None
     """The state file when it was last asked for, which it is at every write."""
+    store: Store | None = attrs.field(default=None, init=False)
+    """Of the daemon that runs."""
+    _reader: ChainReader | None = attrs.field(default=None, init=False)
 
     @property
     def name(self) -> str:
@@ -91,8 +96,16 @@ class Machine:
         self.disk = MemoryDisk(Random(self.random.random()))
 
     def holds(self, offset_bytes: int, data: bytes) -> bool:
-        """Whether its file has `data` there."""
-        return HEAD in self.disk.inodes() and self.disk.read(HEAD, offset_bytes, len(data)) == data
+        """Whether it has `data` there."""
+        reader = self.reader
+        return reader.has_live() and reader.read(LIVE, Extent(offset_bytes, len(data))) == data
+
+    @property
+    def reader(self) -> ChainReader:
+        """Of what its disk holds."""
+        if self._reader is None or self._reader.disk is not self.disk:
+            self._reader = ChainReader(self.disk)
+        return self._reader
 
     def has_checksum(self, start_bytes: int) -> bool:
         """Whether a checksum is kept of the block that begins at `start_bytes`."""
@@ -127,7 +140,7 @@ class Machine:
             self.disk.kill_process()
             gone.set()
             return
-        batch = EndOfBatch()
+        self.store, batch = store, EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
         daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
         try:
@@ -138,6 +151,7 @@ class Machine:
                     network.listen(self.name, serve)
                     await trio.sleep_forever()
         finally:
+            self.store = None
             network.listen(self.name, None)
             network.break_connections(self.name)
             gone.set()

@@ -1,5 +1,6 @@
 """Lineages: changes, and bringing a replica up that missed any of them."""
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,3 +141,34 @@ def test_what_cannot_be_is_refused(wrong: dict[str, object]) -> None:
 def test_what_is_no_tree_is_no_lineage(snapshots: tuple[Snapshot, ...]) -> None:
     with pytest.raises(ValueError, match="snapshot"):
         Lineage(size_bytes=1, snapshots=snapshots)
+
+
+def test_who_missed_a_revert_that_changed_no_snapshot_goes_back_too() -> None:
+    """Else a member that is one change behind would be taken for equal, and hold what was written since."""
+    here = Lineage(size_bytes=100)
+    here = here.apply(change(here, ChangeKind.CREATE, name="a"))
+    goal = here.apply(change(here, ChangeKind.REVERT, number=1))
+    steps = list(here.steps_to(goal))
+    assert [(step.kind, step.number) for step in steps] == [(ChangeKind.REVERT, 1)]
+    assert here.apply(steps[0]).apply(here.level_with(goal)) == goal
+
+
+def test_a_revert_that_took_a_snapshot_is_not_taken_for_a_delete() -> None:
+    here = two_branches()
+    here = here.apply(change(here, ChangeKind.CREATE, name="d"))
+    goal = here.apply(change(here, ChangeKind.REVERT, number=1))
+    assert [step.kind for step in here.steps_to(goal)] == [ChangeKind.DELETE, ChangeKind.REVERT]
+
+
+def test_what_lost_its_parent_in_a_history_that_did_not_count_is_made_anew() -> None:
+    shared = Lineage(size_bytes=100)
+    for name in "ab":
+        shared = shared.apply(change(shared, ChangeKind.CREATE, name=name))
+    here = shared.apply(change(shared, ChangeKind.DELETE, number=1))
+    goal = shared.apply(change(shared, ChangeKind.GROW, size_bytes=100))
+    for step in list(here.steps_to(goal)):
+        here = here.apply(step)
+    assert here.apply(here.level_with(goal)) == attrs.evolve(
+        goal, snapshots=tuple(attrs.evolve(s, whole=False) for s in goal.snapshots)
+    )
+    assert [s.parent for s in here.snapshots] == [NOTHING, 1]

@@ -89,6 +89,8 @@ class Change:
     """REVERT: whether the snapshots that were made since stay."""
     size_bytes: int = 0
     """GROW."""
+    last_revert: int = 0
+    """LEVEL: see Lineage."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,6 +101,10 @@ class Lineage:
     generation: int = 0
     standing_on: int = NOTHING
     """What the live volume stands on."""
+    last_revert: int = 0
+    """The generation that the last revert led to.  Who has missed it holds other bytes, also if its snapshots
+    are the same: those of a volume that goes back to the newest one are.
+    """
     snapshots: tuple[Snapshot, ...] = ()
     """By number."""
 
@@ -159,6 +165,8 @@ class Lineage:
             case ChangeKind.DELETE:
                 return changed._without({self.numbered(change.number).number})
             case ChangeKind.REVERT:
+                if change.before != change.after:
+                    changed = attrs.evolve(changed, last_revert=change.after)
                 return changed._reverted(change.number, keep_newer=change.keep_newer)
             case ChangeKind.GROW:
                 if change.size_bytes < self.size_bytes:
@@ -169,7 +177,7 @@ class Lineage:
             case ChangeKind.WHOLE:
                 return changed._with_fields(change.number, whole=True)
             case ChangeKind.LEVEL:
-                return changed
+                return attrs.evolve(changed, last_revert=change.last_revert)
             case _:
                 assert_never(change.kind)
 
@@ -243,11 +251,16 @@ class Lineage:
             # One of the same number that is not the same is from a history that did not count.
             if not _same(snapshot, wanted.get(snapshot.number)):
                 yield step(ChangeKind.DELETE, number=snapshot.number)
+        for snapshot in goal.snapshots:
+            # One that stands elsewhere has lost what was below it, in such a history: it is made anew too.
+            present = next((s for s in here.snapshots if s.number == snapshot.number), None)
+            if present is not None and present.parent != snapshot.parent:
+                yield step(ChangeKind.DELETE, number=snapshot.number)
         if goal.size_bytes > self.size_bytes:
             yield step(ChangeKind.GROW, size_bytes=goal.size_bytes)
-        present = {snapshot.number for snapshot in here.snapshots}
+        there = {snapshot.number for snapshot in here.snapshots}
         for snapshot in goal.snapshots:
-            if snapshot.number in present:
+            if snapshot.number in there:
                 continue
             if here.standing_on != snapshot.parent:
                 yield step(ChangeKind.REVERT, number=snapshot.parent, keep_newer=True)
@@ -261,12 +274,17 @@ class Lineage:
                 filling=snapshot.filling,
                 whole=False,
             )
-        if here.standing_on != goal.standing_on:
+        if here.standing_on != goal.standing_on or self.last_revert != goal.last_revert:
             yield step(ChangeKind.REVERT, number=goal.standing_on, keep_newer=True)
 
     def level_with(self, goal: "Lineage") -> Change:
         """What ends bringing up, when all that `steps_to` gave is done and all is compared."""
-        return Change(kind=ChangeKind.LEVEL, before=self.generation, after=goal.generation)
+        return Change(
+            kind=ChangeKind.LEVEL,
+            before=self.generation,
+            after=goal.generation,
+            last_revert=goal.last_revert,
+        )
 
 
 def _same(one: Snapshot, other: Snapshot | None) -> bool:

@@ -74,7 +74,7 @@ class Bench:
         self.fenced: list[tuple[int, int]] = []
         self.bad: list[tuple[int, Extent]] = []
         self.answered: list[Any] = []
-        self.changes: list[tuple[Change, bool]] = []
+        self.changes: list[tuple[Change, bool | None]] = []
         self.min_copies = min_copies
         self.data = DataPath(
             tuple(self.members),

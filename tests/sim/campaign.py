@@ -34,11 +34,14 @@ from tests.sim.scenarios import SCENARIOS
 ROOT = Path(__file__).parents[2]
 SECONDS = 40.0
 SCENARIO_SECONDS_MAX = 300.0
+SNAPSHOT_STRIDE, SNAPSHOT_SEEDS = 13, (3, 7, 10)
 PLANTED_WORLDS_MAX = 300  # the budget in which each planted bug is to be found
 
 
 def world_of(seed: int) -> World:
     """The world of a seed."""
+    if seed % SNAPSHOT_STRIDE in SNAPSHOT_SEEDS:
+        return world_with_snapshots(seed)
     match seed % 10:
         case 6:
             return World(seed, replicas=1, faults=Faults(cuts=0.2))
@@ -56,6 +59,19 @@ def world_of(seed: int) -> World:
             return World(seed, faults=ROT)
         case _:
             return World(seed)
+
+
+def world_with_snapshots(seed: int) -> World:
+    """A world whose volume has a past."""
+    match seed // SNAPSHOT_STRIDE % 5:
+        case 1:
+            return World(seed, replicas=1, faults=Faults(cuts=0.2, snapshots=20))
+        case 2:
+            return World(seed, replicas=2, witnesses=1, faults=Faults(snapshots=20))
+        case 3:
+            return World(seed, spares=2, faults=Faults(changes=1, snapshots=20))
+        case _:
+            return World(seed, faults=Faults(snapshots=20))
 
 
 def play(seed: int, seconds: float) -> tuple[World, BaseException | None]:
@@ -157,6 +173,7 @@ def find(bug: PlantedBug, first_seed: int, worlds: int) -> str:
         bug.plant(source / "pyjiva")
         ways = [["--scenario", bug.scenario]] if bug.scenario else []
         ways += [["--until-failure", "--first-seed", str(first_seed), "--worlds", str(worlds)]]
+        ways[-1] += ["--snapshots"] if bug.in_past else []
         for way in ways:
             command = [sys.executable, "-m", "tests.sim.campaign", *way]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(ROOT)])}
@@ -215,12 +232,15 @@ def main() -> int:
     parser.add_argument(
         "--until-failure", action="store_true", help="in one process, up to the first failure"
     )
+    parser.add_argument("--snapshots", action="store_true", help="every world is one with snapshots")
     parser.add_argument("--planted", nargs="*", metavar="NAME", help="find planted bugs: these, or all")
     parser.add_argument("--planted-worlds", type=int, default=PLANTED_WORLDS_MAX, help="for each of them")
     parser.add_argument("--scenario", nargs="*", metavar="NAME", help="play scenarios: these, or all")
     parser.add_argument("--processes", type=int, help="at once; else as many as there are cores")
     options = parser.parse_args()
-    seeds = range(options.first_seed, options.first_seed + options.worlds)
+    step = SNAPSHOT_STRIDE if options.snapshots else 1
+    first = options.first_seed - options.first_seed % step + SNAPSHOT_SEEDS[0] * (step > 1)
+    seeds = range(first, first + step * options.worlds, step)
     if options.planted is not None:
         return find_all(options.planted, options.first_seed, options.planted_worlds, options.processes)
     if options.trace:

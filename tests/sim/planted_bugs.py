@@ -24,6 +24,8 @@ class PlantedBug:
     """More of the same bug, in other modules."""
     scenario: str = ""
     """Of `scenarios`, the one that finds it, where worlds of chance would take too long to."""
+    in_past: bool = False
+    """Only worlds with snapshots can find it."""
     masked_by: str = ""
     """What else keeps it from doing harm: such a bug need not be found, and is planted to see what is."""
 
@@ -95,7 +97,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         scenario="an unmap lands late",
     ),
     "skip-reconcile": PlantedBug(
-        "controller/roster.py", (("if clean or not targets or extents == ():", "if True:"),)
+        "controller/roster.py", (("nothing = clean or not targets or extents == ()", "nothing = True"),)
     ),
     "forget-unstable": PlantedBug(
         "replica/unstable.py",
@@ -331,8 +333,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/data_path.py",
         (
             (
-                "                if (pending.waiting | pending.failed) & bit and pending.buffers:\n                    dirty.mark(*pending.extent)",
-                "                pass",
+                "                    if pending.change is None:\n                        dirty.mark(*pending.extent)",
+                "                    if pending.change is None:\n                        pass",
             ),
         ),
         scenario="a replica dies with a write on its way",
@@ -464,5 +466,148 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             ),
         ),
         scenario="rot lies in two blocks that are read",
+    ),
+    # --- snapshots
+    "level-skipped": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if newest or len({answer.lineage.digest",
+                "        if False and len({answer.lineage.digest",
+            ),
+        ),
+        in_past=True,
+    ),
+    "revert-not-levelled": PlantedBug(
+        "lineage.py",
+        (
+            (
+                "        if here.standing_on != goal.standing_on or self.last_revert != goal.last_revert:",
+                "        if here.standing_on != goal.standing_on:",
+            ),
+        ),
+        in_past=True,
+    ),
+    "snapshots-not-compared": PlantedBug(
+        "controller/catch_up.py",
+        (("        if unequal is not None and self.compares:", "        if False:"),),
+        also=(PlantedBug("lineage.py", (("                whole=False,\n", ""),)),),
+        in_past=True,
+    ),
+    "whole-before-stable": PlantedBug(
+        "snapshot/layer_content_sys.py",
+        (
+            (
+                "        self.make_stable(name)\n        self.layers.change",
+                "        self.layers.change",
+            ),
+        ),
+        in_past=True,
+    ),
+    "deleted-before-stable": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        (("            self._content.make_stable(name)\n", "            pass\n"),),
+        in_past=True,
+    ),
+    "change-without-the-lock": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            if not lock.blockers:\n                self._dispatch_of",
+                "            if type(request) is ChangeRequest:\n                lock.blockers = 0\n            if not lock.blockers:\n                self._dispatch_of",
+            ),
+        ),
+        in_past=True,
+    ),
+    "rebuild-ends-during-a-change": PlantedBug(
+        "controller/volume_io.py",
+        (
+            (
+                "        if self._data.changing:  # it does not get the change",
+                "        if False:  # it does not get the change",
+            ),
+        ),
+        in_past=True,
+    ),
+    "rebuild-begins-during-a-change": PlantedBug(
+        "controller/volume_io.py",
+        (
+            ("        if self._data.changing:  # what it ought", "        if False:  # what it ought"),
+            (
+                "            self._bring_up(target, None)\n",
+                "            answer = self._roster.members[target].answer\n            assert answer is not None\n            self._bring_up(target, answer.lineage)\n",
+            ),
+        ),
+        in_past=True,
+    ),
+    "dirty-forgets-reverts": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            for member_id in self.dirty:\n                self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)\n        for member",
+                "            pass\n        for member",
+            ),
+        ),
+        in_past=True,
+        masked_by="the last revert, by which who missed one is brought up to it, and compared whole",
+    ),
+    "dirty-forgets-a-pending-revert": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "                    elif pending.change.kind is ChangeKind.REVERT:",
+                "                    elif False:",
+            ),
+        ),
+        in_past=True,
+        masked_by="as dirty-forgets-reverts",
+    ),
+    "change-made-twice": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        (
+            (
+                "        if change.before != change.after == self.chain.generation and self._has_made(change):\n            return\n",
+                "        if change.before != change.after == self.chain.generation and self._has_made(change):\n            change = attrs.evolve(change, before=change.after)\n            if change.kind is not ChangeKind.REVERT:\n                return\n",
+            ),
+        ),
+        in_past=True,
+        masked_by="the lock of the whole volume: nothing was written since it was made the first time",
+    ),
+    "any-change-of-the-generation-is-this-one": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        ((" and self._has_made(change):", ":"),),
+        also=(
+            PlantedBug(
+                "controller/data_path.py",
+                (
+                    (
+                        "                pending.unsure |= bit\n",
+                        "                pass\n",
+                    ),
+                ),
+            ),
+        ),
+        in_past=True,
+    ),
+    "change-beside-requests": PlantedBug(
+        "snapshot/device_io.py",
+        (("                await self._wait_in_flight()\n", "                pass\n"),),
+        in_past=True,
+        masked_by="the controller, which lets no request be in flight",
+    ),
+    "removed-stops-merges": PlantedBug(
+        "snapshot/chain.py",
+        (("removed=True, whole=True).pruned()", "removed=True).pruned()"),),
+        in_past=True,
+    ),
+    "snapshot-without-flush": PlantedBug(
+        "snapshot/layers_sys.py",
+        (
+            (
+                "        self._free_name(layer.name)\n        self.owner.settle_all()\n",
+                "        self._free_name(layer.name)\n",
+            ),
+        ),
+        in_past=True,
     ),
 }

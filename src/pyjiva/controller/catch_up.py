@@ -122,7 +122,7 @@ class CatchUp:
         if unequal is not None:
             self.step = CatchUpStep.COMPARING
             self.port.compare_snapshot(self, unequal.number)
-        elif self.here.generation != self.goal.generation:
+        elif (self.here.generation, self.here.last_revert) != (self.goal.generation, self.goal.last_revert):
             self._change(self.here.level_with(self.goal))
         else:
             self.step = CatchUpStep.OVER

@@ -66,6 +66,8 @@ from pyjiva.units import KIB, align_down, align_up
 
 __all__ = ["DataPath", "Link", "LockOwner"]
 
+_NOTHING_DONE: Final = frozenset({StorageFailure.NO_SPACE, StorageFailure.NOT_SUPPORTED})
+"""How a replica refuses a change that it has certainly not made."""
 BLOCK_BYTES: Final = 4 * KIB  # what has a checksum on the replicas
 
 
@@ -106,6 +108,10 @@ class Pending:
     """Internal calls: gets the answer, or None when the member was lost."""
     change: Change | None = None
     """Of a CHANGE."""
+    unsure: int = 0
+    """Members that refused a CHANGE and may have made it all the same: see `_settle`."""
+    refusal: StorageError | None = None
+    """No member has made the change, for this reason."""
 
 
 @attrs.define(eq=False)
@@ -133,14 +139,16 @@ class DataPath:
     """A member refused our epoch: (id, the epoch it has promised)."""
     on_bad_block: Callable[[int, Extent], None]
     """A member has a block in this range that is not what was written."""
-    on_changing: Callable[[], None]
-    """A change of the snapshots is about to be sent."""
-    on_changed: Callable[[Change, bool], None]
-    """It is over, and was carried out or not."""
+    on_changed: Callable[[Change, bool | None], None]
+    """A change of the snapshots is over, and was carried out or not; None: no member knows."""
     takes_fills: Callable[[int], bool]
     """Whether a rebuilding member has the snapshot that is being filled."""
     park_limit_s: float
+    on_changing: Callable[[], None] = lambda: None
+    """A change of the snapshots begins: from now on members may differ in which they have."""
     epoch: int = 0
+    generation: int = 0
+    """Of the snapshots (`lineage`)."""
     now_s: float = 0.0
     """Set by the volume's clock; coarse."""
     clock: Callable[[], float] | None = None
@@ -388,11 +396,13 @@ class DataPath:
     def _dispatch_change(self, lock: Lock) -> None:
         """The lock is that of the whole volume: no other request is in flight."""
         request = lock.owner
-        if not self.writes_open:
+        why_not = "" if self.writes_open else "the volume is parked"
+        if request.change.before != self.generation:  # whoever asked for the one before did not wait for it
+            why_not = "the snapshots have changed meanwhile"
+        if why_not:
             self._release(lock)
-            _complete(request, StorageError(StorageFailure.NOT_READY, "the volume is parked"))
+            _complete(request, StorageError(StorageFailure.NOT_READY, why_not))
             return
-        self.on_changing()
         payload = (encode_message(request.change),)
         self._last_id = id_ = self._last_id + 1
         header = encode_header(
@@ -403,6 +413,7 @@ class DataPath:
         pending = Pending(FrameType.CHANGE, self.must_ack, request, lock, buffers, place, self.now_s)
         pending.lost, pending.change = self.must_ack & ~self.writable, request.change
         self._pending[id_] = pending
+        self.on_changing()
         if request.change.kind is ChangeKind.REVERT:
             for member_id in self.dirty:
                 self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
@@ -604,6 +615,8 @@ class DataPath:
         reason = f"its disk answered {failure.value} to {pending.type.name}"
         if pending.change is not None:
             reason = decode_message(frame.payload, Refusal).reason
+            if failure not in _NOTHING_DONE:
+                pending.unsure |= bit
         else:
             self._suspect |= bit
         pending.waiting &= ~bit
@@ -677,10 +690,13 @@ class DataPath:
         error, pending.error, pending.failed = pending.error, None, 0
         refused, diverged = None, 0
         kept = failed & self.readable if failed == self.must_ack else 0
-        if kept and (pending.change is not None or pending.type is FrameType.PAST_WRITE):
-            # A piece that is filled is filled again before anybody reads it.
-            # Who refuses a change is as it was before; who is not sure is broken, and refuses all that comes.
-            awaited, pending.error = 0, error
+        if kept and pending.change is not None:
+            # Who is not sure whether it has made it is broken, and refuses all that comes; if all are, only
+            # the next activation finds out.
+            pending.refusal = error
+            diverged = awaited = pending.unsure & failed if kept & ~pending.unsure else 0
+        elif kept and pending.type is FrameType.PAST_WRITE:
+            pending.refusal, awaited = error, 0  # a piece that is filled is filled again before it is read
         elif kept:
             # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
             diverged = awaited = failed & ~(kept & -kept)
@@ -694,6 +710,7 @@ class DataPath:
         if not pending.waiting:
             del self._pending[id_]
             self._writes.pop(id_, None)
+            pending.error = pending.refusal
             self._finish(pending)
         why = f": {error.failure.value}" if error is not None else ""
         reason = f"its disk could not carry out a {pending.type.name}{why}"
@@ -706,7 +723,8 @@ class DataPath:
 
     def _finish(self, pending: Pending) -> None:
         if pending.change is not None:  # before the lock is given back: what comes next must know
-            self.on_changed(pending.change, pending.error is None)
+            nobody_knows = pending.error is not None and not self.must_ack & ~pending.unsure
+            self.on_changed(pending.change, None if nobody_knows else pending.error is None)
         if pending.lock is not None:
             self._release(pending.lock)
         if pending.request is None:
@@ -867,7 +885,7 @@ class DataPath:
                 _complete(request, error)
 
     @property
-    def changing(self) -> bool:
+    def writing(self) -> bool:
         """Whether a host write is on its way, also one whose host has got another answer."""
         return bool(self._writes)
 

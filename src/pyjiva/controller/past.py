@@ -119,7 +119,7 @@ class Past:
                 self.port.lose_member(source, f"could not say which snapshots it has (status {frame.code})")
                 return
             self.lineage = decode_message(frame.payload, LineageAnswer).lineage
-            if not self.lineage.is_whole:
+            if any(not snapshot.whole and not snapshot.filling for snapshot in self.lineage.snapshots):
                 raise RemoteProtocolError("is in sync and has a snapshot that was never compared")
             for member in members:
                 if member != source:
@@ -143,8 +143,14 @@ class Past:
 
     # --- while it is served
 
-    def bring_up(self, target: int, mark: LineageMark) -> bool:
-        """Begin to give `target`, which said `mark`, what it lacks; False: it has all.
+    @property
+    def targets(self) -> list[int]:
+        """Who is being given what it lacks."""
+        return list(self._catch_ups)
+
+    def bring_up(self, target: int, mark: LineageMark | None) -> bool:
+        """Begin to give `target`, which said `mark` (None: it is to be asked), what it lacks; False: it has
+        all.
 
         See PastPort.copy_live.
         """
@@ -163,11 +169,6 @@ class Past:
         """Whatever was under way to `target` is over."""
         if (catch_up := self._catch_ups.pop(target, None)) is not None:
             catch_up.cancel()
-
-    @property
-    def targets(self) -> list[int]:
-        """Who is being brought up."""
-        return list(self._catch_ups)
 
     def takes_fills(self, target: int) -> bool:
         """Whether a replica that is being rebuilt has the snapshot that is being filled."""

@@ -6,6 +6,7 @@ requests back for as long as it takes them to do it (`DataPath._dispatch_change`
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import attrs
@@ -51,6 +52,8 @@ class Snapshots:
     """Why the volume's content must not change now; empty: it may.  Initiators that are logged in remember
     what they have read.
     """
+    now: Callable[[], datetime] = attrs.field(default=partial(datetime.now, UTC))
+    """The time that new snapshots are given."""
     _one: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     async def create(
@@ -83,7 +86,7 @@ class Snapshots:
                 after=generation + 1,
                 number=generation + 1,
                 name=name,
-                created=datetime.now(UTC).isoformat(),
+                created=self.now().isoformat(),
                 labels=labels,
                 user_created=user_created,
                 filling=filling,
@@ -165,7 +168,7 @@ class Snapshots:
         """Make a snapshot every so often, and delete those that need not be kept.  Until cancelled."""
         while True:
             await trio.sleep(retention.every_s)
-            name = datetime.now(UTC).strftime("auto-%Y%m%dT%H%M%SZ")
+            name = self.now().strftime("auto-%Y%m%dT%H%M%SZ")
             try:
                 await self.create(name, labels={SCHEDULE_LABEL: "yes"}, user_created=False)
                 for snapshot in expired(self.volume.past.lineage.snapshots, retention):

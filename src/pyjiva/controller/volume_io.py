@@ -90,6 +90,7 @@ from pyjiva.replication import (
     Frame,
     FrameDecoder,
     FrameType,
+    LineageMark,
     PingAnswer,
     PromiseAnswer,
     Status,
@@ -160,7 +161,7 @@ class Volume:
     """Called when the volume has become larger while it is served."""
     _rebuilds: RebuildBook = attrs.field(factory=RebuildBook, init=False)
     _held_rebuilds: set[int] = attrs.field(factory=set, init=False)
-    """Whose copy was complete, or broken off, while the snapshots were changing."""
+    """Who goes on being rebuilt when the snapshots have changed."""
     _repairs: Repairs = attrs.field(init=False)
     _rot_to_repair: dict[tuple[int, Extent], None] = attrs.field(factory=dict, init=False)
     """What was met before the volume was served: until then there is nobody to repair it from."""
@@ -201,10 +202,10 @@ class Volume:
             self._has_diverged,
             self._fenced,
             self._repairs.found,
-            self._snapshots_change,
             self._snapshots_changed,
             self.past.takes_fills,
             park_limit_s,
+            self._snapshots_are_changing,
         )
         self._data.now_s = self.clock()
         self._data.clock = self.clock
@@ -269,7 +270,7 @@ class Volume:
             if self._roster.phase is Phase.ACTIVE:
                 # A clean record is believed: who names it is not compared, nor doubted after a power cut.
                 self._repairs.stop()
-                while self._data.changing or self._repairs.running:
+                while self._data.writing or self._data.changing or self._repairs.running:
                     await trio.sleep(TICK_S)
                 flushed = trio.Event()
                 self._data.submit(Flush(lambda _: flushed.set()))
@@ -624,12 +625,15 @@ class Volume:
             return
         if target not in self._data.dirty or not self._roster.members[target].kept_everything:
             self.compare_all(target)
-        self._bring_up(target)
-
-    def _bring_up(self, target: int) -> None:
         answer = self._roster.members[target].answer
         assert answer is not None
-        if self.past.bring_up(target, answer.lineage):
+        if self._data.changing:  # what it ought to have is not known
+            self._held_rebuilds.add(target)
+        else:
+            self._bring_up(target, answer.lineage)
+
+    def _bring_up(self, target: int, mark: LineageMark | None) -> None:
+        if self.past.bring_up(target, mark):
             self._tell("rebuild", target, "it is given the snapshots that it lacks")
         else:
             self.copy_live(target)
@@ -753,20 +757,28 @@ class Volume:
 
     # --- snapshots (see `past.PastPort`)
 
-    def _snapshots_change(self) -> None:
-        """Nobody reads snapshots while they change; copies of the live content wait for their locks."""
+    def _snapshots_are_changing(self) -> None:
+        """A change begins: what a snapshot is copied from may not have it any more, and is none the worse."""
         for target in self.past.targets:
             self.past.lost(target)
-            if (resync := self._resyncs.pop(target, None)) is not None:
-                resync.cancel()
-                self._rebuilds.end(target, self.clock())
+            self._stop_copy_to(target)
             self._held_rebuilds.add(target)
 
-    def _snapshots_changed(self, change: Change, carried_out: bool) -> None:
+    def _stop_copy_to(self, target: int) -> None:
+        if (resync := self._resyncs.pop(target, None)) is not None:
+            resync.cancel()
+            self._rebuilds.end(target, self.clock())
+
+    def _snapshots_changed(self, change: Change, carried_out: bool | None) -> None:
         """A change is over; replicas that are being rebuilt did not take part in it."""
+        if carried_out is None:
+            reason = "the disks of all replicas failed while the snapshots changed: the next start finds out"
+            self._end(VolumeFenced(reason))
+            return
         held, self._held_rebuilds = self._held_rebuilds, set()
         if carried_out:
             self.past.changed(change)
+            self._data.generation = change.after
             self._tell("snapshot", None, f"{change.kind.value} {change.name}".strip())
             if change.kind is ChangeKind.GROW:
                 self._take_size()
@@ -775,11 +787,10 @@ class Volume:
             rebuilding = {i for i, m in self._roster.members.items() if m.mode is Mode.REBUILDING}
             held |= rebuilding & set(self._heard)
         for target in sorted(held):
-            if (resync := self._resyncs.pop(target, None)) is not None:
-                resync.cancel()
-                self._rebuilds.end(target, self.clock())
+            self._stop_copy_to(target)
             self._data.members[target].synced_until = 0
-            self._bring_up(target)  # what was copied to it stays copied
+            # What was copied to it stays copied.  What it said when it came may not be so any more.
+            self._bring_up(target, None)
 
     def _take_size(self) -> None:
         self._data.resize(self.size_bytes)
@@ -788,6 +799,7 @@ class Volume:
     def levelled(self) -> None:
         """Part of PastPort."""
         self._take_size()
+        self._data.generation = self.past.lineage.generation
         self._apply(Levelled())
 
     def call_past(

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 import structlog
 
-from pyjiva.errors import ConfigError, StorageError
+from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.lineage import Change
 from pyjiva.replica.data_path import refuse_storage
 from pyjiva.replica.session import Phase, Session, answer, refuse
@@ -58,6 +58,8 @@ class Snapshots:
         except ConfigError as error:
             refuse(session.peer, frame, _CANNOT, str(error))
         except StorageError as error:
+            if self.device.store.broken is not None:  # it may have been made all the same
+                error.failure = StorageFailure.WRITE_ERROR
             refuse_storage(session.peer, frame, error)
         else:
             answer(session.peer, frame)

@@ -103,6 +103,8 @@ class Chain:
     head_parent: str = ""
     generation: int = 0
     """See `lineage`."""
+    last_revert: int = 0
+    """See `lineage`."""
     layers: tuple[Layer, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     """Files that this change gives another name, once it is stable; to be done again after a crash."""
@@ -280,6 +282,7 @@ class Chain:
                 size_bytes=size_bytes,
                 generation=self.generation,
                 standing_on=standing_on(self.head_parent),
+                last_revert=self.last_revert,
                 snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.number)),
             )
         except ValueError as error:
@@ -288,9 +291,12 @@ class Chain:
             ) from error
 
     def with_removed(self, name: str) -> "Chain":
-        """The snapshot is deleted: what is above it still needs its blocks, or nothing does."""
+        """The snapshot is deleted: what is above it still needs its blocks, or nothing does.
+
+        Nobody compares it any more; what it has is stable.
+        """
         self.snapshot(name)
-        return self._changed(name, removed=True).pruned()
+        return self._changed(name, removed=True, whole=True).pruned()
 
     def pruned(self) -> "Chain":
         """Without the removed layers that nothing stands on."""

@@ -388,7 +388,7 @@ class ChainDevice:  # hot
         async with self._one_alone:
             self._verbs = dict.fromkeys(self._open_verbs, self._hold_back)
             try:
-                await self.wait_idle()
+                await self._wait_in_flight()
                 if extent is not None:
                     self._in_the_way_of = extent
                     self._let_go()
@@ -420,8 +420,14 @@ class ChainDevice:  # hot
             await self._call(call, call)
 
     async def wait_idle(self) -> None:
+        """Wait until nothing that was submitted is queued, in a thread, or held back for somebody."""
+        while self._waiting or self._held_back:
+            await self._wait_in_flight(at_least_once=True)
+
+    async def _wait_in_flight(self, *, at_least_once: bool = False) -> None:
         """Wait until nothing that was submitted is queued or in a thread."""
-        while self._waiting:
+        while self._waiting or at_least_once:
+            at_least_once = False
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()

@@ -221,8 +221,8 @@ class LayerContent:
             if isinstance(self.layers.top, LayerStack):
                 self.layers.top.forget_table([extent])
 
-    def settle(self, name: str) -> None:
-        """Make what `patch` did to the snapshot `name` stable."""
+    def make_stable(self, name: str) -> None:
+        """Bring what `patch` did to the snapshot `name` to stable storage."""
         view = self.layers.view(name)
         with self.layers.sync_lock:
             self.layers.owner.guard(view.sync_data)

@@ -11,6 +11,7 @@ time.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import assert_never
 
 import attrs
@@ -55,7 +56,7 @@ class Store(VolumeStore):
         A change that was carried out before is not done again.  Raises ConfigError: it cannot be, and
         nothing was changed.  Raises StorageError: as the methods below.
         """
-        if change.before != change.after == self.chain.generation:
+        if change.before != change.after == self.chain.generation and self._has_made(change):
             return
         self.lineage.apply(change)  # only to see that it can be
         if change.kind is ChangeKind.CREATE:
@@ -81,13 +82,34 @@ class Store(VolumeStore):
                 self.grow(change.size_bytes, generation=change.after)
             case ChangeKind.WHOLE | ChangeKind.FILLED:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-                self._content.settle(name)
+                self._content.make_stable(name)
                 filled = change.kind is ChangeKind.FILLED
                 chain = self.chain.with_filled(name) if filled else self.chain.with_whole(name)
                 self._layers.change(chain, change.after)
             case ChangeKind.LEVEL:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-                self._layers.change(self.chain, change.after)
+                self._layers.change(attrs.evolve(self.chain, last_revert=change.last_revert), change.after)
+            case _:
+                assert_never(change.kind)
+
+    def _has_made(self, change: Change) -> bool:
+        """Whether it was this change that led to the present generation, as far as can be told."""
+        snapshots = {snapshot.number: snapshot for snapshot in self.lineage.snapshots}
+        match change.kind:
+            case ChangeKind.CREATE:
+                made = snapshots.get(change.number)
+                return made is not None and (made.name, made.created) == (change.name, change.created)
+            case ChangeKind.DELETE:
+                return change.number not in snapshots
+            case ChangeKind.REVERT:
+                return self.chain.last_revert == change.after
+            case ChangeKind.GROW:
+                return self._size_bytes == change.size_bytes
+            case ChangeKind.FILLED:
+                filled = snapshots.get(change.number)
+                return filled is not None and not filled.filling
+            case ChangeKind.WHOLE | ChangeKind.LEVEL:
+                return True
             case _:
                 assert_never(change.kind)
 
@@ -136,6 +158,8 @@ class Store(VolumeStore):
     def delete_snapshot(self, name: str, *, generation: int | None = None) -> None:
         """Delete the snapshot `name`, durably.  What others do not need of it goes by `next_merge`."""
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        if not self.chain.snapshot(name).whole:  # what stands on it may have been compared with this below it
+            self._content.make_stable(name)
         self._layers.change(self.chain.with_removed(name), generation)
 
     def next_merge(self) -> Merge | None:
@@ -169,7 +193,7 @@ class Store(VolumeStore):
         self.settle_all()
         self._layers.grow(size_bytes)
         with self._state_lock:
-            self._save(attrs.evolve(self._state, size_bytes=size_bytes))
+            self.guard(partial(self._save, attrs.evolve(self._state, size_bytes=size_bytes)))
             self._marks = self._marks + bytearray(len(marks_of(self._state)) - len(self._marks))
         self._size_bytes = size_bytes
         self._layers.set_size(size_bytes, generation)

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from pyjiva.errors import ConfigError, StorageError
+from pyjiva.errors import StorageError
 from pyjiva.extent import Extent
 from pyjiva.snapshot.chain import (
     CHAIN_FILE,
@@ -39,6 +39,7 @@ from pyjiva.snapshot.chain import (
     encode_chain,
 )
 from pyjiva.snapshot.held_map_sys import HeldMap
+from pyjiva.snapshot.layer_files_sys import open_data, open_map, open_sums
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, whole_blocks
 from pyjiva.snapshot.metadata import META_SUFFIX
@@ -161,9 +162,11 @@ class Layers:
 
     def _open_layer(self, name: str, names: set[str], *, unstable: bool) -> OpenLayer:
         file = self.chain.file_of(name)
-        data = self._open_data(file, names)
+        data = open_data(self.directory, file, names, self.size_bytes, may_be_longer=self.recorded)
         try:
-            sums = self._open_sums(file + SUMS_SUFFIX, names)
+            sums = open_sums(
+                self.directory, file + SUMS_SUFFIX, names, self.size_bytes, may_be_longer=self.recorded
+            )
             checked = CheckedFile(data, sums, self.size_bytes)
         except BaseException:
             data.close()
@@ -173,62 +176,12 @@ class Layers:
         if not self.chain.parent_of(name):
             return OpenLayer(checked, None)
         try:
-            held = self._open_map(file + MAP_SUFFIX, names, unstable=unstable)
+            held = open_map(self.directory, file + MAP_SUFFIX, names, self.size_bytes, unstable=unstable)
             if name != HEAD and not (self.chain.layer(name).sealed and self.chain.layer(name).whole):
                 held.sweep()  # it is sent, or compared, again
             return OpenLayer(checked, held)
         except BaseException:
             checked.close()
-            raise
-
-    def _open_data(self, name: str, names: set[str]) -> DataFile:
-        if name not in names:
-            raise ConfigError(f"{name} is missing: move the directory away, the replica is rebuilt")
-        file = self.directory.open(name)
-        try:
-            has_bytes = file.size_bytes()
-            # More than it should have is what growing that was cut leaves.
-            if has_bytes < self.size_bytes or (has_bytes > self.size_bytes and not self.recorded):
-                raise ConfigError(f"{name} has {has_bytes} bytes instead of {self.size_bytes}: it is damaged")
-        except BaseException:
-            file.close()
-            raise
-        return file
-
-    def _open_sums(self, name: str, names: set[str]) -> DataFile:
-        """The checksums of a layer.  One that has none yet, or whose file a power cut took, knows none."""
-        wanted_bytes = sums_size_bytes(self.size_bytes)
-        if name in names:
-            sums = self.directory.open(name)
-            present_bytes = sums.size_bytes()
-        else:
-            sums = self.directory.create(name)
-            present_bytes = 0
-        try:
-            if present_bytes > wanted_bytes and not self.recorded:
-                raise ConfigError(
-                    f"{name} has {present_bytes} bytes instead of {wanted_bytes}: it is damaged"
-                )
-            if present_bytes < wanted_bytes:
-                sums.truncate(wanted_bytes)
-                sums.sync_data()
-                self.directory.sync()
-        except BaseException:
-            sums.close()
-            raise
-        return sums
-
-    def _open_map(self, name: str, names: set[str], *, unstable: bool) -> HeldMap:
-        if name not in names:
-            raise ConfigError(f"{name} is missing: move the directory away, the replica is rebuilt")
-        file = self.directory.open(name)
-        blocks = block_count(self.size_bytes)
-        try:
-            if file.size_bytes() < blocks:
-                raise ConfigError(f"{name} has {file.size_bytes()} bytes instead of {blocks}: it is damaged")
-            return HeldMap.open(file, blocks, unstable=unstable)
-        except BaseException:
-            file.close()
             raise
 
     def remake_top(self) -> None:
@@ -417,6 +370,8 @@ class Layers:
         self.settle()
         self.owner.settle_all()
         chain = self.chain.reverted(name, keep_newer=keep_newer)
+        if generation is not None and generation != chain.generation:  # else only this replica is brought up
+            chain = attrs.evolve(chain, last_revert=generation)
         new_head = self._commit_new_head(self._in(chain, generation))
         self.head.close()
         self.open_layers[HEAD] = new_head
@@ -476,7 +431,8 @@ class Layers:
             with contextlib.suppress(StorageError):  # it is true without
                 self.commit(attrs.evolve(self.chain, growing_to=0))
         else:
-            self.commit(attrs.evolve(self.chain, growing_to=0, generation=generation))
+            grown = attrs.evolve(self.chain, growing_to=0, generation=generation)
+            self.owner.guard(lambda: self.commit(grown))
         self._tidy_later()
 
     def close(self) -> None:

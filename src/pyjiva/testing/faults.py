@@ -44,6 +44,8 @@ class Faults:
     changes: float = 0.0
     rots: float = 0.0
     scrubs: float = 0.0
+    snapshots: float = 0.0
+    """Not a fault: what `SnapshotClient` does."""
 
 
 #: Disks rot, and nothing loses power.
@@ -179,8 +181,12 @@ class Injector:
         chance = self.world.random.choice((0.1, 1.0))
 
         def refuse(machine: Machine, step: str) -> None:
-            if step.startswith(verb) and self.world.random.random() < chance:
-                if step.startswith(f"sync {HEAD}"):
+            if not step.startswith(verb):
+                return
+            if verb == "write" and machine.disk.has_room_for(step.partition(" ")[2]):
+                return
+            if self.world.random.random() < chance:
+                if step.startswith(("sync volume-head-", "sync volume-snap-")):
                     self._doubt(machine)
                 raise StorageError(failure, step)
 
@@ -315,3 +321,6 @@ class Injector:
         if self.world.volume is not None and self.world.volume.start_scrub(None):
             self.world.note("scrub")
         await trio.lowlevel.checkpoint()
+
+    async def snapshots(self) -> None:
+        await self.world.snapshots.act()

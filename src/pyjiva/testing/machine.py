@@ -11,12 +11,14 @@ import trio
 import xxhash
 
 from pyjiva.errors import StorageError
+from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
+from pyjiva.testing.chain_reader import LIVE, ChainReader
 from pyjiva.testing.memory_file import SECTOR_BYTES, MemoryDisk
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
@@ -51,7 +53,10 @@ class Machine:
     _decoded: tuple[bytes, ReplicaState] | None = None
     """The state file when it was last asked for, which it is at every write."""
     _held: set[tuple[int, bytes]] = attrs.field(factory=set, init=False)
-    """(offset, first bytes) of every sector ever written to its head, also on a former disk."""
+    """(offset, first bytes) of every sector ever written to a layer, also on a former disk."""
+    store: Store | None = attrs.field(default=None, init=False)
+    """Of the daemon that runs."""
+    _reader: ChainReader | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.disk.on_change = self._changed
@@ -111,8 +116,16 @@ class Machine:
         self.disk.on_change = self._changed
 
     def holds(self, offset_bytes: int, data: bytes) -> bool:
-        """Whether its file has `data` there."""
-        return HEAD in self.disk.inodes() and self.disk.read(HEAD, offset_bytes, len(data)) == data
+        """Whether it has `data` there."""
+        reader = self.reader
+        return reader.has_live() and reader.read(LIVE, Extent(offset_bytes, len(data))) == data
+
+    @property
+    def reader(self) -> ChainReader:
+        """Of what its disk holds."""
+        if self._reader is None or self._reader.disk is not self.disk:
+            self._reader = ChainReader(self.disk)
+        return self._reader
 
     def has_held(self, offset_bytes: int, data: bytes) -> bool:
         """Whether `data` was there once, whatever came or was lost since."""
@@ -122,7 +135,7 @@ class Machine:
         )
 
     def _changed(self, name: str, offset_bytes: int, data: bytes) -> None:
-        if name == HEAD:
+        if name.endswith(".img"):  # whichever layer was the head when it came
             for at in range(-offset_bytes % SECTOR_BYTES, len(data) - SECTOR_BYTES + 1, SECTOR_BYTES):
                 self._held.add((offset_bytes + at, data[at : at + _MARK_BYTES]))
 
@@ -159,7 +172,7 @@ class Machine:
             self.disk.kill_process()
             gone.set()
             return
-        batch = EndOfBatch()
+        self.store, batch = store, EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
         daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
         self._daemon = daemon
@@ -172,6 +185,7 @@ class Machine:
                     await trio.sleep_forever()
         finally:
             self._daemon = None
+            self.store = None
             network.listen(self.name, None)
             network.break_connections(self.name)
             gone.set()

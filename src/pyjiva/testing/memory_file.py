@@ -206,6 +206,13 @@ class MemoryDisk:
         """A part of a file, as the running machine sees it."""
         return _read(self._names[name], offset_bytes, length_bytes)
 
+    def has_room_for(self, name: str) -> bool:
+        """Whether a full disk takes writes to the file: a map of held blocks that has its only page already.
+
+        Other files have pages that are there and pages that are not, and take no write.
+        """
+        return name.endswith(".held") and name in self._names and bool(self._names[name].pages)
+
     def rot(self, name: str, offset_bytes: int) -> None:
         """Change a bit of what the platter has; the page leaves the cache, if it is not dirty."""
         inode = self._names[name]

@@ -47,9 +47,10 @@ from pyjiva.membership import MembershipRecord
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of, offset_of
 from pyjiva.testing.faults import Faults, Injector
-from pyjiva.testing.machine import HEAD, KEY, LATENCY_S, VOLUME_ID, Machine
+from pyjiva.testing.machine import KEY, LATENCY_S, VOLUME_ID, Machine
 from pyjiva.testing.memory_file import MemoryDisk, no_fault
 from pyjiva.testing.network import Network
+from pyjiva.testing.snapshot_client import SnapshotClient
 from pyjiva.transport import EndOfBatch, Stream
 
 __all__ = ["World"]
@@ -77,6 +78,7 @@ class World:
     trace: list[str] = attrs.field(factory=list, init=False)
     machines: dict[int, Machine] = attrs.field(init=False)
     clients: Clients = attrs.field(init=False)
+    snapshots: SnapshotClient = attrs.field(init=False)
     network: Network = attrs.field(init=False)
     nursery: trio.Nursery = attrs.field(init=False)
     volume: Volume | None = attrs.field(default=None, init=False)
@@ -110,6 +112,7 @@ class World:
             self._check_copies,
             self.note,
         )
+        self.snapshots = SnapshotClient(self)
 
     @property
     def ids(self) -> range:
@@ -146,6 +149,8 @@ class World:
                 machine.start(self.network, nursery)
             nursery.start_soon(self._keep_controller)
             nursery.start_soon(self._watch_reasons)
+            if self.faults.snapshots:
+                nursery.start_soon(self.snapshots.watch)
             with trio.move_on_after(seconds):
                 async with trio.open_nursery() as playing:
                     if self.script is None:
@@ -306,9 +311,14 @@ class World:
             while not await self._read_all_and_flush():
                 await trio.sleep(0.1)
             await self._scrub()
+            while self.faults.snapshots and not await self.snapshots.check_all():
+                await trio.sleep(0.1)
         assert not limit.cancelled_caught, f"not healed: {self.volume and self.volume.status()}"
         newest = max(self.records())
-        heads = {i: bytearray(self.machines[i].disk.content(HEAD)) for i in newest.in_sync}
+        if self.faults.snapshots:
+            await self.snapshots.wait_merged(newest.in_sync)
+            self.snapshots.compare(newest.in_sync)
+        heads = {i: bytearray(self.machines[i].reader.everything()) for i in newest.in_sync}
         hopeless = [start for start in self.rotten if self.machines[newest.in_sync[0]].is_bad(start)]
         for i, head in heads.items():
             for start in hopeless:  # as far as rot goes: no replica has it
@@ -345,7 +355,7 @@ class World:
         volume = self.volume
         if volume is None or volume.status().state is not VolumeState.HEALTHY:
             return False
-        for block in range(self.blocks):
+        for block in range(len(self.clients.registers)):
             rotten = offset_of(block) // SUM_BLOCK_BYTES * SUM_BLOCK_BYTES in self.rotten
             if not await self.clients.read(volume, block) and not rotten:
                 return False

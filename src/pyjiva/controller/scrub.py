@@ -161,7 +161,7 @@ class Scrub:
             self.different += 1
             votes = [digests[member] for member in sorted(digests)]
             right = max(votes, key=votes.count)  # of equally many, what the lowest member has
-            for member, digest in digests.items():
+            for member, digest in list(digests.items()):  # who is lost is taken out
                 if digest != right:
                     self.port.found_different(member, chunk)
         self._next()

@@ -22,7 +22,7 @@ from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.migration.foreign import IMAGE, REVISION_FILE, DirectoryFacts
 from pyjiva.snapshot.metadata import META_SUFFIX, VOLUME_META
-from pyjiva.sparse import DataFile, SparseFile, storage_error
+from pyjiva.sparse import DataFile, SparseFile, list_names, storage_error
 from pyjiva.units import MIB
 
 __all__ = ["ReadOnlyDirectory", "ReadableDirectory", "look", "open_image_file", "open_read_only"]
@@ -54,7 +54,7 @@ class ReadOnlyDirectory:
     def names(self) -> list[str]:
         """See Directory."""
         try:
-            return sorted(os.listdir(self._fd))
+            return sorted(list_names(self._fd))
         except OSError as error:
             raise storage_error(error, StorageFailure.READ_ERROR, f"{self.path}: list") from error
 

@@ -1,8 +1,8 @@
 """Opening the files of a layer, each of which has to be as long as the volume wants it.
 Blocking calls only.
 
-`may_be_longer`: growing that was cut leaves files that are longer than they should be, in a directory that has
-had a snapshot; elsewhere that is damage.
+`may_be_longer`: growing that was cut leaves files that are longer than they should be, in a directory that
+has had a snapshot; elsewhere that is damage.
 """
 
 from pyjiva.errors import ConfigError

@@ -263,7 +263,11 @@ class Layers:
         self._rename()
         spare = {self._spare[0] + suffix for suffix in DATA_SUFFIXES} if self._spare else set()
         wanted = self.chain.files() | spare
-        unwanted = [name for name in self.directory.names() if _is_ours(name) and name not in wanted]
+        names = self.directory.names()
+        for layer in (HEAD, *(layer.name for layer in self.chain.layers)):
+            if self.chain.file_of(layer) not in names:  # nothing is removed by a list that cannot be right
+                raise StorageError(StorageFailure.READ_ERROR, f"{self.chain.file_of(layer)} is missing")
+        unwanted = [name for name in names if _is_ours(name) and name not in wanted]
         for name in unwanted:  # first, as it gives space
             self.directory.remove(name)
             self._metas.pop(name, None)

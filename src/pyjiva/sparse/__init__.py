@@ -11,7 +11,7 @@ from pyjiva.sparse.directory_sys import (
     read_file,
     replace_file,
 )
-from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, storage_error
+from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, list_names, storage_error
 from pyjiva.sparse.readable_sys import ReadableDirectory, ReadableFile, ReadOnlyDirectory, open_read_only
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ReadableDirectory",
     "ReadableFile",
     "SparseFile",
+    "list_names",
     "open_directory",
     "open_read_only",
     "prepare_file",

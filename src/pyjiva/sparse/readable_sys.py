@@ -17,7 +17,7 @@ import attrs
 
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.sparse.file_sys import Buffer, SparseFile, storage_error
+from pyjiva.sparse.file_sys import Buffer, SparseFile, list_names, storage_error
 
 __all__ = ["ReadOnlyDirectory", "ReadableDirectory", "ReadableFile", "open_read_only"]
 
@@ -68,7 +68,7 @@ class ReadOnlyDirectory:
     def names(self) -> list[str]:
         """See Directory."""
         try:
-            return sorted(os.listdir(self._fd))
+            return sorted(list_names(self._fd))
         except OSError as error:
             raise storage_error(error, StorageFailure.READ_ERROR, f"{self.path}: list") from error
 

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from pyjiva.errors import StorageError
+from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.chain import (
     CHAIN_FILE,

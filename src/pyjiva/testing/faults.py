@@ -275,7 +275,8 @@ class Injector:
         if volume is not None:
             self.world.note("controller stopped")
             self.world.send_hosts_away(volume)
-            await volume.stop()
+            self.world.nursery.start_soon(volume.stop)  # also when it lasts beyond the faults
+        await trio.lowlevel.checkpoint()
 
     async def cuts(self) -> None:
         replica = f"replica-{self.world.random.choice(self.world.ids)}"

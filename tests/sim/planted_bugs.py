@@ -398,7 +398,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/volume_io.py",
         (
             (
-                "                while self._data.changing or self._repairs.running:\n                    await trio.sleep(TICK_S)\n",
+                "                while self._data.writing or self._data.changing or self._repairs.running:\n                    await trio.sleep(TICK_S)\n",
                 "",
             ),
         ),
@@ -490,23 +490,28 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "snapshots-not-compared": PlantedBug(
         "controller/catch_up.py",
-        (("        if unequal is not None and self.compares:", "        if False:"),),
+        (("        if unequal is not None:", "        if False:"),),
         also=(PlantedBug("lineage.py", (("                whole=False,\n", ""),)),),
         in_past=True,
     ),
     "whole-before-stable": PlantedBug(
-        "snapshot/layer_content_sys.py",
+        "snapshot/layered_store_sys.py",
         (
             (
-                "        self.make_stable(name)\n        self.layers.change",
-                "        self.layers.change",
+                "                self._content.make_stable(name)\n                filled =",
+                "                filled =",
             ),
         ),
         in_past=True,
     ),
     "deleted-before-stable": PlantedBug(
         "snapshot/layered_store_sys.py",
-        (("            self._content.make_stable(name)\n", "            pass\n"),),
+        (
+            (
+                "            self._content.make_stable(name)\n        self._layers.change",
+                "            pass\n        self._layers.change",
+            ),
+        ),
         in_past=True,
     ),
     "change-without-the-lock": PlantedBug(

@@ -22,7 +22,7 @@ def test_every_bug_can_still_be_planted(name: str, tmp_path: Path) -> None:
 
 
 def test_a_planted_bug_is_found() -> None:
-    assert find(PLANTED_BUGS["forget-unstable"], 0, 60).startswith("seed ")
+    assert find(PLANTED_BUGS["promise-not-durable"], 0, 1).startswith("scenario ")
 
 
 def test_there_are_worlds_of_every_kind() -> None:
@@ -44,7 +44,7 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
     assert failure is None
 
 
-@pytest.mark.parametrize("seed", [3, 16, 29, 42, 402])
+@pytest.mark.parametrize("seed", [16, 29, 42, 55, 68])
 def test_worlds_with_snapshots_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every kind; what was found in others has its tests in `test_changes.py` and `test_lineage.py`."""
     monkeypatch.setattr(campaign, "world_of", world_with_snapshots)

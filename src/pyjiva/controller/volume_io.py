@@ -880,6 +880,11 @@ class Volume:
             self.batch.end()
         return why_not
 
+    @property
+    def leaving(self) -> int | None:
+        """Who is to be removed, until that is committed."""
+        return self._roster.removing
+
     def _min_copies(self, configured: Sequence[int]) -> int:
         witnesses = sum(i in self._roster.members and self._roster.members[i].witness for i in configured)
         return self.options.tuning.min_copies_of(len(configured) - witnesses, witnesses)

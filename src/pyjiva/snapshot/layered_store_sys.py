@@ -25,8 +25,9 @@ from pyjiva.snapshot.layer_content_sys import LayerContent, LayerInfo, LayerPart
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.snapshot.merge_sys import Merge
 from pyjiva.snapshot.regions import marks_of
+from pyjiva.snapshot.state import STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.store_sys import LOST_BLOCK, VolumeStore
-from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile
+from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, prepare_file, put_in_place
 from pyjiva.units import align_down, align_up, format_size
 
 __all__ = ["Store"]
@@ -193,10 +194,16 @@ class Store(VolumeStore):
         self.settle_all()
         self._layers.grow(size_bytes)
         with self._state_lock:
-            self.guard(partial(self._save, attrs.evolve(self._state, size_bytes=size_bytes)))
+            self._save_or_break(attrs.evolve(self._state, size_bytes=size_bytes))
             self._marks = self._marks + bytearray(len(marks_of(self._state)) - len(self._marks))
         self._size_bytes = size_bytes
         self._layers.set_size(size_bytes, generation)
+
+    def _save_or_break(self, new_state: ReplicaState) -> None:
+        """As `_save`, where nobody must be in doubt: a full disk, before the old one is replaced, is none."""
+        temporary = prepare_file(self._directory, STATE_FILE, encode_state(new_state))
+        self.guard(partial(put_in_place, self._directory, temporary, STATE_FILE))
+        self._state = new_state
 
     def layers(self) -> tuple[LayerInfo, ...]:
         """All layers, the head last."""

@@ -42,7 +42,14 @@ from pyjiva.snapshot.layout_sys import open_layout
 from pyjiva.snapshot.regions import marked_extents, marks_of, regions_of
 from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.undo_log_sys import UndoLog
-from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, Directory, open_directory, replace_file
+from pyjiva.sparse import (
+    SUM_BLOCK_BYTES,
+    Buffer,
+    CheckedFile,
+    Directory,
+    open_directory,
+    replace_file,
+)
 from pyjiva.units import align_down, align_up
 
 __all__ = ["LOST_BLOCK", "VolumeStore"]
@@ -169,9 +176,7 @@ class VolumeStore:  # hot
 
     @property
     def intact(self) -> bool:
-        """False: the machine went down with writes that were not flushed (or a flush failed), and no
-        rebuild has made up for it since.
-        """
+        """False: the machine went down with unflushed writes, or a flush failed, and was not rebuilt since."""
         return self._intact
 
     def marked(self, offset_bytes: int, length_bytes: int) -> bool:
@@ -375,8 +380,8 @@ class VolumeStore:  # hot
             with self._count_lock:
                 ended = self._writes_ended
             self.guard(self._head.sync_data)
-            if self._layers.filling is not None:
-                self.guard(self._layers.filling.file.sync_data)
+            if (filling := self._layers.filling) is not None:
+                self.guard(filling.file.sync_data)
             if self._undo_log.held:
                 self.guard(self._undo_log.forget)
             self._writes_flushed = ended

@@ -107,7 +107,8 @@ class Injector:
 
     def _whole_or_lost(self) -> list[int]:
         """Who has everything, after a power cut; with nobody, what was not flushed may be lost."""
-        whole = [m.id for m in hold_everything(self.world.machines.values())]
+        leaving = self.world.leaving
+        whole = [m.id for m in hold_everything(self.world.machines.values()) if m.id not in leaving]
         if not whole:
             self.world.clients.lose_unflushed()
         return whole
@@ -202,7 +203,8 @@ class Injector:
 
     def _doubt(self, machine: Machine) -> None:
         """Its store is about to be broken."""
-        others = [m for m in hold_everything(self.world.machines.values()) if m is not machine]
+        leaving = {machine.id, *self.world.leaving}
+        others = [m for m in hold_everything(self.world.machines.values()) if m.id not in leaving]
         records = self.world.records()
         if records and not others and max(records).in_sync != (machine.id,):
             self.world.clients.lose_unflushed()

@@ -132,6 +132,11 @@ class World:
         )
 
     @property
+    def leaving(self) -> set[int]:
+        """Whom the operator has asked to be removed: nobody may rely on what they hold."""
+        return {i for volume in self._running if (i := volume.leaving) is not None}
+
+    @property
     def size_bytes(self) -> int:
         """Of the volume."""
         return -(-self.blocks // BLOCKS_PER_PAGE) * PAGE_STRIDE_BYTES

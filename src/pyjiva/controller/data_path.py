@@ -536,6 +536,10 @@ class DataPath:
         Raises RemoteProtocolError: nothing like it was asked; the connection is to be closed.
         """
         member = self.members[member_id]
+        if (
+            member.link is None
+        ):  # given up over a frame that came together with this one: it waits for a replay
+            return
         pending = self._pending.get(frame.request_id)
         if pending is None or not pending.waiting & member.bit or frame.type & 0x7F != pending.type:
             raise RemoteProtocolError(

@@ -176,7 +176,7 @@ class VolumeStore:  # hot
 
     @property
     def intact(self) -> bool:
-        """False: the machine went down with unflushed writes, or a flush failed, and was not rebuilt since."""
+        """False: the machine went down with unflushed writes, or a flush failed; no rebuild came since."""
         return self._intact
 
     def marked(self, offset_bytes: int, length_bytes: int) -> bool:

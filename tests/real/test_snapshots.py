@@ -99,3 +99,23 @@ def test_a_clone_serves_at_once_and_goes_on_without_its_source(tmp_path: Path) -
     with running_up(tmp_path / "clone", "--size", "64MiB") as clone:
         qemu_io(clone, "read -P 3 8M 64k", "read -P 1 0 8M", "read -P 1 8256k 7M", "read -P 2 40M 1M")
         assert clone.stop() == 0
+
+
+def test_a_backup_is_used_while_it_is_restored(tmp_path: Path) -> None:
+    """Two backups of a volume that runs, the second of what changed alone; a new volume is filled from it."""
+    store = str(tmp_path / "store")
+    with running_up(tmp_path / "source", "--size", "64MiB") as source:
+        qemu_io(source, "write -P 1 0 32M", "write -P 2 40M 1M")
+        pyjiva(source, "snapshot", "create", "monday")
+        pyjiva(source, "backup", "create", store, "monday")
+        qemu_io(source, "write -P 3 40M 64k")
+        pyjiva(source, "snapshot", "create", "tuesday")
+        created = pyjiva(source, "backup", "create", store, "tuesday")
+        assert source.stop() == 0
+    backup = created.split()[0]
+    fill = ("--fill-from", f"backup:{store}#{backup}", "--fill-rate", "2MiB")
+    with running_up(tmp_path / "restored", "--size", "64MiB", *fill) as restored:
+        qemu_io(restored, "read -P 3 40M 64k", "read -P 2 41024k 960k", "read -P 0 42M 1M")
+        assert (restored.status() or {})["filled"] < 1
+        qemu_io(restored, "read -P 1 0 8M")
+        assert restored.stop() == 0

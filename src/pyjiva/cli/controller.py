@@ -15,6 +15,7 @@ import trio
 
 from pyjiva.block import BlockDevice
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
+from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.fill import FillFrom, fill_options, take_fill
 from pyjiva.cli.replica_address import REPLICA
@@ -31,7 +32,7 @@ from pyjiva.controller import (
 )
 from pyjiva.controller.api_io import serve_api
 from pyjiva.controller.fill_source_io import SnapshotSource
-from pyjiva.controller.filling_io import FillingDevice
+from pyjiva.controller.filling_io import FillingDevice, FillSource
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.scsi import LogicalUnit, UnitIdentity
@@ -126,6 +127,11 @@ async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access,
     return await Controller(options, endpoints, access, batch, volume, keeping).run()
 
 
+def _source_of(url: str) -> FillSource:
+    """Raises ConfigError: it is no URL of a source."""
+    return BackupSource(url) if url.startswith(BACKUP_SCHEME) else SnapshotSource(url)
+
+
 async def _review_space(unit: LogicalUnit) -> None:
     while True:
         unit.review_space()
@@ -207,7 +213,7 @@ class Controller:
             if self.volume.past.lineage.filling is not None:
                 raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")
             return self.volume
-        self.filling = FillingDevice(self.volume, self.snapshots, SnapshotSource(fill.url), fill.rate)
+        self.filling = FillingDevice(self.volume, self.snapshots, _source_of(fill.url), fill.rate)
         nursery.start_soon(self.filling.run)
         await self.filling.ready.wait()
         return self.filling

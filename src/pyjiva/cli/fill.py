@@ -13,7 +13,7 @@ __all__ = ["FillFrom", "fill_arguments", "fill_options", "take_fill"]
 
 @attrs.frozen
 class FillFrom:
-    """A snapshot of another volume."""
+    """A snapshot of another volume, or a backup."""
 
     url: str
     rate: int | None
@@ -26,7 +26,7 @@ def fill_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--fill-from",
             metavar="URL",
-            help="What a new volume holds: http://HOST:PORT/v1/snapshots/NAME of another one.",
+            help="What a new volume holds: http://HOST:PORT/v1/snapshots/NAME, or backup:STORE#BACKUP.",
         ),
         click.option("--fill-rate", type=SIZE, help="Bytes per second that are fetched unasked; no limit."),
     ]

@@ -70,7 +70,7 @@ async def test_a_host_reads_what_was_backed_up(restored: Path, tmp_path: Path) -
         controller = processes.enter_context(
             running(
                 *("controller", "--key-file", str(key), "--replica", f"1={data}", "--api", api),
-                *("--portal", iscsi, "--new-volume"),
+                *("--portal", iscsi),
             )
         )
         await trio.to_thread.run_sync(wait_state, api, "healthy")

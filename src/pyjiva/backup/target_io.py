@@ -16,7 +16,8 @@ from pyjiva.backup.directory_source_io import open_replica
 from pyjiva.backup.file_target_sys import RawFile, check_absent, check_overwrite, partial_of, settle_file
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import Store
+from pyjiva.membership import MembershipRecord
+from pyjiva.snapshot import ReplicaState, Store
 from pyjiva.snapshot.state import STATE_FILE
 from pyjiva.sparse import SUM_BLOCK_BYTES
 
@@ -149,9 +150,33 @@ async def replica_target(
         store.settle_all()
         if not store.mark_clean():
             raise StorageError(StorageFailure.NOT_READY, f"{path}: something was written to it meanwhile")
+        store.save_state(_alone(store.state))
     finally:
         store.close()
     settle_file(partial_of(path), path)
+
+
+def _alone(state: ReplicaState) -> ReplicaState:
+    """The state of a replica that has all of a volume which has no other yet.
+
+    Its record says so: a controller that is told of empty replicas too serves from this one alone, and takes
+    them in only when they have been copied to.  Without it a new volume would take all for equal.
+    """
+    record = MembershipRecord(
+        epoch=1,
+        version=1,
+        controller_id="restore",
+        configured=(state.replica_id,),
+        in_sync=(state.replica_id,),
+        clean=True,
+    )
+    return attrs.evolve(
+        state,
+        promised_epoch=record.epoch,
+        promised_to=record.controller_id,
+        record=record,
+        told_equal=True,
+    )
 
 
 def interrupted_volume_id(path: Path) -> str | None:

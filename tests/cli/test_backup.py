@@ -191,7 +191,11 @@ def interrupt(store: Path, replica: Path, number: signal.Signals) -> tuple[int, 
     """Begin a backup, and send its process a signal: exit code and standard error."""
     arguments = ("backup", "create", store, "tue", "--directory", replica, "--chunk-size", "64KiB")
     with subprocess.Popen(
-        [sys.executable, "-m", "pyjiva.cli.main", *map(str, arguments), "--rate", "256KiB"],
+        # What a shell starts in the background ignores SIGINT, and so would this child of it.
+        [
+            *("env", "--default-signal=INT", sys.executable, "-m", "pyjiva.cli.main"),
+            *(*map(str, arguments), "--rate", "256KiB"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

@@ -1,4 +1,4 @@
-"""`python -m bench.stall`: how long a host waits when one of three replicas fails.
+"""`python -m bench.stall`: how long a host waits when one of three replicas fails, or a snapshot is made.
 
 Two drivers keep a volume busy, one with 4 KiB random writes and one with reads that are compared, each with
 the same number of commands outstanding.  Amid that one replica is killed, or stopped (SIGSTOP: to the
@@ -30,6 +30,7 @@ __all__ = ["REAL", "SMOKE", "Failure", "Parameters", "Sample", "losses", "markdo
 
 MADE_BY: Final = "make bench-stall"
 GOAL_S: Final = 5.0
+SNAPSHOT_GOAL_S: Final = 0.05  # of a volume that is idle otherwise
 
 
 class Failure(enum.Enum):
@@ -39,6 +40,7 @@ class Failure(enum.Enum):
     KILLED = "its process is killed"
     STOPPED = "its process is stopped, as when its network is cut"
     SLOW = "it stands still again and again, within its window"
+    SNAPSHOTS = "none fails; a snapshot of the volume is made every second"
 
 
 @attrs.frozen
@@ -55,12 +57,32 @@ class Parameters:
     """How long a slow replica stands still."""
     every_s: float
     """From the begin of such a pause to that of the next."""
+    snapshot_every_s: float
+    """From one snapshot to the next."""
     rounds: int
     seed: int
 
 
-REAL: Final = Parameters(1 * GIB, seconds=20.0, depth=4, pause_s=1.0, every_s=4.0, rounds=5, seed=20160901)
-SMOKE: Final = Parameters(8 * MIB, seconds=0.9, depth=4, pause_s=0.1, every_s=0.3, rounds=1, seed=20160901)
+REAL: Final = Parameters(
+    1 * GIB,
+    seconds=20.0,
+    depth=4,
+    pause_s=1.0,
+    every_s=4.0,
+    snapshot_every_s=1.0,
+    rounds=5,
+    seed=20160901,
+)
+SMOKE: Final = Parameters(
+    8 * MIB,
+    seconds=0.9,
+    depth=4,
+    pause_s=0.1,
+    every_s=0.3,
+    snapshot_every_s=0.1,
+    rounds=1,
+    seed=20160901,
+)
 
 
 @attrs.frozen
@@ -167,6 +189,15 @@ def fail(volume: BenchVolume, replica: int, failure: Failure, parameters: Parame
                 if time.monotonic() > ends_at:
                     break
                 time.sleep(parameters.every_s - parameters.pause_s)
+        case Failure.SNAPSHOTS:
+            made: list[str] = []
+            ends_at = time.monotonic() + 2 / 3 * parameters.seconds - parameters.snapshot_every_s
+            while time.monotonic() < ends_at:
+                made.append(f"bench-{len(made)}")
+                volume.ask("POST", f"/v1/snapshots/{made[-1]}")
+                time.sleep(parameters.snapshot_every_s)
+            for name in made:
+                volume.ask("DELETE", f"/v1/snapshots/{name}")
         case _:
             assert_never(failure)
 

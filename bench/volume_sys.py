@@ -138,6 +138,15 @@ class BenchVolume:
         """What the controller says of one."""
         return next(r for r in self.status()["replicas"] if r["id"] == replica)
 
+    def ask(self, method: str, path: str) -> None:
+        """A change by the API.  Raises BenchError: it was refused."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=READY_TIME_S):
+                return
+        except OSError as error:
+            raise BenchError(f"{method} {path}: {error}") from error
+
     def events(self) -> list[dict[str, Any]]:
         """See docs/reference/failures.md."""
         answer: list[dict[str, Any]] = json.loads(self._get(self.api_port, "/v1/events"))

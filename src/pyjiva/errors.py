@@ -1,14 +1,16 @@
 """Every kind of error that crosses a package border, and what the receiver is to do about it.
 
-Four kinds: we misused a machine (`LocalProtocolError`: a bug of ours), the peer did (`RemoteProtocolError`:
+Five kinds: we misused a machine (`LocalProtocolError`: a bug of ours), the peer did (`RemoteProtocolError`:
 close the connection, one log line), the storage below cannot do what was asked (`StorageError`: an answer
-to the initiator), the operator asked for something impossible (`ConfigError`: one line on standard error
+to the initiator), a store of backups does not give what it should (`BackupError`: one line and exit code 1),
+the operator asked for something impossible (`ConfigError`: one line on standard error
 and exit code 2).
 """
 
 import enum
 
 __all__ = [
+    "BackupError",
     "ConfigError",
     "LocalProtocolError",
     "PyjivaError",
@@ -32,6 +34,10 @@ class RemoteProtocolError(PyjivaError):
 
 class ConfigError(PyjivaError):
     """The operator asked for something that cannot be: one clear line, exit code 2, nothing changed."""
+
+
+class BackupError(PyjivaError):
+    """A store of backups cannot be reached, or what it holds is missing or not what was written there."""
 
 
 class StorageFailure(enum.Enum):

@@ -5,7 +5,28 @@ from pathlib import Path
 import click
 import pytest
 
-from pyjiva.cli import controller, explain, replica, replica_change, scrub, status, up
+from pyjiva.cli import (
+    backup_create,
+    backup_ls,
+    backup_restore,
+    backup_rm,
+    backup_verify,
+    check,
+    clone,
+    controller,
+    expand,
+    explain,
+    export,
+    import_directory,
+    repair,
+    replica,
+    replica_change,
+    scrub,
+    snapshot,
+    status,
+    up,
+    usage,
+)
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
@@ -15,6 +36,23 @@ COMMANDS = {
     "pyjiva scrub": scrub.command,
     "pyjiva replica add ID=HOST:PORT": replica_change.add,
     "pyjiva replica rm ID": replica_change.rm,
+    "pyjiva snapshot create NAME": snapshot.create,
+    "pyjiva snapshot ls": snapshot.ls,
+    "pyjiva snapshot rm NAME...": snapshot.rm,
+    "pyjiva snapshot revert NAME": snapshot.revert,
+    "pyjiva snapshot diff NAME": snapshot.diff,
+    "pyjiva clone SNAPSHOT NAME": clone.command,
+    "pyjiva expand SIZE": expand.command,
+    "pyjiva usage": usage.command,
+    "pyjiva check DIR": check.command,
+    "pyjiva repair DIR": repair.command,
+    "pyjiva import DIR": import_directory.command,
+    "pyjiva export DIR": export.command,
+    "pyjiva backup create STORE SNAPSHOT": backup_create.command,
+    "pyjiva backup ls STORE": backup_ls.command,
+    "pyjiva backup restore STORE BACKUP": backup_restore.command,
+    "pyjiva backup verify STORE [BACKUP]...": backup_verify.command,
+    "pyjiva backup rm STORE [BACKUP]...": backup_rm.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

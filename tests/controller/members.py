@@ -6,6 +6,7 @@ from typing import Any
 from pyjiva.block import Buffer, Request
 from pyjiva.controller.data_path import DataPath
 from pyjiva.extent import Extent
+from pyjiva.lineage import Change
 from pyjiva.replication import (
     ANSWER,
     PAYLOAD_BYTES_MAX,
@@ -73,6 +74,7 @@ class Bench:
         self.fenced: list[tuple[int, int]] = []
         self.bad: list[tuple[int, Extent]] = []
         self.answered: list[Any] = []
+        self.changes: list[tuple[Change, bool | None]] = []
         self.min_copies = min_copies
         self.data = DataPath(
             tuple(self.members),
@@ -81,6 +83,9 @@ class Bench:
             on_diverged=lambda id_, _: self.diverged.append(id_),
             on_fenced=lambda id_, epoch: self.fenced.append((id_, epoch)),
             on_bad_block=lambda id_, extent: self.bad.append((id_, extent)),
+            takes_fills=lambda _: True,
+            on_changing=lambda: None,
+            on_changed=lambda change, done: self.changes.append((change, done)),
             park_limit_s=120.0,
         )
         self.data.epoch = 1

@@ -17,7 +17,7 @@ from pyjiva.controller.roster_event import (
     Promised,
 )
 from pyjiva.membership import MembershipRecord
-from pyjiva.replication import PromiseAnswer, ReplicaReport
+from pyjiva.replication import LineageMark, PromiseAnswer, ReplicaReport
 
 __all__ = ["IDS", "Bench", "Replica", "kinds", "record", "three"]
 
@@ -39,6 +39,7 @@ class Replica:
         self.promised = (held.epoch, "old") if held else (0, "")
         self.intact = answer.get("intact", True)
         self.unstable: tuple[tuple[int, int], ...] | None = answer.get("unstable", ())
+        self.lineage: LineageMark = answer.get("lineage", LineageMark(0, "", 4096, whole=True))
 
     @property
     def record(self) -> MembershipRecord | None:
@@ -62,7 +63,9 @@ class Replica:
             return Fenced(self.id, self.promised[0])
         self.promised = (epoch, roster.controller_id)
         return Promised(
-            self.id, epoch, PromiseAnswer(self.record, self.intact, self.unstable, self.told_equal)
+            self.id,
+            epoch,
+            PromiseAnswer(self.record, self.intact, self.unstable, self.told_equal, self.lineage),
         )
 
 

@@ -531,6 +531,22 @@ class TestBounds:
         assert sum(bench.asked(READ).values()) == 1, "its lock is given back"
 
 
+def test_what_came_with_a_frame_that_ended_the_connection_is_no_answer() -> None:
+    """It counted as one, and the write was sent again all the same: campaign seed 363."""
+    bench = Bench(2)
+    write = bench.submit(Write(0, 512, (bytes(512),), bench.done))
+    late = answer(bench.frame(2, FrameType.WRITE))
+    bench.reply(1)
+    bench.down(2)
+    bench.data.answered(2, late)
+    assert write not in bench.answered
+    bench.up(2)
+    bench.data.replay(2)
+    bench.reply(2, type_=FrameType.WRITE)
+    assert bench.answered == [write]
+    assert not bench.data.busy
+
+
 class TestAnswers:
     def test_fenced_is_reported_and_nothing_is_answered(self) -> None:
         bench = Bench()

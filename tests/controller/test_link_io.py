@@ -107,7 +107,7 @@ async def test_an_honest_replica_is_believed() -> None:
         (lambda frame: (Status.FORBIDDEN, b'{"reason":"no"}'), "refused: no"),
         (lambda frame: None, "closed the connection"),
         (replica(id_=2), "it is replica 2"),
-        (replica(report=attrs.evolve(REPORT, size_bytes=8192)), "8192 bytes"),
+        (replica(report=attrs.evolve(REPORT, size_bytes=2048)), "2048 bytes"),
         (replica(report=attrs.evolve(REPORT, promised_epoch=2**64)), "epoch"),
         (replica(report=attrs.evolve(REPORT, promised_epoch=-1)), "epoch"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyjiva.controller import VolumeState
+from pyjiva.controller import Snapshots, Volume, VolumeState
 from pyjiva.controller.api_io import serve_api
 from pyjiva.controller.metrics import MODES, VolumeCollector
 from pyjiva.controller.rebuild_totals import RebuildTotals
@@ -220,9 +220,10 @@ async def test_a_rebuild_that_has_ended_is_counted_on_both_sides(tmp_path: Path)
     assert missed <= received_bytes < 1.1 * missed
 
 
-async def _serve(volume: object, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+async def _serve(volume: Volume, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
     await serve_api(
-        volume,  # type: ignore[arg-type]  # a nursery hands arguments on without their types
+        volume,
+        Snapshots(volume),
         "127.0.0.1",
         0,
         iqn="iqn.2016-09.com.openebs.jiva:test",

@@ -11,6 +11,13 @@ from typing import Final
 
 import attrs
 
+from pyjiva.backup import Manifest
+from pyjiva.backup.configuration import Configuration
+from pyjiva.backup.envelope import Kind, unwrap, wrap
+from pyjiva.backup.locks import Lock
+from pyjiva.backup.manifest import Checkpoint
+from pyjiva.backup.objects import DamagedError
+from pyjiva.backup.table import ChunkTable
 from pyjiva.block import Buffer, MemoryDevice, Space
 from pyjiva.errors import ConfigError, RemoteProtocolError
 from pyjiva.iscsi.access import InitiatorRules
@@ -44,6 +51,7 @@ __all__ = ["FIRST_CMD_SN", "PDUS", "TARGETS"]
 
 DEVICE_BYTES: Final = 256 * KIB
 SEGMENT_BYTES: Final = 64 * KIB
+OBJECT_BYTES_MAX: Final = 64 * KIB
 FIRST_CMD_SN: Final = 0xFFFF_FFF0  # so that the numbers wrap
 INITIATOR, TARGET = "iqn.i", "iqn.t"
 SECRETS: Final = ChapSecrets({"alice": b"initiator-secret"}, OwnSecret("target", b"target-own-secret"))
@@ -363,9 +371,41 @@ def fuzz_values(data: bytes) -> None:
         InitiatorRules.parse(text.split("\n")).allow(text[:40], "10.0.0.1")
 
 
+# Backups
+
+
+def fuzz_backup(data: bytes) -> None:
+    """Objects of a store of backups, each from its first byte on, and behind an envelope that is right."""
+    source = Source(data)
+    kind = source.pick(list(Kind))
+    rest = source.take(len(data))
+    with contextlib.suppress(DamagedError):
+        content = unwrap(kind, "k", rest, None, OBJECT_BYTES_MAX)
+        check(len(content) <= OBJECT_BYTES_MAX, "more than was allowed")
+    wrapped = wrap(kind, "k", rest, None, b"")
+    check(unwrap(kind, "k", wrapped, None, len(rest)) == rest, "not what was wrapped")
+    with contextlib.suppress(DamagedError):
+        table = ChunkTable.decode(rest, "k")
+        check(table.encode() == rest, "another table than was read")
+        check(sum(1 for _ in table) == table.chunks, "not as many chunks as it says")
+        check(all(hole.end_bytes <= table.size_bytes for hole in table.holes()), "a hole beyond the end")
+    with contextlib.suppress(DamagedError):
+        check(Checkpoint.decode(rest, "k").encode() == rest, "another checkpoint than was read")
+    with contextlib.suppress(DamagedError):
+        manifest = Manifest.decode(rest, "k")
+        check(Manifest.decode(manifest.encode(), "k") == manifest, "another manifest than was read")
+    with contextlib.suppress(DamagedError):
+        lock = Lock.decode(rest, "k")
+        check(Lock.decode(lock.encode(), "k") == lock, "another lock than was read")
+    with contextlib.suppress(DamagedError, ConfigError):
+        configuration = Configuration.decode(rest)
+        check(Configuration.decode(configuration.encode()) == configuration, "another configuration")
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "login": fuzz_login,
     "connection": fuzz_connection,
     "device-server": fuzz_device_server,
     "values": fuzz_values,
+    "backup": fuzz_backup,
 }

@@ -29,7 +29,7 @@ from pyjiva.replication import (
 from tests.replica.peers import FakePeer, request, session_in
 
 SIZE_BYTES = 64 * 4096
-OF_THE_DAEMON = {FrameType.HASH, FrameType.SPOIL}
+OF_THE_DAEMON = {type_ for type_ in FrameType if type_ >= FrameType.HASH}
 CHANGES = (FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES)
 
 

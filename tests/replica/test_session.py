@@ -28,6 +28,9 @@ HELLO = Hello((PROTOCOL_VERSION,), "volume", "controller", "ab" * 32)
 DATA = {
     *(FrameType.READ, FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES),
     *(FrameType.FLUSH, FrameType.BLOCK_STATUS, FrameType.HASH, FrameType.SPOIL),
+    *(FrameType.LINEAGE, FrameType.PREPARE, FrameType.CHANGE),
+    *(FrameType.PAST_READ, FrameType.PAST_WRITE, FrameType.PAST_UNMAP, FrameType.PAST_BLOCK_STATUS),
+    *(FrameType.PAST_HASH, FrameType.PAST_SPOIL, FrameType.PAST_CHANGED),
 }
 #: Written out once more, by hand: what a phase lets through.
 EXPECTED = {
@@ -133,8 +136,8 @@ def test_who_does_not_know_the_key_stays_outside(proof: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "status", "reason"),
     [
-        ({"versions": (1, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 7], this replica speaks 3"),
-        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 3"),
+        ({"versions": (1, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 7], this replica speaks 4"),
+        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 4"),
         ({"volume_id": "other"}, Status.WRONG_VOLUME, "belongs to another volume"),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyjiva.errors import RemoteProtocolError
+from pyjiva.lineage import Change, ChangeKind, Lineage, Snapshot
 from pyjiva.membership import MembershipRecord
 from pyjiva.replication import (
     NONCE_BYTES,
@@ -16,6 +17,8 @@ from pyjiva.replication import (
     Authenticate,
     Hello,
     HelloAnswer,
+    LineageAnswer,
+    LineageMark,
     PingAnswer,
     PromiseAnswer,
     Refusal,
@@ -40,6 +43,7 @@ RECORDS = IDS.flatmap(
         clean=st.booleans(),
     )
 )
+MARKS = st.builds(LineageMark, COUNT, TEXT, COUNT, st.booleans())
 MAYBE_RECORD = st.none() | RECORDS
 MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Hello: st.builds(Hello, st.lists(COUNT, max_size=3).map(tuple), TEXT, TEXT, TEXT),
@@ -53,7 +57,10 @@ MESSAGES: dict[type, st.SearchStrategy[Any]] = {
         MAYBE_RECORD,
         st.booleans(),
         st.none() | st.lists(st.tuples(COUNT, COUNT), max_size=4).map(tuple),
+        st.booleans(),
+        MARKS,
     ),
+    LineageMark: MARKS,
     PingAnswer: st.builds(
         PingAnswer, st.floats(allow_nan=False, allow_infinity=False), st.none() | COUNT, st.none() | COUNT
     ),
@@ -199,3 +206,79 @@ def test_proofs_differ_by_everything_that_is_part_of_the_exchange() -> None:
     assert len(set(proofs)) == len(proofs)
     assert replica_proof(b"key", HELLO, 1, nonce) == proofs[0]
     assert all(len(proof) == 64 for proof in proofs)
+
+
+LABELS = st.dictionaries(TEXT, TEXT, max_size=2)
+CHANGES = st.builds(
+    Change,
+    kind=st.sampled_from(ChangeKind),
+    before=COUNT,
+    after=COUNT,
+    number=COUNT,
+    name=TEXT,
+    created=TEXT,
+    labels=LABELS,
+    user_created=st.booleans(),
+    whole=st.booleans(),
+    keep_newer=st.booleans(),
+    size_bytes=COUNT,
+)
+LINEAGES = st.builds(
+    lambda size, count, generation, labels, whole: Lineage(
+        size_bytes=size,
+        generation=generation,
+        standing_on=count,
+        snapshots=tuple(
+            Snapshot(number=n, name=f"s{n}", parent=n - 1, labels=labels, whole=whole)
+            for n in range(1, count + 1)
+        ),
+    ),
+    COUNT,
+    st.integers(0, 4),
+    COUNT,
+    LABELS,
+    st.booleans(),
+)
+PASTS: dict[type, st.SearchStrategy[Any]] = {
+    Change: CHANGES,
+    Lineage: LINEAGES,
+    LineageAnswer: st.builds(LineageAnswer, LINEAGES, COUNT, st.dictionaries(TEXT, COUNT, max_size=3), COUNT),
+}
+
+
+@pytest.mark.parametrize("kind", PASTS, ids=lambda kind: kind.__name__)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_what_is_said_of_the_past_arrives(kind: type, data: st.DataObject) -> None:
+    message = data.draw(PASTS[kind])
+    arrived: Any = decode_message(encode_message(message), kind)
+    assert attrs.asdict(arrived) == attrs.asdict(message)
+
+
+@pytest.mark.parametrize("kind", PASTS, ids=lambda kind: kind.__name__)
+@given(raw=JSON)
+def test_anything_else_is_nothing_of_the_past(kind: type, raw: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_message(json.dumps(raw).encode(), kind)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_one_wrong_value_in_a_lineage_is_refused_or_is_another_lineage(data: st.DataObject) -> None:
+    fields = json.loads(encode_message(data.draw(LINEAGES)))
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(JSON)
+    try:
+        lineage = decode_message(json.dumps(fields).encode(), Lineage)
+    except RemoteProtocolError:
+        return
+    assert json.loads(encode_message(lineage)).keys() == fields.keys()
+
+
+def test_equal_marks_are_equal_lineages_whatever_is_still_to_be_compared() -> None:
+    snapshot = Snapshot(number=1, name="a")
+    lineage = Lineage(size_bytes=1, generation=1, standing_on=1, snapshots=(snapshot,))
+    unequal = attrs.evolve(lineage, snapshots=(attrs.evolve(snapshot, whole=False),))
+    assert LineageMark.of(lineage).digest == LineageMark.of(unequal).digest
+    assert LineageMark.of(lineage) != LineageMark.of(unequal)
+    other = attrs.evolve(lineage, snapshots=(attrs.evolve(snapshot, created="later"),))
+    assert LineageMark.of(lineage).digest != LineageMark.of(other).digest

@@ -2,6 +2,7 @@
 
     python -m tests.sim.campaign --worlds 1000 --first-seed 0    worlds that must all hold
     python -m tests.sim.campaign --planted                       every bug of `planted_bugs`, until found
+    python -m tests.sim.campaign --scenario                      the `scenarios`, which must all hold
 
 A seed stands for one world: how many replicas it has and which faults come follow from it (`world_of`).  One
 world again, with what happened in it: `python -m tests.sim.campaign --first-seed 1234 --worlds 1 --trace`.
@@ -28,17 +29,24 @@ from trio.testing import MockClock
 from pyjiva.testing.faults import ROT, Faults
 from pyjiva.testing.world import World
 from tests.sim.planted_bugs import PLANTED_BUGS, PlantedBug
+from tests.sim.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 40.0
+SCENARIO_SECONDS_MAX = 300.0
+SNAPSHOT_STRIDE, SNAPSHOT_SEEDS = 13, (3, 7, 10)
 PLANTED_WORLDS_MAX = 300  # the budget in which each planted bug is to be found
 
 
 def world_of(seed: int) -> World:
     """The world of a seed."""
+    if seed % SNAPSHOT_STRIDE in SNAPSHOT_SEEDS:
+        return world_with_snapshots(seed)
     match seed % 10:
         case 6:
             return World(seed, replicas=1, faults=Faults(cuts=0.2))
+        case 3:
+            return World(seed, faults=Faults(broken_connections=3, deaths_after_answers=1))
         case 4:
             return World(seed, replicas=2, witnesses=1)
         case 5:
@@ -53,15 +61,32 @@ def world_of(seed: int) -> World:
             return World(seed)
 
 
+def world_with_snapshots(seed: int) -> World:
+    """A world whose volume has a past."""
+    match seed // SNAPSHOT_STRIDE % 5:
+        case 1:
+            return World(seed, replicas=1, faults=Faults(cuts=0.2, snapshots=20))
+        case 2:
+            return World(seed, replicas=2, witnesses=1, faults=Faults(snapshots=20))
+        case 3:
+            return World(seed, spares=2, faults=Faults(changes=1, snapshots=20))
+        case _:
+            return World(seed, faults=Faults(snapshots=20))
+
+
 def play(seed: int, seconds: float) -> tuple[World, BaseException | None]:
     """Run one world to its end; and what was wrong with it."""
+    return play_world(world_of(seed), seconds)
+
+
+def play_world(world: World, seconds: float) -> tuple[World, BaseException | None]:
+    """The same, of any world."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    world = world_of(seed)
     failures: list[BaseException] = []
 
     # Hypothesis puts trio's scheduler into a state that follows from the seed; the world draws nothing else.
     @settings(deadline=None, max_examples=1, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.just(seed))
+    @given(st.just(world.seed))
     def run(_seed: int) -> None:
         try:
             trio.run(world.play, seconds, clock=MockClock(autojump_threshold=0))
@@ -85,22 +110,26 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def play_many(seeds: range, seconds: float, *, here: bool) -> Iterator[tuple[int, dict[str, int], str]]:
+def play_many(
+    seeds: range, seconds: float, *, here: bool, processes: int | None = None
+) -> Iterator[tuple[int, dict[str, int], str]]:
     """All worlds, in any order: on all cores, or in this process."""
     if here:
         yield from map(_job, ((seed, seconds) for seed in seeds))
         return
-    with multiprocessing.get_context("spawn").Pool() as pool:
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         yield from pool.imap_unordered(_job, ((seed, seconds) for seed in seeds))
 
 
-def hold(seeds: range, seconds: float, *, here: bool = False) -> int:
+def hold(seeds: range, seconds: float, *, here: bool = False, processes: int | None = None) -> int:
     """Whether all worlds hold; the exit code."""
     print(f"{len(seeds)} worlds of {seconds:g} s with faults, seeds {seeds[0]} to {seeds[-1]}", flush=True)
     counts: collections.Counter[str] = collections.Counter()
     failed: list[int] = []
     began_s = told_s = time.monotonic()
-    for done, (seed, counted, failure) in enumerate(play_many(seeds, seconds, here=here), 1):
+    for done, (seed, counted, failure) in enumerate(
+        play_many(seeds, seconds, here=here, processes=processes), 1
+    ):
         counts.update(counted)
         if failure:
             failed.append(seed)
@@ -115,30 +144,47 @@ def hold(seeds: range, seconds: float, *, here: bool = False) -> int:
     return 1 if failed else 0
 
 
-def trace(seed: int, seconds: float) -> int:
+def trace(world: World, seconds: float) -> int:
     """One world with all that happened; the exit code."""
-    world, failure = play(seed, seconds)
+    _, failure = play_world(world, seconds)
     print("\n".join(world.trace))
     print(describe(failure) if failure is not None else "it holds")
     return 0 if failure is None else 1
 
 
+def play_scenarios(names: list[str]) -> int:
+    """Whether the scenarios hold; the exit code."""
+    failed = 0
+    for name in names or SCENARIOS:
+        _, failure = play_world(SCENARIOS[name].world(), SCENARIO_SECONDS_MAX)
+        if failure is not None:
+            failed += 1
+            print(f"scenario {name!r}: {describe(failure)}", flush=True)
+    return 1 if failed else 0
+
+
 def find(bug: PlantedBug, first_seed: int, worlds: int) -> str:
-    """Plant `bug` in a copy of the sources, and play until a world finds it; what it looked like, or ''."""
+    """Plant `bug` in a copy of the sources, and play until its scenario or a world finds it; what it looked
+    like, or ''.
+    """
     with tempfile.TemporaryDirectory(prefix="pyjiva-planted-") as directory:
         source = Path(directory) / "src"
         shutil.copytree(ROOT / "src", source)
         bug.plant(source / "pyjiva")
-        command = [sys.executable, "-m", "tests.sim.campaign", "--until-failure"]
-        command += ["--first-seed", str(first_seed), "--worlds", str(worlds)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(ROOT)])}
-        ended = subprocess.run(
-            command, env=environment, cwd=directory, capture_output=True, text=True, check=False
-        )
-    if ended.returncode == 0:
-        return ""
-    lines = (ended.stdout + ended.stderr).strip().splitlines()
-    return next((line for line in lines if line.startswith("seed ")), lines[-1] if lines else "no output")
+        ways = [["--scenario", bug.scenario]] if bug.scenario else []
+        ways += [["--until-failure", "--first-seed", str(first_seed), "--worlds", str(worlds)]]
+        ways[-1] += ["--snapshots"] if bug.in_past else []
+        for way in ways:
+            command = [sys.executable, "-m", "tests.sim.campaign", *way]
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(ROOT)])}
+            ended = subprocess.run(
+                command, env=environment, cwd=directory, capture_output=True, text=True, check=False
+            )
+            if ended.returncode != 0:
+                lines = (ended.stdout + ended.stderr).strip().splitlines()
+                found = [line for line in lines if line.startswith(("seed ", "scenario "))]
+                return (found or lines[-1:] or ["no output"])[0]
+    return ""
 
 
 def _find(arguments: tuple[str, int, int]) -> tuple[str, str]:
@@ -156,18 +202,18 @@ def until_failure(seeds: range, seconds: float) -> int:
     return 0
 
 
-def find_all(names: list[str], first_seed: int) -> int:
+def find_all(names: list[str], first_seed: int, worlds: int, processes: int | None) -> int:
     """Whether every planted bug is found; the exit code."""
     missed = []
-    jobs = [(name, first_seed, PLANTED_WORLDS_MAX) for name in names or PLANTED_BUGS]
-    with multiprocessing.get_context("spawn").Pool() as pool:
+    jobs = [(name, first_seed, worlds) for name in names or PLANTED_BUGS]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for name, found in pool.imap_unordered(_find, jobs):
             masked_by = PLANTED_BUGS[name].masked_by
             not_found = f"not found, masked by {masked_by}" if masked_by else "NOT FOUND"
             print(f"{name}: {found or not_found}"[:160], flush=True)
             if not found and not masked_by:
                 missed.append(name)
-    within = f"within {PLANTED_WORLDS_MAX} worlds each"
+    within = f"within {worlds} worlds each"
     print(f"{len(missed)} of {len(jobs)} planted bugs ought to have been found {within}: {missed}")
     return 1 if missed else 0
 
@@ -186,16 +232,25 @@ def main() -> int:
     parser.add_argument(
         "--until-failure", action="store_true", help="in one process, up to the first failure"
     )
+    parser.add_argument("--snapshots", action="store_true", help="every world is one with snapshots")
     parser.add_argument("--planted", nargs="*", metavar="NAME", help="find planted bugs: these, or all")
+    parser.add_argument("--planted-worlds", type=int, default=PLANTED_WORLDS_MAX, help="for each of them")
+    parser.add_argument("--scenario", nargs="*", metavar="NAME", help="play scenarios: these, or all")
+    parser.add_argument("--processes", type=int, help="at once; else as many as there are cores")
     options = parser.parse_args()
-    seeds = range(options.first_seed, options.first_seed + options.worlds)
+    step = SNAPSHOT_STRIDE if options.snapshots else 1
+    first = options.first_seed - options.first_seed % step + SNAPSHOT_SEEDS[0] * (step > 1)
+    seeds = range(first, first + step * options.worlds, step)
     if options.planted is not None:
-        return find_all(options.planted, options.first_seed)
+        return find_all(options.planted, options.first_seed, options.planted_worlds, options.processes)
     if options.trace:
-        return trace(options.first_seed, options.seconds)
+        scenario = SCENARIOS[options.scenario[0]].world() if options.scenario else None
+        return trace(scenario or world_of(options.first_seed), options.seconds)
+    if options.scenario is not None:
+        return play_scenarios(options.scenario)
     if options.until_failure:
         return until_failure(seeds, options.seconds)
-    return hold(seeds, options.seconds)
+    return hold(seeds, options.seconds, processes=options.processes)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ class PlantedBug:
     """(old, new) text."""
     also: "tuple[PlantedBug, ...]" = ()
     """More of the same bug, in other modules."""
+    scenario: str = ""
+    """Of `scenarios`, the one that finds it, where worlds of chance would take too long to."""
+    in_past: bool = False
+    """Only worlds with snapshots can find it."""
     masked_by: str = ""
     """What else keeps it from doing harm: such a bug need not be found, and is planted to see what is."""
 
@@ -52,7 +56,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "no-epoch-check": PlantedBug(
         "replica/data_path.py",
         (("if frame.epoch != self.promised_epoch:", "if False:"),),
-        masked_by="no-supersede: a promise replaces the session whose frames these are",
+        masked_by="the promise, which replaces the connection whose frames these are: with no-supersede it is no-fence",
     ),
     "no-fence": PlantedBug(
         "replica/data_path.py",
@@ -75,7 +79,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             ("    if epoch < 1 or epoch < state.promised_epoch:", "    if False:"),
             ("        if controller_id != state.promised_to:", "        if False:"),
         ),
-        masked_by="the controller, which ends when it sees a higher promise than its own",
+        scenario="a promise comes late",
     ),
     "no-supersede": PlantedBug(
         "replica/daemon_io.py",
@@ -85,15 +89,15 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "",
             ),
         ),
-        masked_by="no-epoch-check: frames of the older session have an older epoch",
+        scenario="an overtaken controller pings",
     ),
     "no-wait-idle-at-promise": PlantedBug(
         "replica/daemon_io.py",
         (("        await self.device.wait_idle()\n        epoch = promised", "        epoch = promised"),),
-        masked_by="the activation, which makes equal what the replica remembers of it",
+        scenario="an unmap lands late",
     ),
     "skip-reconcile": PlantedBug(
-        "controller/roster.py", (("if clean or not targets or extents == ():", "if True:"),)
+        "controller/roster.py", (("nothing = clean or not targets or extents == ()", "nothing = True"),)
     ),
     "forget-unstable": PlantedBug(
         "replica/unstable.py",
@@ -147,7 +151,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        self._apply(Joined(resync.target))",
             ),
         ),
-        masked_by="the boot id: who lost power unflushed is behind",
+        scenario="all lose power after one joined",
     ),
     "promise-not-durable": PlantedBug(
         "replica/daemon_io.py",
@@ -157,6 +161,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            self.store._state = promised",
             ),
         ),
+        scenario="a promise is forgotten",
     ),
     "accept-not-durable": PlantedBug(
         "replica/daemon_io.py",
@@ -235,6 +240,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        if not proposal.accepted:\n            return",
             ),
         ),
+        scenario="a minority holds the record",
     ),
     "minority-promise": PlantedBug(
         "controller/roster.py",
@@ -248,6 +254,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            if pending.buffers and pending.waiting & member.bit:",
             ),
         ),
+        scenario="parked requests are sent once",
     ),
     "no-replay": PlantedBug(
         "controller/volume_io.py",
@@ -261,20 +268,27 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "                    self._choose()\n            case Phase.COMMITTING",
             ),
         ),
+        scenario="the source is lost while members are made equal",
     ),
     "stable-while-settling": PlantedBug(
-        "controller/data_path.py", (("        if not self.serving:\n            return 0\n", ""),)
+        "controller/data_path.py",
+        (("        if not self.serving:\n            return 0\n", ""),),
+        scenario="the source is lost while members are made equal",
     ),
     "source-lost-in-locking": PlantedBug(
         "controller/volume_io.py",
         (("                resync.member_lost(member_id)\n", "                pass\n"),),
+        scenario="a source is lost while its range is locked",
     ),
     "all-refused-come-back": PlantedBug(
-        "controller/volume_io.py", (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),)
+        "controller/volume_io.py",
+        (("        self._apply(Diverged(member_id, reason))\n", "        pass\n"),),
+        scenario="all disks are full",
     ),
     "min-copies-ignored": PlantedBug(
         "controller/data_path.py",
         (("return (self.must_ack & ~joining).bit_count() >= self._min_copies", "return True"),),
+        scenario="one copy is left of a write",
     ),
     "blackout-stuck": PlantedBug(
         "controller/roster.py", (("            self._begin_again_if_stuck()\n", "            pass\n"),)
@@ -282,10 +296,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "rebooted-returns": PlantedBug(
         "controller/roster.py",
         (("        return member.answer.intact or self.required() == {member.id}", "        return True"),),
+        scenario="a machine loses its power while nobody writes",
     ),
     "no-lease": PlantedBug(
         "controller/volume_io.py",
         (("        self._data.clock = self.clock\n", "        self._data.clock = None\n"),),
+        scenario="a controller and a replica are cut off together",
     ),
     "no-wait-out": PlantedBug(
         "controller/roster.py",
@@ -295,15 +311,33 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        if False:",
             ),
         ),
+        masked_by="no-grace: who could answer the old controller's reads is in sync and missing, and is waited for longer",
+    ),
+    "no-grace": PlantedBug(
+        "controller/roster.py",
+        (("GRACE_S: Final = 3.0 ", "GRACE_S: Final = 0.0 "),),
+        masked_by="no-wait-out; and whoever is chosen has everything, so what is lost by haste is a copy",
+    ),
+    "no-wait-for-the-lease": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if self._wait_out and self.wait_out_s and self._now_s < over_at_s:",
+                "        if False:",
+            ),
+            ("GRACE_S: Final = 3.0 ", "GRACE_S: Final = 0.0 "),
+        ),
+        scenario="a controller and a replica are cut off together",
     ),
     "dirty-forgets-pending": PlantedBug(
         "controller/data_path.py",
         (
             (
-                "                if (pending.waiting | pending.failed) & bit and pending.buffers:\n                    dirty.mark(*pending.extent)",
-                "                pass",
+                "                    if pending.change is None:\n                        dirty.mark(*pending.extent)",
+                "                    if pending.change is None:\n                        pass",
             ),
         ),
+        scenario="a replica dies with a write on its way",
     ),
     "dirty-forgets-writes": PlantedBug(
         "controller/data_path.py",
@@ -312,6 +346,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "dirty-kept-after-reboot": PlantedBug(
         "controller/roster.py",
         (("member.kept_everything = ours and report.intact", "member.kept_everything = True"),),
+        scenario="a machine loses its power while nobody writes",
     ),
     "jump-without-border": PlantedBug(
         "controller/resync.py",
@@ -321,13 +356,58 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            self.position = extent.offset_bytes\n",
             ),
         ),
+        scenario="a write comes to what a rebuild has passed over",
     ),
-    "no-pause": PlantedBug("controller/roster.py", (("        if not longest_s:", "        if True:"),)),
+    "no-pause": PlantedBug(
+        "controller/roster.py",
+        (("        if not longest_s:", "        if True:"),),
+        scenario="two controllers begin at once",
+    ),
     "mark-clean-lies": PlantedBug(
-        "snapshot/store_sys.py", (("stable = self._writes_started == self._writes_flushed", "stable = True"),)
+        "snapshot/store_sys.py",
+        (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        masked_by="stop-unflushed: whoever asks for the mark has flushed in the same step, with nothing on its way",
+    ),
+    "stop-unflushed": PlantedBug(
+        "replica/daemon_io.py",
+        (
+            (
+                "        self.store.flush()\n        self.store.mark_clean()\n",
+                "        self.store.mark_clean()\n",
+            ),
+        ),
+        masked_by="mark-clean-lies: the store counts what it has flushed",
+    ),
+    "clean-unflushed": PlantedBug(
+        "snapshot/store_sys.py",
+        (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        scenario="a replica is stopped and switched off",
+        also=(
+            PlantedBug(
+                "replica/daemon_io.py",
+                (
+                    (
+                        "        self.store.flush()\n        self.store.mark_clean()\n",
+                        "        self.store.mark_clean()\n",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    "clean-while-writes-are-on-their-way": PlantedBug(
+        "controller/volume_io.py",
+        (
+            (
+                "                while self._data.writing or self._data.changing or self._repairs.running:\n                    await trio.sleep(TICK_S)\n",
+                "",
+            ),
+        ),
+        scenario="a clean stop with an unmap on its way",
     ),
     "given-up-on-old-news": PlantedBug(
-        "controller/roster.py", ((" and m.id not in self._doubtful for m in", " for m in"),)
+        "controller/roster.py",
+        ((" and m.id not in self._doubtful for m in", " for m in"),),
+        scenario="a copy that lost its power unnoticed",
     ),
     "change-without-the-old-majority": PlantedBug(
         "controller/roster.py",
@@ -337,6 +417,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        sets = [record.configured for record in records if record is not None][-1:]\n",
             ),
         ),
+        masked_by="the first record of an epoch, which a majority accepts before the set changes: sets that differ by one have no majorities that do not meet",
     ),
     "newcomer-has-a-vote": PlantedBug(
         "controller/roster.py",
@@ -346,6 +427,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        return sum(m.promised for m in self.members.values()) >= 2",
             ),
         ),
+        masked_by="the record without the member that is given up, which a majority of the configured ones accepts: a rebuild too many is all",
     ),
     "witness-counts-as-a-copy": PlantedBug(
         "controller/roster.py",
@@ -359,10 +441,21 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "rot-not-compared": PlantedBug(
         "sparse/checked_file_sys.py",
         (("        return None if _first_bad(sums, data, count) >= 0 else data", "        return data"),),
+        scenario="rot lies in two blocks that are read",
+    ),
+    "rot-in-one-block-not-compared": PlantedBug(
+        "sparse/checked_file_sys.py",
+        (
+            (
+                "            return None if known and known != (_hash(data) or 1) else data\n",
+                "            return data\n",
+            ),
+        ),
     ),
     "rot-laundered-by-a-partial-write": PlantedBug(
         "sparse/checked_file_sys.py",
         (("                    spoilt.append(place >> _SHIFT)\n", "                    pass\n"),),
+        scenario="rot lies under a partial write",
     ),
     "rot-found-and-not-repaired": PlantedBug(
         "controller/resync.py",
@@ -372,5 +465,154 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            self._advance(self._range.end_bytes)\n            return\n        if frame is None",
             ),
         ),
+        scenario="rot lies in two blocks that are read",
+    ),
+    # --- snapshots
+    "level-skipped": PlantedBug(
+        "controller/roster.py",
+        (
+            (
+                "        if newest or len({answer.lineage.digest",
+                "        if False and len({answer.lineage.digest",
+            ),
+        ),
+        in_past=True,
+    ),
+    "revert-not-levelled": PlantedBug(
+        "lineage.py",
+        (
+            (
+                "        if here.standing_on != goal.standing_on or self.last_revert != goal.last_revert:",
+                "        if here.standing_on != goal.standing_on:",
+            ),
+        ),
+        in_past=True,
+    ),
+    "snapshots-not-compared": PlantedBug(
+        "controller/catch_up.py",
+        (("        if unequal is not None:", "        if False:"),),
+        also=(PlantedBug("lineage.py", (("                whole=False,\n", ""),)),),
+        in_past=True,
+    ),
+    "whole-before-stable": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        (
+            (
+                "                self._content.make_stable(name)\n                filled =",
+                "                filled =",
+            ),
+        ),
+        in_past=True,
+    ),
+    "deleted-before-stable": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        (
+            (
+                "            self._content.make_stable(name)\n        self._layers.change",
+                "            pass\n        self._layers.change",
+            ),
+        ),
+        in_past=True,
+    ),
+    "change-without-the-lock": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            if not lock.blockers:\n                self._dispatch_of",
+                "            if type(request) is ChangeRequest:\n                lock.blockers = 0\n            if not lock.blockers:\n                self._dispatch_of",
+            ),
+        ),
+        in_past=True,
+    ),
+    "rebuild-ends-during-a-change": PlantedBug(
+        "controller/volume_io.py",
+        (
+            (
+                "        if self._data.changing:  # it does not get the change",
+                "        if False:  # it does not get the change",
+            ),
+        ),
+        in_past=True,
+    ),
+    "rebuild-begins-during-a-change": PlantedBug(
+        "controller/volume_io.py",
+        (
+            ("        if self._data.changing:  # what it ought", "        if False:  # what it ought"),
+            (
+                "            self._bring_up(target, None)\n",
+                "            answer = self._roster.members[target].answer\n            assert answer is not None\n            self._bring_up(target, answer.lineage)\n",
+            ),
+        ),
+        in_past=True,
+    ),
+    "dirty-forgets-reverts": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "            for member_id in self.dirty:\n                self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)\n        for member",
+                "            pass\n        for member",
+            ),
+        ),
+        in_past=True,
+        masked_by="the last revert, by which who missed one is brought up to it, and compared whole",
+    ),
+    "dirty-forgets-a-pending-revert": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "                    elif pending.change.kind is ChangeKind.REVERT:",
+                "                    elif False:",
+            ),
+        ),
+        in_past=True,
+        masked_by="as dirty-forgets-reverts",
+    ),
+    "change-made-twice": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        (
+            (
+                "        if change.before != change.after == self.chain.generation and self._has_made(change):\n            return\n",
+                "        if change.before != change.after == self.chain.generation and self._has_made(change):\n            change = attrs.evolve(change, before=change.after)\n            if change.kind is not ChangeKind.REVERT:\n                return\n",
+            ),
+        ),
+        in_past=True,
+        masked_by="the lock of the whole volume: nothing was written since it was made the first time",
+    ),
+    "any-change-of-the-generation-is-this-one": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        ((" and self._has_made(change):", ":"),),
+        also=(
+            PlantedBug(
+                "controller/data_path.py",
+                (
+                    (
+                        "                pending.unsure |= bit\n",
+                        "                pass\n",
+                    ),
+                ),
+            ),
+        ),
+        in_past=True,
+    ),
+    "change-beside-requests": PlantedBug(
+        "snapshot/device_io.py",
+        (("                await self._wait_in_flight()\n", "                pass\n"),),
+        in_past=True,
+        masked_by="the controller, which lets no request be in flight",
+    ),
+    "removed-stops-merges": PlantedBug(
+        "snapshot/chain.py",
+        (("removed=True, whole=True).pruned()", "removed=True).pruned()"),),
+        in_past=True,
+    ),
+    "snapshot-without-flush": PlantedBug(
+        "snapshot/layers_sys.py",
+        (
+            (
+                "        self._free_name(layer.name)\n        self.owner.settle_all()\n",
+                "        self._free_name(layer.name)\n",
+            ),
+        ),
+        in_past=True,
     ),
 }

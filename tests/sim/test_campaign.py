@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.campaign import ROOT, find, hold, play, world_of
+from tests.sim import campaign
+from tests.sim.campaign import ROOT, SNAPSHOT_STRIDE, find, hold, play, world_of, world_with_snapshots
 from tests.sim.planted_bugs import PLANTED_BUGS
 
 
@@ -21,13 +22,13 @@ def test_every_bug_can_still_be_planted(name: str, tmp_path: Path) -> None:
 
 
 def test_a_planted_bug_is_found() -> None:
-    assert find(PLANTED_BUGS["forget-unstable"], 0, 60).startswith("seed ")
+    assert find(PLANTED_BUGS["promise-not-durable"], 0, 1).startswith("scenario ")
 
 
 def test_there_are_worlds_of_every_kind() -> None:
-    kinds = [world_of(seed) for seed in range(10)]
+    kinds = [world_of(seed) for seed in range(20)]
     assert {world.replicas for world in kinds} == {1, 2, 3, 5}
-    assert sum(world.faults.rots > 0 for world in kinds) == 1
+    assert sum(world.faults.rots > 0 for world in kinds) == 2
 
 
 def test_worlds_of_stated_seeds_hold(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,6 +42,25 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
     """It came back without what it had not flushed; the others were brought only what they had missed."""
     _, failure = play(1831, 12)
     assert failure is None
+
+
+@pytest.mark.parametrize("seed", [16, 29, 42, 55, 68])
+def test_worlds_with_snapshots_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every kind; what was found in others has its tests in `test_changes.py` and `test_lineage.py`."""
+    monkeypatch.setattr(campaign, "world_of", world_with_snapshots)
+    world, failure = play(seed, 15)
+    assert failure is None
+    assert world.counts["snapshots answered"] > 2
+
+
+def test_some_worlds_have_snapshots() -> None:
+    kinds = [world for seed in range(5 * SNAPSHOT_STRIDE) if (world := world_of(seed)).faults.snapshots]
+    assert {(world.replicas, world.witnesses, world.spares) for world in kinds} == {
+        (1, 0, 0),
+        (2, 1, 0),
+        (3, 0, 0),
+        (3, 0, 2),
+    }
 
 
 def test_one_seed_gives_one_world() -> None:

@@ -12,7 +12,7 @@ from pyjiva.testing.faults import ROT, Faults
 from pyjiva.testing.world import World
 
 SEEDS = st.just(int(os.environ["SIM_SEED"])) if "SIM_SEED" in os.environ else st.integers(0, 2**32 - 1)
-WORLDS = int(os.environ.get("SIM_WORLDS", "15"))
+WORLDS = int(os.environ.get("SIM_WORLDS", "13"))
 SECONDS = float(os.environ.get("SIM_SECONDS", "40"))
 
 

@@ -542,3 +542,25 @@ async def test_local_device_keeps_its_data_and_is_clean_after_a_clean_end(tmp_pa
             tmp_path / "r", size_bytes=8 * MIB, block_size_bytes=512, batch=EndOfBatch()
         ):
             pytest.fail("opened")
+
+
+async def test_idle_is_only_who_holds_nothing_back() -> None:
+    """A promise waits for idleness: a write that waits for a step of a merge would land after it."""
+    async with open_bench() as bench, trio.open_nursery() as nursery:
+        await bench.mark()
+        idle = trio.Event()
+
+        async def wait() -> None:
+            await bench.device.wait_idle()
+            idle.set()
+
+        nursery.start_soon(bench.device.alone, Extent(0, 4096), lambda: None)
+        await wait_all_tasks_blocked()
+        await bench.submit(bench.write())
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert bench.done == []
+        assert not idle.is_set()
+        await bench.gate.let_all_go()
+        assert len(bench.done) == 1
+        assert idle.is_set()

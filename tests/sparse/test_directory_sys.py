@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from random import Random
 
@@ -172,3 +173,27 @@ def test_replacements_one_after_the_other_survive_power_cuts(seed: int, cuts: li
         present = int(disk.content("f"))
         assert acknowledged <= present <= number
         acknowledged = present  # what was once seen stays
+
+
+def test_several_threads_list_a_directory_at_once(tmp_path: Path) -> None:
+    """A listing that misses a file had a snapshot's data removed as a file that nothing names."""
+    directory = open_directory(tmp_path)
+    wanted = sorted(f"file-{n}" for n in range(20))
+    for name in wanted:
+        (tmp_path / name).touch()
+    wrong: list[list[str]] = []
+
+    def look() -> None:
+        for _ in range(300):
+            names = directory.names()
+            directory.used_bytes()
+            if not set(wanted) <= set(names):
+                wrong.append(names)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    directory.close()
+    assert not wrong

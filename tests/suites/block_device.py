@@ -129,12 +129,12 @@ class Driver:
 
     async def check(self) -> None:
         """The whole device has the contents of the model, and every byte that is not zero is allocated."""
-        content = await self.read(0, SIZE_BYTES)
+        content = await self.read(0, len(self.model))
         if content != self.model:
             first = next(i for i, (a, b) in enumerate(zip(content, self.model, strict=True)) if a != b)
             raise AssertionError(f"byte {first} is {content[first]:#x}, should be {self.model[first]:#x}")
         holes = bytearray(self.model)
-        for extent in await self.allocated(0, SIZE_BYTES):
+        for extent in await self.allocated(0, len(self.model)):
             holes[extent.offset_bytes : extent.end_bytes] = bytes(extent.length_bytes)
         assert not any(holes), "data in what is reported as a hole"
 

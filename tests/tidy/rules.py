@@ -33,13 +33,14 @@ PRODUCT: Final = f"src/{PACKAGE}"
 ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("cli",),
     ("maya",),
-    ("iscsi", "controller", "replica", "supervisor"),
+    ("iscsi", "controller", "replica", "supervisor", "checkup", "migration", "backup"),
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport"),
-    ("units", "extent", "membership", "recycled"),
+    ("units", "extent", "membership", "lineage", "recycled"),
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only
+OPTIONAL: Final = "backup"  # the extra of pyproject.toml that is the product's, not the tests'
 COLOURLESS: Final = ("cli", TESTING)  # wire whole processes and worlds together
 
 _BLOCKING: Final = (
@@ -403,7 +404,8 @@ def _read(top: Path) -> Tree:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in by_name:
                 named.add(node.value)
-    dependencies = tuple(name.replace("-", "_") for name in project.get("dependencies", []))
+    needed = [*project.get("dependencies", []), *project.get("optional-dependencies", {}).get(OPTIONAL, [])]
+    dependencies = tuple(name.replace("-", "_") for name in needed)
     return Tree(modules, by_name, texts, sorted(folders), frozenset(named), dependencies)
 
 

@@ -27,6 +27,8 @@ PROGRAMS: Final[dict[str, str]] = {
     "busybox": "busybox-static",
     "mke2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "resize2fs": "e2fsprogs",
+    "dumpe2fs": "e2fsprogs",
     "fstrim": "util-linux",
     "sg_persist": "sg3-utils",
     "sg_vpd": "sg3-utils",
@@ -38,7 +40,7 @@ PROGRAMS: Final[dict[str, str]] = {
 }
 #: Copied into the guest; busybox has the rest.
 TOOLS: Final = (
-    *("iscsid", "iscsiadm", "mke2fs", "e2fsck", "fstrim"),
+    *("iscsid", "iscsiadm", "mke2fs", "e2fsck", "resize2fs", "dumpe2fs", "fstrim"),
     *("sg_persist", "sg_vpd", "sg_readcap", "sg_logs", "sg_wr_mode"),
 )
 KERNEL: Final = "linux-image-cloud-amd64"

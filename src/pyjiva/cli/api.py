@@ -1,6 +1,7 @@
 """How commands talk to a controller's API."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 import click
@@ -25,14 +26,15 @@ api_option: Final = click.option(
 class Api:
     """The API at one address; whatever goes wrong ends the process with one line and exit code 1."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address if "://" in address else f"http://{address}"
+        self.timeout_s = timeout_s
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, **parameters: str) -> Any:
         """The answer of a GET."""
-        return self._ask("GET", path, {})
+        return self._ask("GET", path, parameters)
 
-    def post(self, path: str, **parameters: str) -> Any:
+    def post(self, path: str, **parameters: str | list[str]) -> Any:
         """The answer of a POST."""
         return self._ask("POST", path, parameters)
 
@@ -40,12 +42,12 @@ class Api:
         """The answer of a DELETE."""
         return self._ask("DELETE", path, {})
 
-    def _ask(self, method: str, path: str, parameters: dict[str, str]) -> Any:
+    def _ask(self, method: str, path: str, parameters: Mapping[str, str | list[str]]) -> Any:
         url = self.address.rstrip("/") + path
         try:
             # No proxy of the environment: it stands between here and the world, not before a controller.
-            answer = httpx.request(method, url, params=parameters, timeout=TIMEOUT_S, trust_env=False)
-            if answer.status_code in (400, 404, 409):
+            answer = httpx.request(method, url, params=parameters, timeout=self.timeout_s, trust_env=False)
+            if answer.status_code in (400, 404, 409, 503):
                 self.give_up(str(answer.json()["error"]), what="the controller refused")
             answer.raise_for_status()
             return answer.json()

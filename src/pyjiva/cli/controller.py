@@ -13,12 +13,26 @@ import attrs
 import click
 import trio
 
+from pyjiva.block import BlockDevice
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
+from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.fill import FillFrom, fill_options, take_fill
 from pyjiva.cli.replica_address import REPLICA
+from pyjiva.cli.schedule import schedule_options, take_schedule
 from pyjiva.cli.tuning import take_tuning, tuning_options
-from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, boot_clock
+from pyjiva.controller import (
+    ControllerOptions,
+    ReplicaAddress,
+    Retention,
+    Snapshots,
+    Volume,
+    VolumeFenced,
+    boot_clock,
+)
 from pyjiva.controller.api_io import serve_api
+from pyjiva.controller.fill_source_io import SnapshotSource
+from pyjiva.controller.filling_io import FillingDevice, FillSource
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.scsi import LogicalUnit, UnitIdentity
@@ -38,6 +52,15 @@ class Endpoints:
     portals: tuple[Address, ...]
     api: Address
     stop_with_stdin: bool
+
+
+@attrs.frozen
+class Keeping:
+    """What is done with the volume's past."""
+
+    retention: Retention | None = None
+    fill: FillFrom | None = None
+    """Where a new volume has its content from."""
 
 
 @click.command()
@@ -60,6 +83,8 @@ class Endpoints:
 @access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @tuning_options
+@schedule_options
+@fill_options
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -89,16 +114,22 @@ def main(
             new_volume=new_volume,
             tuning=take_tuning(given),
         )
+        keeping = Keeping(take_schedule(given), take_fill(given))
         allowed = read_access(AccessOptions(**given), warn=True)
-        return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed)
+        return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed, keeping)
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 
 
-async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access) -> int:
+async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access, keeping: "Keeping") -> int:
     batch = EndOfBatch()
     volume = Volume(options, batch, clock=boot_clock)
-    return await Controller(options, endpoints, access, batch, volume).run()
+    return await Controller(options, endpoints, access, batch, volume, keeping).run()
+
+
+def _source_of(url: str) -> FillSource:
+    """Raises ConfigError: it is no URL of a source."""
+    return BackupSource(url) if url.startswith(BACKUP_SCHEME) else SnapshotSource(url)
 
 
 async def _review_space(unit: LogicalUnit) -> None:
@@ -120,9 +151,19 @@ class Controller:
     access: Access
     batch: EndOfBatch
     volume: Volume
+    keeping: Keeping
+    filling: FillingDevice | None = None
+    snapshots: Snapshots = attrs.field(init=False)
     target: Target | None = None
     portals: list[str] = attrs.field(factory=list)
     fenced: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.snapshots = Snapshots(self.volume, self._why_no_revert)
+
+    def _why_no_revert(self) -> str:
+        names = sorted({str(session["initiator"]) for session in self._sessions()})
+        return f"logged in, log out first: {', '.join(names)}" if names else ""
 
     @property
     def iqn(self) -> str:
@@ -162,10 +203,28 @@ class Controller:
     async def _serve(self, portals: list[list[trio.SocketListener]], api: Address) -> None:
         """Wait until the volume takes I/O, then offer it."""
         await self.volume.ready.wait()
+        async with trio.open_nursery() as nursery:
+            await self._offer(await self._open_device(nursery), portals, api)
+
+    async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
+        """The volume, or what makes it complete while it is filled."""
+        fill = self.keeping.fill
+        if fill is None:
+            if self.volume.past.lineage.filling is not None:
+                raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")
+            return self.volume
+        self.filling = FillingDevice(self.volume, self.snapshots, _source_of(fill.url), fill.rate)
+        nursery.start_soon(self.filling.run)
+        await self.filling.ready.wait()
+        return self.filling
+
+    async def _offer(
+        self, device: BlockDevice, portals: list[list[trio.SocketListener]], api: Address
+    ) -> None:
         options = self.options
         identity = UnitIdentity(options.volume_id)
         unit = LogicalUnit(
-            self.volume,
+            device,
             identity,
             options.block_size_bytes,
             store=self.volume,
@@ -180,11 +239,14 @@ class Controller:
             discovery_chap=access.discovery_chap,
             advertised=access.advertised,
         )
+        self.volume.on_resized = unit.capacity_changed
         self.target = Target(target_options, units={0: unit}, batch=self.batch)
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)
             nursery.start_soon(_review_space, unit)
+            if self.keeping.retention is not None:
+                nursery.start_soon(self.snapshots.keep_schedule, self.keeping.retention)
             print(
                 f"ready volume={options.volume_name} iqn={self.iqn} portal={self.portals[0]} lun=0 "
                 f"api=http://{api} replicas={len(options.replicas)}",
@@ -194,11 +256,13 @@ class Controller:
     async def _serve_api(self, task_status: trio.TaskStatus[int]) -> None:
         await serve_api(
             self.volume,
+            self.snapshots,
             self.endpoints.api.host,
             self.endpoints.api.port,
             iqn=self.iqn,
             portals=lambda: self.portals,
             sessions=self._sessions,
+            filled=lambda: None if self.filling is None else self.filling.share,
             task_status=task_status,
         )
 

@@ -17,6 +17,15 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
     "replica": "pyjiva.cli.replica_change",
+    "snapshot": "pyjiva.cli.snapshot",
+    "clone": "pyjiva.cli.clone",
+    "expand": "pyjiva.cli.expand",
+    "usage": "pyjiva.cli.usage",
+    "check": "pyjiva.cli.check",
+    "repair": "pyjiva.cli.repair",
+    "import": "pyjiva.cli.import_directory",
+    "export": "pyjiva.cli.export",
+    "backup": "pyjiva.cli.backup",
 }
 
 

@@ -1,5 +1,6 @@
 """`pyjiva-replica`: one copy of one volume, in one directory."""
 
+import resource
 import sys
 from pathlib import Path
 from typing import Final
@@ -64,7 +65,14 @@ def main(
     sys.exit(run_daemon("pyjiva-replica", run, volume=volume_name, id=replica_id))
 
 
+def _allow_many_files() -> None:
+    """A snapshot keeps three files open: as many as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _run(options: ReplicaOptions, data: Address, health: Address, stop_with_stdin: bool) -> int:
+    _allow_many_files()
     store = Store.open_or_create(
         options.directory,
         volume_id=options.volume_id,

@@ -17,8 +17,10 @@ import click
 
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
+from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
+from pyjiva.cli.schedule import schedule_arguments, schedule_options, take_schedule
 from pyjiva.cli.tuning import take_tuning, tuning_arguments, tuning_options
-from pyjiva.controller import Tuning
+from pyjiva.controller import Retention, Tuning
 from pyjiva.errors import StorageError
 from pyjiva.supervisor import (
     Children,
@@ -52,6 +54,8 @@ class UpOptions:
     api: Address
     access: AccessOptions = attrs.field(factory=AccessOptions)
     tuning: Tuning = attrs.field(factory=Tuning)
+    retention: Retention | None = None
+    fill: FillFrom | None = None
 
 
 @attrs.frozen
@@ -89,6 +93,8 @@ class Commands:
     "--block-size", type=int, default=512, show_default=True, help="Bytes in a logical block: 512 or 4096."
 )
 @tuning_options
+@schedule_options
+@fill_options
 @access_options
 def command(
     name: str,
@@ -109,10 +115,10 @@ def command(
     data = data.absolute()  # what status says of it is for people who stand elsewhere
 
     async def run() -> int:
-        tuning = take_tuning(given)
+        tuning, retention, fill = take_tuning(given), take_schedule(given), take_fill(given)
         tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
-        options = UpOptions(request, data, portals, api, AccessOptions(**given), tuning)
+        options = UpOptions(request, data, portals, api, AccessOptions(**given), tuning, retention, fill)
         return await run_up(options)
 
     _open_standard_descriptors()
@@ -143,6 +149,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
             _say("note: initiators have to log in with CHAP, see docs/reference/iscsi.md")
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
         arguments += [*options.access.arguments(), *tuning_arguments(options.tuning)]
+        arguments += schedule_arguments(options.retention) + fill_arguments(options.fill)
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 

@@ -2,6 +2,8 @@
 
 from pyjiva.controller.clock_sys import boot_clock
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress, Tuning
+from pyjiva.controller.retention import Retention
+from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
 from pyjiva.controller.volume_io import Volume, VolumeFenced
 
@@ -9,6 +11,8 @@ __all__ = [
     "ControllerOptions",
     "ReplicaAddress",
     "ReplicaStatus",
+    "Retention",
+    "Snapshots",
     "Tuning",
     "Volume",
     "VolumeFenced",

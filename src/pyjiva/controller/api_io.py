@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
+from pyjiva.controller.snapshot_api_io import snapshot_routes
+from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
@@ -27,22 +29,26 @@ __all__ = ["serve_api"]
 
 async def serve_api(
     volume: Volume,
+    snapshots: Snapshots,
     host: str,
     port: int,
     *,
     iqn: str,
     portals: Callable[[], Sequence[str]],
     sessions: Callable[[], Sequence[dict[str, Any]]],
+    filled: Callable[[], float | None] = lambda: None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the API until cancelled; reports the port.  Raises ConfigError: it is taken.
 
-    `portals` and `sessions` come from the iSCSI target, which this package does not know.
+    `portals` and `sessions` come from the iSCSI target, which this package does not know; `filled` is the
+    share that is there of a volume that is filled from elsewhere.
     """
 
     async def get_volume(_: Request) -> Response:
         body = attrs.asdict(volume.status(), value_serializer=_plain)
         body |= {"iqn": iqn, "portals": list(portals()), "sessions": list(sessions())}
+        body["filled"] = filled()
         return JSONResponse(body)
 
     async def get_health(_: Request) -> Response:
@@ -59,6 +65,7 @@ async def serve_api(
             Route("/v1/events", get_events),
             metrics_route(VolumeCollector(volume.status, lambda: len(sessions()))),
             *_changes(volume),
+            *snapshot_routes(snapshots),
         ]
     )
     await serve_http(app, host, port, task_status=task_status)
@@ -75,7 +82,7 @@ def _changes(volume: Volume) -> list[Route]:
         if rate == 0:
             return _refused("rate 0: at least 1 byte per second", 400)
         if not volume.start_scrub(rate):
-            return _refused("a scrub is under way, or the volume is parked", 409)
+            return _refused("a scrub is under way, or the volume is parked or being filled", 409)
         return JSONResponse({}, status_code=202)
 
     async def post_replica(request: Request) -> Response:

@@ -43,9 +43,11 @@ from pyjiva.block import (
     Write,
     WriteZeroes,
 )
+from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.lineage import Change, ChangeKind
 from pyjiva.replication import (
     EPOCH_MAX,
     FAILURE_OF_STATUS,
@@ -53,14 +55,19 @@ from pyjiva.replication import (
     Flag,
     Frame,
     FrameType,
+    Refusal,
     Status,
     decode_extents,
+    decode_message,
     encode_header,
+    encode_message,
 )
 from pyjiva.units import KIB, align_down, align_up
 
 __all__ = ["DataPath", "Link", "LockOwner"]
 
+_NOTHING_DONE: Final = frozenset({StorageFailure.NO_SPACE, StorageFailure.NOT_SUPPORTED})
+"""How a replica refuses a change that it has certainly not made."""
 BLOCK_BYTES: Final = 4 * KIB  # what has a checksum on the replicas
 
 
@@ -85,7 +92,7 @@ class Pending:
     type: FrameType
     waiting: int
     """Members whose answer is missing."""
-    request: Request | None
+    request: "Request | ChangeRequest | FillRequest | None"
     """The host's; None once it was told NOT READY."""
     lock: Lock | None
     buffers: Sequence[Buffer]
@@ -99,6 +106,12 @@ class Pending:
     error: StorageError | None = None
     on_answer: Callable[[Frame | None], None] | None = None
     """Internal calls: gets the answer, or None when the member was lost."""
+    change: Change | None = None
+    """Of a CHANGE."""
+    unsure: int = 0
+    """Members that refused a CHANGE and may have made it all the same: see `_settle`."""
+    refusal: StorageError | None = None
+    """No member has made the change, for this reason."""
 
 
 @attrs.define(eq=False)
@@ -126,8 +139,16 @@ class DataPath:
     """A member refused our epoch: (id, the epoch it has promised)."""
     on_bad_block: Callable[[int, Extent], None]
     """A member has a block in this range that is not what was written."""
+    on_changed: Callable[[Change, bool | None], None]
+    """A change of the snapshots is over, and was carried out or not; None: no member knows."""
+    takes_fills: Callable[[int], bool]
+    """Whether a rebuilding member has the snapshot that is being filled."""
     park_limit_s: float
+    on_changing: Callable[[], None] = lambda: None
+    """A change of the snapshots begins: from now on members may differ in which they have."""
     epoch: int = 0
+    generation: int = 0
+    """Of the snapshots (`lineage`)."""
     now_s: float = 0.0
     """Set by the volume's clock; coarse."""
     clock: Callable[[], float] | None = None
@@ -152,9 +173,13 @@ class DataPath:
     _writes: dict[int, None] = attrs.field(factory=dict, init=False)
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
-    _parked: collections.deque[tuple[float, Request]] = attrs.field(factory=collections.deque, init=False)
+    _parked: collections.deque[tuple[float, Request | ChangeRequest | FillRequest]] = attrs.field(
+        factory=collections.deque, init=False
+    )
     _min_copies: int = attrs.field(default=1, init=False)
-    _withheld: list[tuple[float, Request]] = attrs.field(factory=list, init=False)
+    _withheld: list[tuple[float, Request | ChangeRequest | FillRequest]] = attrs.field(
+        factory=list, init=False
+    )
     """Carried out by fewer members than it takes to answer: answered when there are enough again."""
     _unconfirmed: list[tuple[float, Read | BlockStatus]] = attrs.field(factory=list, init=False)
     """Reads that were carried out and may be old news: answered when the lease is renewed."""
@@ -173,6 +198,8 @@ class DataPath:
             Unmap: self._dispatch_write,
             WriteZeroes: self._dispatch_write,
             BlockStatus: self._dispatch_block_status,
+            ChangeRequest: self._dispatch_change,
+            FillRequest: self._dispatch_fill,
         }
 
     def add_member(self, member_id: int) -> None:
@@ -187,8 +214,8 @@ class DataPath:
 
     # --- host requests
 
-    def submit(self, request: Request) -> None:
-        """Start a host request (`block.BlockDevice`)."""
+    def submit(self, request: Request | ChangeRequest | FillRequest) -> None:
+        """Start a host request (`block.BlockDevice`), or a change of the snapshots."""
         if type(request) is Flush:
             self._dispatch_flush(request)
             return
@@ -366,6 +393,76 @@ class DataPath:
             assert member.link is not None
             member.link.send(header)
 
+    def _dispatch_change(self, lock: Lock) -> None:
+        """The lock is that of the whole volume: no other request is in flight."""
+        request = lock.owner
+        why_not = "" if self.writes_open else "the volume is parked"
+        if request.change.before != self.generation:  # whoever asked for the one before did not wait for it
+            why_not = "the snapshots have changed meanwhile"
+        if why_not:
+            self._release(lock)
+            _complete(request, StorageError(StorageFailure.NOT_READY, why_not))
+            return
+        payload = (encode_message(request.change),)
+        self._last_id = id_ = self._last_id + 1
+        header = encode_header(
+            FrameType.CHANGE, request_id=id_, epoch=self.epoch, stable=self.stable(), payload=payload
+        )
+        buffers = (header, *payload)
+        place = (0, request.length_bytes)
+        pending = Pending(FrameType.CHANGE, self.must_ack, request, lock, buffers, place, self.now_s)
+        pending.lost, pending.change = self.must_ack & ~self.writable, request.change
+        self._pending[id_] = pending
+        self.on_changing()
+        if request.change.kind is ChangeKind.REVERT:
+            for member_id in self.dirty:
+                self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
+        for member in self._of(self.writable):
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(*buffers)
+
+    def _dispatch_fill(self, lock: Lock) -> None:
+        request = lock.owner
+        if not self.writes_open:
+            self._park(lock)
+            return
+        payload = (request.data,)
+        self._last_id = id_ = self._last_id + 1
+        offset, length = request.offset_bytes, request.length_bytes
+        header = encode_header(
+            FrameType.PAST_WRITE,
+            request_id=id_,
+            epoch=self.epoch,
+            offset_bytes=offset,
+            length_bytes=length,
+            stable=request.number,
+            payload=payload,
+        )
+        buffers, place = (header, *payload), (offset, length)
+        pending = Pending(FrameType.PAST_WRITE, self.must_ack, request, lock, buffers, place, self.now_s)
+        pending.lost = self.must_ack & ~self.writable
+        self._pending[id_] = pending
+        filled = self.writable
+        for member_id in self._ids(self.rebuilding):
+            if self.takes_fills(member_id):
+                filled |= self.members[member_id].bit
+        pending.waiting |= filled
+        for member in self._of(filled):
+            member.in_flight += 1
+            assert member.link is not None
+            member.link.send(*buffers)
+
+    @property
+    def changing(self) -> bool:
+        """Whether a change of the snapshots is under way."""
+        return any(pending.change is not None for pending in self._pending.values())
+
+    def resize(self, size_bytes: int) -> None:
+        """The volume has become larger: what is added is zeros on all members."""
+        self.size_bytes = size_bytes
+        self.dirty = {member_id: dirty.grown(size_bytes) for member_id, dirty in self.dirty.items()}
+
     def _refuse_length(self, lock: Lock, request: Read | Write) -> None:
         reason = f"{request.length_bytes} bytes in one request: at most {PAYLOAD_BYTES_MAX}"
         self._release(lock)
@@ -395,9 +492,10 @@ class DataPath:
         length_bytes: int = 0,
         payload: Sequence[Buffer] = (),
         code: int = 0,
+        number: int | None = None,
     ) -> None:
         """Send one frame to one connected member; `on_answer` gets its answer, or None if the member is
-        lost first.
+        lost first.  `number` is that of a snapshot, in frames that name one.
         """
         member = self.members[member_id]
         assert member.link is not None, f"replica {member_id} is not connected"
@@ -409,7 +507,7 @@ class DataPath:
             epoch=self.epoch,
             offset_bytes=offset_bytes,
             length_bytes=length_bytes,
-            stable=self.stable(),
+            stable=self.stable() if number is None else number,
             payload=payload,
         )
         self._pending[id_] = Pending(
@@ -438,6 +536,10 @@ class DataPath:
         Raises RemoteProtocolError: nothing like it was asked; the connection is to be closed.
         """
         member = self.members[member_id]
+        if (
+            member.link is None
+        ):  # given up over a frame that came together with this one: it waits for a replay
+            return
         pending = self._pending.get(frame.request_id)
         if pending is None or not pending.waiting & member.bit or frame.type & 0x7F != pending.type:
             raise RemoteProtocolError(
@@ -515,7 +617,12 @@ class DataPath:
             self._read_refused_as_bad(member_id, frame, pending)
             return
         reason = f"its disk answered {failure.value} to {pending.type.name}"
-        self._suspect |= bit
+        if pending.change is not None:
+            reason = decode_message(frame.payload, Refusal).reason
+            if failure not in _NOTHING_DONE:
+                pending.unsure |= bit
+        else:
+            self._suspect |= bit
         pending.waiting &= ~bit
         pending.failed |= bit
         pending.error = StorageError(failure, f"replica {member_id}: {reason}")
@@ -587,7 +694,14 @@ class DataPath:
         error, pending.error, pending.failed = pending.error, None, 0
         refused, diverged = None, 0
         kept = failed & self.readable if failed == self.must_ack else 0
-        if kept:
+        if kept and pending.change is not None:
+            # Who is not sure whether it has made it is broken, and refuses all that comes; if all are, only
+            # the next activation finds out.
+            pending.refusal = error
+            diverged = awaited = pending.unsure & failed if kept & ~pending.unsure else 0
+        elif kept and pending.type is FrameType.PAST_WRITE:
+            pending.refusal, awaited = error, 0  # a piece that is filled is filled again before it is read
+        elif kept:
             # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
             diverged = awaited = failed & ~(kept & -kept)
             refused, pending.request = pending.request, None
@@ -600,6 +714,7 @@ class DataPath:
         if not pending.waiting:
             del self._pending[id_]
             self._writes.pop(id_, None)
+            pending.error = pending.refusal
             self._finish(pending)
         why = f": {error.failure.value}" if error is not None else ""
         reason = f"its disk could not carry out a {pending.type.name}{why}"
@@ -611,6 +726,9 @@ class DataPath:
             _complete(refused, error)
 
     def _finish(self, pending: Pending) -> None:
+        if pending.change is not None:  # before the lock is given back: what comes next must know
+            nobody_knows = pending.error is not None and not self.must_ack & ~pending.unsure
+            self.on_changed(pending.change, None if nobody_knows else pending.error is None)
         if pending.lock is not None:
             self._release(pending.lock)
         if pending.request is None:
@@ -725,7 +843,10 @@ class DataPath:
             for pending in self._pending.values():
                 # Also what it has refused, while others have still to answer.
                 if (pending.waiting | pending.failed) & bit and pending.buffers:
-                    dirty.mark(*pending.extent)
+                    if pending.change is None:
+                        dirty.mark(*pending.extent)
+                    elif pending.change.kind is ChangeKind.REVERT:
+                        self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
 
     def replay(self, member_id: int) -> None:
         """`member_id` is back with all it had: send it again what it has not answered."""
@@ -768,6 +889,11 @@ class DataPath:
                 _complete(request, error)
 
     @property
+    def writing(self) -> bool:
+        """Whether a host write is on its way, also one whose host has got another answer."""
+        return bool(self._writes)
+
+    @property
     def busy(self) -> bool:
         """Whether a host request is in flight or parked."""
         return bool(self._parked) or any(p.request is not None for p in self._pending.values())
@@ -792,10 +918,19 @@ class DataPath:
         return [i for i, m in self.members.items() if m.bit & mask]
 
 
-def _complete(request: Request, error: StorageError | None) -> None:
+def _complete(request: Request | ChangeRequest | FillRequest, error: StorageError | None) -> None:
     request.error = error
     match request:
-        case Read() | Write() | Unmap() | WriteZeroes() | Flush() | BlockStatus():
+        case (
+            Read()
+            | Write()
+            | Unmap()
+            | WriteZeroes()
+            | Flush()
+            | BlockStatus()
+            | ChangeRequest()
+            | FillRequest()
+        ):
             request.done(request)  # type: ignore[arg-type]  # each class's `done` takes that class
         case _:
             assert_never(request)

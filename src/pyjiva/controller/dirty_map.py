@@ -116,3 +116,11 @@ class DirtyMap:
     def remaining_bytes(self, position: int) -> int:
         """Part of Work, to a piece."""
         return self._pieces.count(1, position >> self._shift) << self._shift
+
+    def grown(self, size_bytes: int) -> "DirtyMap":
+        """The same for a volume that has become larger: nothing lacks of what was added."""
+        grown = DirtyMap(size_bytes, everything=self.everything)
+        if grown._shift != self._shift:
+            return DirtyMap(size_bytes, everything=True)
+        grown._pieces[: len(self._pieces)] = self._pieces
+        return grown

@@ -92,6 +92,16 @@ class Repairs:
     _patients: collections.defaultdict[int, _Patient] = attrs.field(
         factory=lambda: collections.defaultdict(_Patient), init=False
     )
+    _stopped: bool = attrs.field(default=False, init=False)
+
+    @property
+    def running(self) -> bool:
+        """Whether one may be writing."""
+        return any(patient.running is not None for patient in self._patients.values())
+
+    def stop(self) -> None:
+        """Begin no more of them."""
+        self._stopped = True
 
     def found(self, member: int, extent: Extent) -> None:
         """`member` has a block in `extent` that is not what was written."""
@@ -125,7 +135,7 @@ class Repairs:
     def _start(self, member: int) -> None:
         """Begin with the first of the queue that another member may have."""
         patient = self._patients[member]
-        while patient.queue:
+        while patient.queue and not self._stopped:
             extent, _ = patient.queue[0]
             resync = Resync(member, member, FixedWork([extent], compare_first=False), self, if_bad=True)
             source = self.port.choose_source(resync, {member})

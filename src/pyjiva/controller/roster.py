@@ -66,6 +66,8 @@ from pyjiva.controller.roster_event import (
     Forgot,
     GiveUp,
     Joined,
+    Level,
+    Levelled,
     LinkDown,
     LinkUp,
     MembersChanged,
@@ -240,6 +242,8 @@ class Roster:
     """In-sync members whose disks kept the others from being made equal: left behind, if another is whole."""
     _settling: tuple[int, ...] = attrs.field(default=(), init=False)
     """Members that take part in the activation under way."""
+    _to_reconcile: Reconcile | None = attrs.field(default=None, init=False)
+    """What is to be done when they have the same snapshots."""
     _effects: list[Effect] = attrs.field(factory=list, init=False)
     _changed: bool = attrs.field(default=False, init=False)
 
@@ -334,6 +338,8 @@ class Roster:
                 self._refused(event)
             case Accepted():
                 self._accepted(event)
+            case Levelled():
+                self._levelled()
             case Reconciled():
                 self._reconciled()
             case Unsettled():
@@ -603,16 +609,36 @@ class Roster:
             self._effects.append(GiveUp("all replicas are blank, but this volume has held data before"))
 
     def _settle(self, chosen: dict[int, PromiseAnswer], *, clean: bool, memory_counts: bool) -> None:
+        """Let the chosen members have the same snapshots first, and then the same bytes.
+
+        They differ by one change of the snapshots at most: the next one is begun when all have the last.  It
+        was made while no write was in flight, so whoever has not made it can do so now, and has the same.
+        """
+        newest = max(answer.lineage.generation for answer in chosen.values())
+        if (
+            not memory_counts
+        ):  # what they had not flushed when it was made is gone: they would not have the same
+            chosen = {i: a for i, a in chosen.items() if a.lineage.generation == newest}
         self._settling = tuple(sorted(chosen))
         source, *targets = self._settling
         extents = _to_compare(chosen.values()) if memory_counts else None
-        if clean or not targets or extents == ():
-            self._propose_first()
-            return
-        self.phase = Phase.SETTLING
+        nothing = clean or not targets or extents == ()
+        self._to_reconcile = None if nothing else Reconcile(source, tuple(targets), extents)
+        self.phase, self._changed = Phase.SETTLING, True
         self.waiting_for = "the replicas to be made equal after an unclean end"
-        self._changed = True
-        self._effects.append(Reconcile(source, tuple(targets), extents))
+        if newest or len({answer.lineage.digest for answer in chosen.values()}) > 1:
+            first = min(i for i, answer in chosen.items() if answer.lineage.generation == newest)
+            self._effects.append(Level(first, self._settling))
+        else:
+            self._levelled()
+
+    def _levelled(self) -> None:
+        if self.phase is not Phase.SETTLING:
+            raise LocalProtocolError(f"levelled while {self.phase.value}")
+        if self._to_reconcile is None:
+            self._propose_first()
+        else:
+            self._effects.append(self._to_reconcile)
 
     def _reconciled(self) -> None:
         if self.phase is not Phase.SETTLING:

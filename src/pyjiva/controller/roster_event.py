@@ -29,6 +29,8 @@ __all__ = [
     "Forgot",
     "GiveUp",
     "Joined",
+    "Level",
+    "Levelled",
     "LinkDown",
     "LinkUp",
     "MembersChanged",
@@ -106,6 +108,11 @@ class Accepted:
 
 
 @attrs.frozen
+class Levelled:
+    """The members that take part in the activation have the same snapshots."""
+
+
+@attrs.frozen
 class Reconciled:
     """All members that were to be made equal are."""
 
@@ -176,6 +183,7 @@ Event = (
     | Alive
     | Fenced
     | Accepted
+    | Levelled
     | Reconciled
     | Unsettled
     | Copied
@@ -237,6 +245,14 @@ class Disconnect:
 
     member: int
     reason: str
+
+
+@attrs.frozen
+class Level:
+    """Learn which snapshots `source` has, and let the other `members` have the same; then say Levelled."""
+
+    source: int
+    members: tuple[int, ...]
 
 
 @attrs.frozen
@@ -312,6 +328,7 @@ Effect = (
     | Drop
     | Connect
     | Disconnect
+    | Level
     | Reconcile
     | CancelReconcile
     | Serve

@@ -136,7 +136,11 @@ class Scrub:
 
     def answered(self, member: int, frame: Frame | None) -> None:
         """An answer, or None: the member is lost, and will be compared when it comes back."""
-        if self.step is not ScrubStep.VERIFYING or member not in self._waiting:
+        if self.step is not ScrubStep.VERIFYING:
+            return
+        if frame is None:  # what it has said counts no more: who differs from it may be the last one left
+            self._digests.pop(member, None)
+        if member not in self._waiting:
             return
         self._waiting.discard(member)
         if frame is not None and frame.code == Status.OK:
@@ -155,9 +159,9 @@ class Scrub:
         self._unlock()
         if len(set(digests.values())) > 1:
             self.different += 1
-            votes = list(digests.values())
+            votes = [digests[member] for member in sorted(digests)]
             right = max(votes, key=votes.count)  # of equally many, what the lowest member has
-            for member, digest in digests.items():
+            for member, digest in list(digests.items()):  # who is lost is taken out
                 if digest != right:
                     self.port.found_different(member, chunk)
         self._next()

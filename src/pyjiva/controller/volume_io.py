@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer, Flush, Lock, Request, Space
+from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.data_path import DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
@@ -28,6 +29,7 @@ from pyjiva.controller.link_io import pump, shake_hands
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.pace import Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
+from pyjiva.controller.past import NOWHERE, Past
 from pyjiva.controller.rebuild_totals import RebuildBook
 from pyjiva.controller.repairs import Repairs
 from pyjiva.controller.resync import Resync
@@ -52,6 +54,8 @@ from pyjiva.controller.roster_event import (
     Forgot,
     GiveUp,
     Joined,
+    Level,
+    Levelled,
     LinkDown,
     LinkUp,
     MembersChanged,
@@ -79,12 +83,14 @@ from pyjiva.controller.status import (
 )
 from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError, StorageError
 from pyjiva.extent import Extent
+from pyjiva.lineage import Change, ChangeKind, Lineage
 from pyjiva.membership import MembershipRecord
 from pyjiva.replication import (
     Flag,
     Frame,
     FrameDecoder,
     FrameType,
+    LineageMark,
     PingAnswer,
     PromiseAnswer,
     Status,
@@ -149,7 +155,13 @@ class Volume:
     _disks: dict[int, DiskDeadline] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
     """By target."""
+    past: Past = attrs.field(init=False)
+    """Its snapshots."""
+    on_resized: Callable[[], None] | None = None
+    """Called when the volume has become larger while it is served."""
     _rebuilds: RebuildBook = attrs.field(factory=RebuildBook, init=False)
+    _held_rebuilds: set[int] = attrs.field(factory=set, init=False)
+    """Who goes on being rebuilt when the snapshots have changed."""
     _repairs: Repairs = attrs.field(init=False)
     _rot_to_repair: dict[tuple[int, Extent], None] = attrs.field(factory=dict, init=False)
     """What was met before the volume was served: until then there is nobody to repair it from."""
@@ -180,6 +192,7 @@ class Volume:
             addresses={r.replica_id: str(r) for r in self.options.replicas},
         )
         self._addresses = {r.replica_id: r for r in self.options.replicas}
+        self.past = Past(Lineage(size_bytes=self.options.size_bytes), self)
         self._repairs = Repairs(self.options.size_bytes, self)
         self._rebuild_pace = Pace(self.options.tuning.rebuild_rate)
         self._data = DataPath(
@@ -189,7 +202,10 @@ class Volume:
             self._has_diverged,
             self._fenced,
             self._repairs.found,
+            self._snapshots_changed,
+            self.past.takes_fills,
             park_limit_s,
+            self._snapshots_are_changing,
         )
         self._data.now_s = self.clock()
         self._data.clock = self.clock
@@ -203,9 +219,9 @@ class Volume:
     @property
     def size_bytes(self) -> int:
         """Size of the volume."""
-        return self.options.size_bytes
+        return self.past.lineage.size_bytes
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request | ChangeRequest | FillRequest) -> None:
         """Start a host request; it waits (parked) while the volume cannot carry it out."""
         self._data.submit(request)
 
@@ -252,6 +268,10 @@ class Volume:
         """
         with trio.move_on_after(STOP_S) as limit:
             if self._roster.phase is Phase.ACTIVE:
+                # A clean record is believed: who names it is not compared, nor doubted after a power cut.
+                self._repairs.stop()
+                while self._data.writing or self._data.changing or self._repairs.running:
+                    await trio.sleep(TICK_S)
                 flushed = trio.Event()
                 self._data.submit(Flush(lambda _: flushed.set()))
                 self.batch.end()
@@ -407,6 +427,8 @@ class Volume:
         if self._roster.phase is Phase.SETTLING and member_id in self._roster.settling:
             self._cancel_resyncs()  # the roster begins again
             return
+        self.past.lost(member_id)
+        self._held_rebuilds.discard(member_id)
         theirs = [r for r in self._resyncs.values() if member_id in (r.source, r.target)]
         for resync in theirs:
             if resync.target == member_id:
@@ -415,6 +437,10 @@ class Volume:
                 self._rebuilds.end(member_id, self.clock())
             else:
                 resync.member_lost(member_id)
+
+    def lose_member(self, member: int, reason: str) -> None:
+        """Part of PastPort."""
+        self._failed(member, reason)
 
     def _fenced(self, member_id: int, promised_epoch: int) -> None:
         self._apply(Fenced(member_id, promised_epoch))
@@ -462,6 +488,8 @@ class Volume:
                 self._connect_to(member, address)
             case Disconnect(member, reason):
                 self._disconnect(member, reason)
+            case Level(source, members):
+                self.past.level(source, members)
             case Reconcile(source, targets, extents):
                 self._reconcile(source, targets, extents)
             case CancelReconcile():
@@ -475,6 +503,8 @@ class Volume:
                 self._start_rebuild(member)
             case Forgot(member):
                 self._data.distrust_others(member)
+                if self.past.lineage.filling is not None:
+                    self._end(VolumeFenced("what the volume was filled with may be gone: it begins anew"))
             case Replay(member):
                 if member in self._heard:  # else it was lost again: LinkDown waits for its turn
                     self._data.replay(member)
@@ -548,7 +578,7 @@ class Volume:
             else:
                 promised = decode_message(frame.payload, PromiseAnswer)
                 for offset, length in promised.unstable or ():
-                    if offset < 0 or length < 0 or offset + length > self.size_bytes:
+                    if offset < 0 or length < 0 or offset + length > promised.lineage.size_bytes:
                         raise RemoteProtocolError(f"remembers a write of {length} bytes at {offset}")
                 self._confirmed(member, asked_at_s)
                 self._apply(Promised(member, epoch, promised))
@@ -584,17 +614,38 @@ class Volume:
             resync.start()
 
     def _cancel_resyncs(self) -> None:
+        self.past.cancel()
         for resync in self._resyncs.values():
             resync.cancel()
         self._resyncs = {}
 
     def _start_rebuild(self, target: int) -> None:
+        """Give `target` the snapshots that it lacks first, and then what the live volume has."""
         if target not in self._heard:
             return
+        if target not in self._data.dirty or not self._roster.members[target].kept_everything:
+            self.compare_all(target)
+        answer = self._roster.members[target].answer
+        assert answer is not None
+        if self._data.changing:  # what it ought to have is not known
+            self._held_rebuilds.add(target)
+        else:
+            self._bring_up(target, answer.lineage)
+
+    def _bring_up(self, target: int, mark: LineageMark | None) -> None:
+        if self.past.bring_up(target, mark):
+            self._tell("rebuild", target, "it is given the snapshots that it lacks")
+        else:
+            self.copy_live(target)
+
+    def compare_all(self, target: int) -> None:
+        """Part of PastPort."""
+        self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
+
+    def copy_live(self, target: int) -> None:
+        """Part of PastPort."""
         source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
-        work = self._data.dirty.get(target)
-        if work is None or not self._roster.members[target].kept_everything:
-            work = self._data.dirty[target] = DirtyMap(self.size_bytes, everything=True)
+        work = self._data.dirty[target]
         resync = self._resyncs[target] = Resync(source, target, work, self)
         self._rebuilds.begin(resync, self.clock())
         what = "everything is compared" if work.compare_first else "it gets what it missed"
@@ -649,7 +700,11 @@ class Volume:
         """
         if self._roster.phase is Phase.SETTLING:
             return next((i for i in self._roster.settling if i not in without), None)
-        fit = (self._roster.readable() & set(self._heard)) - without - {resync.target}
+        return self.choose_reader({*without, resync.target})
+
+    def choose_reader(self, without: Set[int]) -> int | None:
+        """The least busy member that has everything and is not among `without`."""
+        fit = (self._roster.readable() & set(self._heard)) - without
         return min(fit, key=lambda i: self._data.members[i].in_flight, default=None)
 
     def may_go_on(self, resync: Resync | Scrub) -> bool:
@@ -694,8 +749,104 @@ class Volume:
             if not self._resyncs:
                 self._apply(Reconciled())
             return
+        if self._data.changing:  # it does not get the change that is under way
+            self._held_rebuilds.add(resync.target)
+            return
         self._apply(Copied(resync.target))
         self._ask(resync.target, FrameType.FLUSH, partial(self._flushed, resync.target))
+
+    # --- snapshots (see `past.PastPort`)
+
+    def _snapshots_are_changing(self) -> None:
+        """A change begins: what a snapshot is copied from may not have it any more, and is none the worse."""
+        for target in self.past.targets:
+            self.past.lost(target)
+            self._stop_copy_to(target)
+            self._held_rebuilds.add(target)
+
+    def _stop_copy_to(self, target: int) -> None:
+        if (resync := self._resyncs.pop(target, None)) is not None:
+            resync.cancel()
+            self._rebuilds.end(target, self.clock())
+
+    def _snapshots_changed(self, change: Change, carried_out: bool | None) -> None:
+        """A change is over; replicas that are being rebuilt did not take part in it."""
+        if carried_out is None:
+            reason = "the disks of all replicas failed while the snapshots changed: the next start finds out"
+            self._end(VolumeFenced(reason))
+            return
+        held, self._held_rebuilds = self._held_rebuilds, set()
+        if carried_out:
+            self.past.changed(change)
+            self._data.generation = change.after
+            self._tell("snapshot", None, f"{change.kind.value} {change.name}".strip())
+            if change.kind is ChangeKind.GROW:
+                self._take_size()
+                if self.on_resized is not None:
+                    self.on_resized()
+            rebuilding = {i for i, m in self._roster.members.items() if m.mode is Mode.REBUILDING}
+            held |= rebuilding & set(self._heard)
+        for target in sorted(held):
+            self._stop_copy_to(target)
+            self._data.members[target].synced_until = 0
+            # What was copied to it stays copied.  What it said when it came may not be so any more.
+            self._bring_up(target, None)
+
+    def _take_size(self) -> None:
+        self._data.resize(self.size_bytes)
+        self._repairs.size_bytes = self.size_bytes
+
+    def levelled(self) -> None:
+        """Part of PastPort."""
+        self._take_size()
+        self._data.generation = self.past.lineage.generation
+        self._apply(Levelled())
+
+    def call_past(
+        self,
+        member: int,
+        type_: FrameType,
+        on_answer: Callable[[Frame | None], None],
+        *,
+        extent: Extent = NOWHERE,
+        payload: Sequence[Buffer] = (),
+        code: int = 0,
+        number: int | None = None,
+    ) -> None:
+        """Part of PastPort."""
+        if member not in self._heard:
+            on_answer(None)
+            return
+        self._data.call(
+            member,
+            type_,
+            on_answer,
+            offset_bytes=extent.offset_bytes,
+            length_bytes=extent.length_bytes,
+            payload=payload,
+            code=code,
+            number=number,
+        )
+
+    def copy_begins(self, resync: Resync) -> None:
+        """Part of PastPort."""
+        self._resyncs[resync.target] = resync
+        self._rebuilds.begin(resync, self.clock())
+
+    def copy_ended(self, resync: Resync, failed_member: int | None, reason: str) -> None:
+        """Part of PastPort."""
+        self._resyncs.pop(resync.target, None)
+        self._rebuilds.end(resync.target, self.clock())
+        if failed_member is not None:
+            _log.warning("copy of a snapshot failed", target=resync.target, reason=reason)
+            for member_id in dict.fromkeys((failed_member, resync.target)):
+                self._failed(member_id, f"copy of a snapshot from replica {resync.source} failed: {reason}")
+
+    def past_is_bad(self, member: int, number: int, extent: Extent) -> None:
+        """Part of PastPort."""
+        name = self.past.lineage.numbered(number).name
+        _log.error("a block of a snapshot is not what was written", replica=member, snapshot=name)
+        self._tell("rot", member, f"{extent} of the snapshot {name} is not what was written")
 
     def _flushed(self, member_id: int, frame: Frame | None) -> None:
         if frame is None:
@@ -729,6 +880,11 @@ class Volume:
             self.batch.end()
         return why_not
 
+    @property
+    def leaving(self) -> int | None:
+        """Who is to be removed, until that is committed."""
+        return self._roster.removing
+
     def _min_copies(self, configured: Sequence[int]) -> int:
         witnesses = sum(i in self._roster.members and self._roster.members[i].witness for i in configured)
         return self.options.tuning.min_copies_of(len(configured) - witnesses, witnesses)
@@ -753,8 +909,10 @@ class Volume:
     def start_scrub(self, rate: int | None) -> bool:
         """Begin to read all of the volume on all in-sync replicas, at most `rate` bytes per second on each.
 
-        False: the volume is not served, or a scrub is under way.
+        False: the volume is not served, or is being filled, or a scrub is under way.
         """
+        if self.past.lineage.filling is not None:  # members may differ where nobody has read yet
+            return False
         if self._roster.phase is not Phase.ACTIVE or (
             self._scrub is not None and self._scrub.step is not ScrubStep.OVER
         ):
@@ -803,6 +961,10 @@ class Volume:
         self._tell("scrub", None, f"over: {scrub.bad} chunks with rot, {scrub.different} that differ")
 
     # --- status
+
+    def required(self) -> set[int]:
+        """Whose acknowledgement a write needs now."""
+        return self._roster.required()
 
     def self_check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""

@@ -16,10 +16,13 @@ import trio
 
 from pyjiva.block import Buffer
 from pyjiva.errors import RemoteProtocolError, StorageError
+from pyjiva.lineage import Change
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica.data_path import DataPath, answer_read, refuse_storage
+from pyjiva.replica.past import PAST, start_past
 from pyjiva.replica.promise import Fenced, accept, promise
 from pyjiva.replica.session import Peer, Phase, Session, answer, refuse
+from pyjiva.replica.snapshots_io import Snapshots
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
     ANSWER,
@@ -29,6 +32,7 @@ from pyjiva.replication import (
     Frame,
     FrameDecoder,
     FrameType,
+    LineageMark,
     PingAnswer,
     PromiseAnswer,
     ReplicaReport,
@@ -85,6 +89,7 @@ class ReplicaDaemon:
     """How to run a blocking call; simulations have no threads."""
     _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
     _data: DataPath = attrs.field(init=False)
+    _snapshots: Snapshots = attrs.field(init=False)
     _handles: Callable[[Frame], bool] = attrs.field(init=False)
     """Which frames are for `_data`; a witness has none."""
     _attached: Session | None = attrs.field(default=None, init=False)
@@ -100,6 +105,7 @@ class ReplicaDaemon:
         promised = self.store.state.promised_epoch
         self._data = DataPath(self.device, self._unstable, promised, self._squeeze_soon)
         self._handles = _nothing if self.store.state.witness else self._data.handles
+        self._snapshots = Snapshots(self.device)
         self._kept, self._to_keep = trio.open_memory_channel(KEEPER_QUEUE_MAX)
 
     async def serve(
@@ -120,6 +126,7 @@ class ReplicaDaemon:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self.device.run)
+            nursery.start_soon(self._snapshots.merger.run)
             nursery.start_soon(self._keep)
             task_status.started()
 
@@ -220,20 +227,33 @@ class ReplicaDaemon:
             case FrameType.ACCEPT:
                 record = decode_message(frame.payload, MembershipRecord)
                 self._keep_soon(session, frame, partial(self._accept, session, frame, record))
-            case FrameType.HASH | FrameType.SPOIL if not state.witness:
-                if frame.epoch != self._data.promised_epoch:
-                    refuse(session.peer, frame, Status.FENCED, "a higher epoch is promised")
-                elif frame.type == FrameType.HASH:
-                    verify = bool(frame.code & Flag.VERIFY)
-                    hashed = partial(_answer_hash, session.peer, frame)
-                    self.device.submit(Hash(frame.offset_bytes, frame.length_bytes, verify, hashed))
-                else:
-                    self._unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
-                    spoilt = partial(_answer_spoil, session.peer, frame)
-                    self.device.submit(Spoil(frame.offset_bytes, frame.length_bytes, spoilt))
+            case _ if state.witness:
+                raise RemoteProtocolError(f"frame type {frame.type} is not for a witness")
+            case _ if frame.epoch != self._data.promised_epoch:
+                refuse(session.peer, frame, Status.FENCED, "a higher epoch is promised")
             case _:
-                what = "a witness" if self.store.state.witness else "a replica"
-                raise RemoteProtocolError(f"frame type {frame.type} is not for {what}")
+                self._rare(session, frame)
+
+    def _rare(self, session: Session, frame: Frame) -> None:
+        """What is neither control nor host I/O: copies, comparisons, snapshots."""
+        match FrameType(frame.type):
+            case FrameType.HASH:
+                verify = bool(frame.code & Flag.VERIFY)
+                hashed = partial(_answer_hash, session.peer, frame)
+                self.device.submit(Hash(frame.offset_bytes, frame.length_bytes, verify, hashed))
+            case FrameType.SPOIL:
+                self._unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
+                spoilt = partial(_answer_spoil, session.peer, frame)
+                self.device.submit(Spoil(frame.offset_bytes, frame.length_bytes, spoilt))
+            case FrameType.LINEAGE | FrameType.PREPARE:
+                self._keep_soon(session, frame, partial(self._snapshots.ask, session, frame))
+            case FrameType.CHANGE:
+                change = decode_message(frame.payload, Change)
+                self._keep_soon(session, frame, partial(self._snapshots.change, session, frame, change))
+            case type_ if type_ in PAST:
+                start_past(self.device, session.peer, frame, self._squeeze_soon)
+            case _:
+                raise RemoteProtocolError(f"frame type {frame.type} is not for a replica")
 
     def _sign_of_life(self) -> PingAnswer:
         space = self.device.space
@@ -312,7 +332,8 @@ class ReplicaDaemon:
         extents = self._unstable.extents()
         unstable = None if extents is None else tuple((e.offset_bytes, e.length_bytes) for e in extents)
         state = self.store.state
-        promised_now = PromiseAnswer(state.record, self.store.intact, unstable, state.told_equal)
+        mark = LineageMark.of(self.store.lineage)
+        promised_now = PromiseAnswer(state.record, self.store.intact, unstable, state.told_equal, mark)
         answer(session.peer, frame, message=promised_now)
         _log.info("epoch promised", epoch=epoch, controller=promised.promised_to)
 

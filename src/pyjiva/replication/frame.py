@@ -11,7 +11,8 @@ Layout (little-endian; `HEADER` below is the one place that knows it):
         16    8 epoch in which the controller acts (0 before a promise)
         24    8 offset in the volume, bytes
         32    8 length of the range, bytes; in an answer that is squeezed, that of the whole
-        40    8 stable: every write with an id up to this one is on all in-sync replicas (`replica.unstable`)
+        40    8 stable: every write with an id up to this one is on all in-sync replicas (`replica.unstable`);
+                in PAST_… frames the number of a snapshot
         48    8 xxh3-64 of the payload (of the empty string when there is none)
         56    4 length of the payload, bytes
         60    4 CRC-32 of the 60 bytes before it
@@ -79,6 +80,21 @@ class FrameType(enum.IntEnum):
     HASH = 22
     SPOIL = 23
     """No replica has a good copy of these blocks: reads of them fail until they are written."""
+    LINEAGE = 24
+    """Which snapshots there are (`lineage`), and what they take."""
+    PREPARE = 25
+    """A snapshot is about to be made: flush, and make ready what it needs."""
+    CHANGE = 26
+    """A change of the lineage."""
+    PAST_READ = 32
+    """These look at the volume as it was, or make that good: `stable` is the snapshot's number."""
+    PAST_WRITE = 33
+    PAST_UNMAP = 34
+    PAST_BLOCK_STATUS = 35
+    PAST_HASH = 36
+    PAST_SPOIL = 37
+    PAST_CHANGED = 38
+    """Where the volume differs from an older snapshot: `offset_bytes` is that one's number."""
 
 
 class Flag(enum.IntFlag):

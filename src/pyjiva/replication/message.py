@@ -20,14 +20,17 @@ hot.
 
 import hmac
 import json
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs
+import xxhash
 from attrs.validators import ge, optional
 from cattrs.preconf.json import make_converter
 
 from pyjiva.errors import RemoteProtocolError
+from pyjiva.lineage import ChangeKind, Lineage
 from pyjiva.membership import MembershipRecord
 
 __all__ = [
@@ -36,6 +39,8 @@ __all__ = [
     "Authenticate",
     "Hello",
     "HelloAnswer",
+    "LineageAnswer",
+    "LineageMark",
     "PingAnswer",
     "PromiseAnswer",
     "Refusal",
@@ -46,7 +51,7 @@ __all__ = [
     "replica_proof",
 ]
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 NONCE_BYTES: Final = 32
 EXTENTS_MAX: Final = 65536
 
@@ -108,6 +113,44 @@ class PromiseAnswer:
     """(offset, length) in bytes of writes that other replicas may not have; None: it cannot remember."""
     told_equal: bool
     """Whether its directory ever had what the others have; False: it is new, whatever a record says."""
+    lineage: "LineageMark"
+    """Which snapshots it has."""
+
+
+@attrs.frozen
+class LineageMark:
+    """A lineage in short (`lineage.Lineage`): who has the same mark has the same snapshots."""
+
+    generation: int = attrs.field(validator=ge(0))
+    digest: str
+    """Of all of it."""
+    size_bytes: int = attrs.field(validator=ge(0))
+    whole: bool
+    """Whether no snapshot is still to be compared."""
+
+    @classmethod
+    def of(cls, lineage: Lineage) -> "LineageMark":
+        """The mark of `lineage`."""
+        # Whether each was compared is not a part of what it is.
+        snapshots = tuple(attrs.evolve(snapshot, whole=True) for snapshot in lineage.snapshots)
+        known = _converter.unstructure(attrs.evolve(lineage, snapshots=snapshots))
+        content = json.dumps(known, sort_keys=True).encode()
+        return cls(
+            lineage.generation, xxhash.xxh3_128_hexdigest(content), lineage.size_bytes, lineage.is_whole
+        )
+
+
+@attrs.frozen
+class LineageAnswer:
+    """What a replica says of its snapshots."""
+
+    lineage: Lineage
+    live_bytes: int
+    """What was written since the newest snapshot that the live volume stands on takes on its disk."""
+    snapshot_bytes: Mapping[str, int]
+    """The same of each snapshot, by name."""
+    removed_bytes: int
+    """What deleted snapshots still take, of which a part is given back."""
 
 
 @attrs.frozen
@@ -130,6 +173,7 @@ class Refusal:
 
 
 _T = TypeVar("_T")
+_ENUMS: Final = (ChangeKind,)
 _converter: Final = make_converter(forbid_extra_keys=True, detailed_validation=False)
 
 
@@ -144,6 +188,8 @@ def _exactly(value: Any, kind: type[_T]) -> _T:
 
 for _kind in (int, float, str, bool):
     _converter.register_structure_hook(_kind, _exactly)
+for _enum in _ENUMS:
+    _converter.register_structure_hook(_enum, lambda value, kind: kind(_exactly(value, str)))
 _converter.register_structure_hook(MembershipRecord, lambda value, _: MembershipRecord.from_dict(value))
 _converter.register_unstructure_hook(MembershipRecord, MembershipRecord.to_dict)
 
@@ -166,6 +212,7 @@ def decode_message(payload: bytes | memoryview, kind: type[_T]) -> _T:
         ValueError,
         TypeError,
         KeyError,
+        AttributeError,
         RecursionError,
         OverflowError,
         cattrs.BaseValidationError,

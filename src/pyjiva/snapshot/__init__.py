@@ -1,11 +1,13 @@
 """One replica's directory as a store of bytes and durable state, and as a block device."""
 
 from pyjiva.snapshot.chain import Chain, Layer
-from pyjiva.snapshot.device_io import ChainDevice, ChainStatistics, Hash, Spoil, open_chain_device
+from pyjiva.snapshot.device_io import ChainDevice, ChainStatistics, open_chain_device
 from pyjiva.snapshot.layer_content_sys import LayerInfo, LayerParts
 from pyjiva.snapshot.layered_store_sys import Store
 from pyjiva.snapshot.merge_sys import Merge
+from pyjiva.snapshot.merging_io import Merger
 from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta
+from pyjiva.snapshot.requests import Hash, Past, PastVerb, Spoil
 from pyjiva.snapshot.state import ReplicaState
 
 __all__ = [
@@ -18,6 +20,9 @@ __all__ = [
     "LayerInfo",
     "LayerParts",
     "Merge",
+    "Merger",
+    "Past",
+    "PastVerb",
     "ReplicaState",
     "Spoil",
     "Store",

@@ -11,6 +11,7 @@ layer below it.  A layer that has a parent has a map of the blocks that it holds
 The file is one JSON object, as that of `snapshot.state`: format, content, checksum.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -20,8 +21,10 @@ import attrs
 import xxhash
 
 from pyjiva.errors import ConfigError
+from pyjiva.lineage import NOTHING, SNAPSHOT_NAME, Lineage, Snapshot
 from pyjiva.snapshot.layer_index import LAYERS_MAX
-from pyjiva.snapshot.metadata import META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta
+from pyjiva.snapshot.metadata import META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
+from pyjiva.snapshot.state import STATE_FILE
 
 __all__ = [
     "CHAIN_FILE",
@@ -33,6 +36,8 @@ __all__ = [
     "Layer",
     "decode_chain",
     "encode_chain",
+    "head_alone",
+    "head_number",
     "snapshot_file",
 ]
 
@@ -44,7 +49,7 @@ DATA_SUFFIXES: Final = ("", SUMS_SUFFIX, MAP_SUFFIX)
 HEAD: Final = ""
 """The head where a layer is named: no snapshot has this name."""
 FORMAT_VERSION: Final = 1
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)  # Longhorn's, and short enough
+_HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 
 
 @attrs.frozen(kw_only=True)
@@ -62,14 +67,23 @@ class Layer:
     """Deleted: no snapshot any more, and gone as soon as what is above it does not need it."""
     sealed: bool = True
     """False: it is being received, and belongs to nothing yet."""
+    number: int = 0
+    """See `lineage.Snapshot`; 0 in a directory that belongs to no volume of replicas."""
+    whole: bool = True
+    """See `lineage.Snapshot`."""
+    filling: bool = False
+    """See `lineage.Snapshot`."""
 
     def __attrs_post_init__(self) -> None:
         texts = (self.name, self.parent, self.created, *self.labels, *self.labels.values())
         if not all(type(text) is str for text in texts):
             raise ValueError("names, times and labels are strings")
-        if not all(type(flag) is bool for flag in (self.user_created, self.removed, self.sealed)):
-            raise ValueError("user_created, removed and sealed are booleans")
-        if not _NAME.fullmatch(self.name):
+        flags = (self.user_created, self.removed, self.sealed, self.whole, self.filling)
+        if not all(type(flag) is bool for flag in flags):
+            raise ValueError("user_created, removed, sealed, whole and filling are booleans")
+        if type(self.number) is not int or self.number < 0:
+            raise ValueError("number is a count from 0")
+        if not SNAPSHOT_NAME.fullmatch(self.name):
             raise ValueError(
                 f"{self.name!r} is no name for a snapshot: up to 128 letters, digits and ._- that begin with "
                 f"a letter or a digit"
@@ -87,6 +101,10 @@ class Chain:
     head_number: int = 0
     """Grows with every new head, so that a head's file name is never used again."""
     head_parent: str = ""
+    generation: int = 0
+    """See `lineage`."""
+    last_revert: int = 0
+    """See `lineage`."""
     layers: tuple[Layer, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     """Files that this change gives another name, once it is stable; to be done again after a crash."""
@@ -201,10 +219,84 @@ class Chain:
         if len(self.layers) + 2 > LAYERS_MAX:
             raise ConfigError(f"there are {len(self.layers)} snapshots, and no more are possible")
 
-    def with_removed(self, name: str) -> "Chain":
-        """The snapshot is deleted: what is above it still needs its blocks, or nothing does."""
+    def with_spare_name(self, name: str) -> "Chain":
+        """The removed layer `name`, which is still in the way of a snapshot of that name, gets another."""
+        assert self.layer(name).removed
+        spare = next(f"{name[:100]}.{n}" for n in itertools.count(1) if f"{name[:100]}.{n}" not in self)
+        layers = [
+            attrs.evolve(
+                layer,
+                name=spare if layer.name == name else layer.name,
+                parent=spare if layer.parent == name else layer.parent,
+            )
+            for layer in self.layers
+        ]
+        old, new = snapshot_file(name), snapshot_file(spare)
+        return attrs.evolve(
+            self,
+            head_parent=spare if self.head_parent == name else self.head_parent,
+            layers=tuple(layers),
+            renames=tuple((old + suffix, new + suffix) for suffix in DATA_SUFFIXES),
+        )
+
+    def with_whole(self, name: str) -> "Chain":
+        """The snapshot needs no comparing any more."""
         self.snapshot(name)
-        return self._changed(name, removed=True).pruned()
+        return self._changed(name, whole=True)
+
+    def with_filled(self, name: str) -> "Chain":
+        """The snapshot has all that its source has."""
+        self.snapshot(name)
+        return self._changed(name, filling=False, whole=True)
+
+    def with_doubts(self) -> "Chain":
+        """Whatever is being filled may have lost some of it with the power."""
+        doubtful = [attrs.evolve(each, whole=each.whole and not each.filling) for each in self.layers]
+        return attrs.evolve(self, layers=tuple(doubtful))
+
+    def lineage(self, size_bytes: int) -> Lineage:
+        """What the replicas of a volume agree on.  Raises ConfigError: the layers are of no such volume."""
+        visible = {layer.name: layer for layer in self.layers if layer.sealed and not layer.removed}
+        numbers = {"": NOTHING, **{name: layer.number for name, layer in visible.items()}}
+
+        def standing_on(name: str) -> int:
+            while name not in numbers:
+                name = self.layer(name).parent
+            return numbers[name]
+
+        snapshots = [
+            Snapshot(
+                number=layer.number,
+                name=layer.name,
+                parent=standing_on(layer.parent),
+                created=layer.created,
+                labels=layer.labels,
+                user_created=layer.user_created,
+                filling=layer.filling,
+                whole=layer.whole,
+            )
+            for layer in visible.values()
+        ]
+        try:
+            return Lineage(
+                size_bytes=size_bytes,
+                generation=self.generation,
+                standing_on=standing_on(self.head_parent),
+                last_revert=self.last_revert,
+                snapshots=tuple(sorted(snapshots, key=lambda snapshot: snapshot.number)),
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"the snapshots have no numbers that replicas could agree on: {error}"
+            ) from error
+
+    def with_removed(self, name: str) -> "Chain":
+        """The snapshot is deleted: what is above it still needs its blocks, or nothing does.
+
+        Nobody compares it any more; what it has is stable.
+        """
+        self.snapshot(name)
+        return self._changed(name, removed=True, whole=True).pruned()
 
     def pruned(self) -> "Chain":
         """Without the removed layers that nothing stands on."""
@@ -216,7 +308,12 @@ class Chain:
         return chain
 
     def next_merge(self) -> tuple[str, str] | None:
-        """A removed layer and the only one that stands on it (HEAD for the head), if there is such a pair."""
+        """A removed layer and the only one that stands on it (HEAD for the head), if there is such a pair.
+
+        None as long as a snapshot is being compared: it is written to.
+        """
+        if not all(layer.whole for layer in self.layers):
+            return None
         for layer in self.layers:
             children = self._children[layer.name]
             if (
@@ -245,14 +342,15 @@ class Chain:
         return self._changed(child, parent=parent)
 
     def reverted(self, name: str, *, keep_newer: bool) -> "Chain":
-        """A new head on top of the snapshot `name`.  What the old head stood on above it goes, unless
-        `keep_newer`, or as far as another branch stands on it.
+        """A new head on top of the snapshot `name`; "": on nothing.  What the old head stood on above it
+        goes, unless `keep_newer`, or as far as another branch stands on it.
         """
-        self.snapshot(name)
+        if name:
+            self.snapshot(name)
         chain = attrs.evolve(self, head_number=self.head_number + 1, head_parent=name, renames=())
         if keep_newer:
             return chain.pruned()
-        below = set(self.path(name))
+        below = set(self.path(name)) if name else set()
         for above in reversed(self.path(self.head_parent) if self.head_parent else ()):
             if above in below or chain._children[above]:
                 break
@@ -300,6 +398,36 @@ class Chain:
 def snapshot_file(name: str) -> str:
     """File name of the snapshot `name`."""
     return f"volume-snap-{name}.img"
+
+
+def head_number(file: str) -> int | None:
+    """The number of the head with this file name; None: it is no head's."""
+    head = _HEAD.fullmatch(file)
+    return None if head is None else int(head[1])
+
+
+def head_alone(metas: Mapping[str, bytes], size_bytes: int) -> Chain:
+    """The chain of a volume of `size_bytes` that has had no snapshot, from `volume.meta` and `.meta` files.
+
+    Raises ConfigError: they are damaged, or say something else.
+    """
+    if VOLUME_META not in metas:
+        raise ConfigError(f"{VOLUME_META} is missing: move the directory away, the replica is rebuilt")
+    volume = VolumeMeta.decode(metas[VOLUME_META])
+    disks = {}
+    for name in sorted(metas.keys() - {VOLUME_META}):
+        layer = name.removesuffix(META_SUFFIX)
+        disks[layer] = DiskMeta.decode(layer, metas[name])
+    number = head_number(volume.head)
+    if len(layer_names(volume, disks)) != 1 or volume.parent or volume.backing_file_path or number is None:
+        raise ConfigError(
+            "has layers below the head that pyjiva did not make, which this version cannot serve"
+        )
+    if volume.size_bytes != size_bytes:
+        raise ConfigError(
+            f"{VOLUME_META} says {volume.size_bytes} bytes and {STATE_FILE} {size_bytes}: it is damaged"
+        )
+    return Chain(head_number=number)
 
 
 def encode_chain(chain: Chain) -> bytes:

@@ -9,6 +9,9 @@ shared out over WORKERS tasks, several per trip.
 
 Flushes are grouped: one fdatasync at a time, and it answers every flush and FUA write that was waiting when
 it began; one that comes while it runs waits for the next, as its writes may be too late for this one.
+
+A change of the chain, or a step of a merge, wants to be *alone*: what is in flight ends, and what comes
+meanwhile and is in its way is held back until it is done.
 """
 
 import collections
@@ -26,6 +29,8 @@ from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write,
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.layered_store_sys import Store
+from pyjiva.snapshot.past_sys import carry_out_past
+from pyjiva.snapshot.requests import Hash, Past, Spoil
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import MIB
 
@@ -65,31 +70,6 @@ class ChainStatistics:
 
 
 @attrs.define(eq=False)
-class Hash:
-    """A request of our own: the xxh3-128 digest of a range; the caller keeps writes away from it meanwhile.
-
-    With `verify` the blocks are read from the disk and compared with their checksums first.
-    """
-
-    offset_bytes: int
-    length_bytes: int
-    verify: bool
-    done: Callable[["Hash"], None]
-    digest: bytes = b""
-    error: StorageError | None = None
-
-
-@attrs.define(eq=False)
-class Spoil:
-    """A request of our own: see `Store.spoil`."""
-
-    offset_bytes: int
-    length_bytes: int
-    done: Callable[["Spoil"], None]
-    error: StorageError | None = None
-
-
-@attrs.define(eq=False)
 class ChainDevice:  # hot
     """A BlockDevice over `store`, which stays the caller's to close after `run` has ended."""
 
@@ -98,10 +78,13 @@ class ChainDevice:  # hot
     _in_thread: RunInThread | None = None
     """None: a thread of trio's pool."""
     _clock: Callable[[], float] = trio.current_time
-    size_bytes: int = attrs.field(init=False)
     space: Space | None = attrs.field(default=None, init=False)
     """Part of SpaceSource; at most SPACE_S old, unless the disk hangs."""
+    chain_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set by a change of the chain, for whoever looks what is to be merged; replaced then."""
     _verbs: dict[type, Verb] = attrs.field(init=False)
+    _open_verbs: dict[type, Verb] = attrs.field(init=False)
+    """What `_verbs` is when nobody is alone."""
     _thread_verbs: dict[type, Verb] = attrs.field(init=False)
     _queue: collections.deque[Any] = attrs.field(factory=collections.deque, init=False)
     _flush_waiters: list[Any] = attrs.field(factory=list, init=False)
@@ -127,10 +110,13 @@ class ChainDevice:  # hot
     _flushes: int = attrs.field(default=0, init=False)
     _flush_s: float = attrs.field(default=0.0, init=False)
     _retire_at: float = attrs.field(default=0.0, init=False)
+    _one_alone: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _held_back: list[Any] = attrs.field(factory=list, init=False)
+    _in_the_way_of: Extent | None = attrs.field(default=None, init=False)
+    """While somebody is alone: what overlaps it is held back; None: everything is."""
 
     def __attrs_post_init__(self) -> None:
-        self.size_bytes = self.store.size_bytes
-        self._verbs = {
+        self._open_verbs = {
             Read: self._read,
             Write: self._write,
             Unmap: self._zero,
@@ -139,7 +125,9 @@ class ChainDevice:  # hot
             BlockStatus: self._queue_for_thread,
             Hash: self._queue_for_thread,
             Spoil: self._queue_for_thread,
+            Past: self._queue_for_thread,
         }
+        self._verbs = self._open_verbs
         self._thread_verbs = {
             Read: self._read_in_thread,
             Write: self._write_in_thread,
@@ -148,11 +136,17 @@ class ChainDevice:  # hot
             BlockStatus: self._map_in_thread,
             Hash: self._hash_in_thread,
             Spoil: self._spoil_in_thread,
+            Past: self._past_in_thread,
         }
         self._idle.set()
         self._retire_at = self._clock() + RETIRE_S
 
-    def submit(self, request: Request | Hash | Spoil) -> None:
+    @property
+    def size_bytes(self) -> int:
+        """Size of the volume."""
+        return self.store.size_bytes
+
+    def submit(self, request: Request | Hash | Spoil | Past) -> None:
         """See BlockDevice."""
         self._verbs[type(request)](request)
 
@@ -377,9 +371,63 @@ class ChainDevice:  # hot
     def _spoil_in_thread(self, request: Spoil) -> None:
         self.store.spoil(Extent(request.offset_bytes, request.length_bytes))
 
+    def _past_in_thread(self, request: Past) -> None:
+        carry_out_past(self.store, request)
+
+    async def change(self, call: Callable[[], None]) -> None:
+        """Run `call`, which changes the chain, in a thread, alone.
+
+        Raises ConfigError, StorageError: what it raises.
+        """
+        await self.alone(None, call)
+        self.chain_changed.set()
+        self.chain_changed = trio.Event()
+
+    async def alone(self, extent: Extent | None, call: Callable[[], None]) -> None:
+        """Run `call` in a thread while no request that overlaps `extent` is in flight; None: none at all."""
+        async with self._one_alone:
+            self._verbs = dict.fromkeys(self._open_verbs, self._hold_back)
+            try:
+                await self._wait_in_flight()
+                if extent is not None:
+                    self._in_the_way_of = extent
+                    self._let_go()
+                await self._call(call, call)
+            finally:
+                self._verbs, self._in_the_way_of = self._open_verbs, None
+                self._let_go()
+
+    def _hold_back(self, request: Any) -> None:
+        """Instead of a verb, while somebody is alone or about to be."""
+        if self._in_the_way_of is None or _overlaps(request, self._in_the_way_of):
+            self._held_back.append(request)
+        else:
+            self._open_verbs[type(request)](request)
+
+    def _let_go(self) -> None:
+        """Go on with what was held back and is not in the way any more."""
+        held, self._held_back = self._held_back, []
+        for request in held:
+            self.submit(request)
+        self._end_batch()
+
+    async def aside(self, call: Callable[[], None]) -> None:
+        """Run `call`, which needs the chain to stay as it is and no request to wait, in a thread.
+
+        Raises StorageError: what it raises.
+        """
+        async with self._one_alone:
+            await self._call(call, call)
+
     async def wait_idle(self) -> None:
+        """Wait until nothing that was submitted is queued, in a thread, or held back for somebody."""
+        while self._waiting or self._held_back:
+            await self._wait_in_flight(at_least_once=True)
+
+    async def _wait_in_flight(self, *, at_least_once: bool = False) -> None:
         """Wait until nothing that was submitted is queued or in a thread."""
-        while self._waiting:
+        while self._waiting or at_least_once:
+            at_least_once = False
             if self._idle.is_set():
                 self._idle = trio.Event()
             await self._idle.wait()
@@ -404,6 +452,14 @@ class ChainDevice:  # hot
             flush_s=self._flush_s,
             waiting=self._waiting,
         )
+
+
+def _overlaps(request: Any, extent: Extent) -> bool:
+    """Whether the request has a range, and it touches `extent`."""
+    if type(request) is Flush:
+        return False
+    start = request.offset_bytes
+    return bool(start < extent.end_bytes and extent.offset_bytes < start + request.length_bytes)
 
 
 @asynccontextmanager

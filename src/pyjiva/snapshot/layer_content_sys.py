@@ -6,7 +6,7 @@ lowest layer of a chain holds all blocks.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -17,7 +17,7 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.chain import HEAD, Layer
 from pyjiva.snapshot.hash_sys import Hasher
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
-from pyjiva.snapshot.layer_stack_sys import OpenLayer, block_count
+from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count
 from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer
 
@@ -200,6 +200,33 @@ class LayerContent:
         layer.file.write(extent.offset_bytes, (data,))
         self.layers.owner.guard(layer.file.sync_data)
         self.layers.owner.guard(layer.file.sync_sums)
+
+    def patch(self, name: str, extent: Extent, buffers: Sequence[Buffer] | None) -> None:
+        """Change what the volume held as of the snapshot `name`, which is not whole or is being filled; None:
+        to zeros.
+
+        What stands on it shows the new content, where it holds nothing of its own.  Stable after `settle`.
+        """
+        self._check(extent)
+        layer = self.layers.chain.snapshot(name)
+        if layer.whole and not layer.filling:
+            raise ConfigError(f"snapshot {name!r} is whole: nobody changes it")
+        view = self.layers.view(name)
+        try:
+            if buffers is None:
+                view.punch(extent.offset_bytes, extent.length_bytes)
+            else:
+                view.write(extent.offset_bytes, buffers)
+        finally:
+            if isinstance(self.layers.top, LayerStack):
+                self.layers.top.forget_table([extent])
+
+    def make_stable(self, name: str) -> None:
+        """Bring what `patch` did to the snapshot `name` to stable storage."""
+        view = self.layers.view(name)
+        with self.layers.sync_lock:
+            self.layers.owner.guard(view.sync_data)
+            self.layers.owner.guard(view.sync_sums)
 
     def _check_blocks(self, extent: Extent) -> None:
         self._check(extent)

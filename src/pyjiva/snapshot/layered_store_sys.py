@@ -10,20 +10,25 @@ time.
 - *An extent*: no request that overlaps it: for the steps of a merge, and `repair_layer`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import assert_never
 
 import attrs
 
 from pyjiva.errors import ConfigError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.lineage import NOTHING, Change, ChangeKind, Lineage
 from pyjiva.snapshot.chain import Chain, Layer
+from pyjiva.snapshot.hash_sys import hash_of_range
 from pyjiva.snapshot.layer_content_sys import LayerContent, LayerInfo, LayerParts
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.snapshot.merge_sys import Merge
 from pyjiva.snapshot.regions import marks_of
-from pyjiva.snapshot.store_sys import VolumeStore
-from pyjiva.sparse import Buffer
-from pyjiva.units import format_size
+from pyjiva.snapshot.state import STATE_FILE, ReplicaState, encode_state
+from pyjiva.snapshot.store_sys import LOST_BLOCK, VolumeStore
+from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, prepare_file, put_in_place
+from pyjiva.units import align_down, align_up, format_size
 
 __all__ = ["Store"]
 
@@ -40,6 +45,78 @@ class Store(VolumeStore):
     def chain(self) -> Chain:
         """Which layers there are and how they stand on each other."""
         return self._layers.chain
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the replicas of a volume agree on.  Raises ConfigError: no volume of replicas made this."""
+        return self.chain.lineage(self._size_bytes)
+
+    def change(self, change: Change) -> None:
+        """Carry out a change of the volume's lineage, durably, and note the generation with it.
+
+        A change that was carried out before is not done again.  Raises ConfigError: it cannot be, and
+        nothing was changed.  Raises StorageError: as the methods below.
+        """
+        if change.before != change.after == self.chain.generation and self._has_made(change):
+            return
+        self.lineage.apply(change)  # only to see that it can be
+        if change.kind is ChangeKind.CREATE:
+            layer = _layer(
+                change.name,
+                created=change.created,
+                labels=dict(change.labels),
+                user_created=change.user_created,
+                number=change.number,
+                whole=change.whole,
+                filling=change.filling,
+            )
+            self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+            self._layers.create_snapshot(layer, tidy=False, generation=change.after)
+            return
+        name = self.name_of(change.number)
+        match change.kind:
+            case ChangeKind.DELETE:
+                self.delete_snapshot(name, generation=change.after)
+            case ChangeKind.REVERT:
+                self.revert(name, keep_newer=change.keep_newer, generation=change.after)
+            case ChangeKind.GROW:
+                self.grow(change.size_bytes, generation=change.after)
+            case ChangeKind.WHOLE | ChangeKind.FILLED:
+                self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+                self._content.make_stable(name)
+                filled = change.kind is ChangeKind.FILLED
+                chain = self.chain.with_filled(name) if filled else self.chain.with_whole(name)
+                self._layers.change(chain, change.after)
+            case ChangeKind.LEVEL:
+                self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+                self._layers.change(attrs.evolve(self.chain, last_revert=change.last_revert), change.after)
+            case _:
+                assert_never(change.kind)
+
+    def _has_made(self, change: Change) -> bool:
+        """Whether it was this change that led to the present generation, as far as can be told."""
+        snapshots = {snapshot.number: snapshot for snapshot in self.lineage.snapshots}
+        match change.kind:
+            case ChangeKind.CREATE:
+                made = snapshots.get(change.number)
+                return made is not None and (made.name, made.created) == (change.name, change.created)
+            case ChangeKind.DELETE:
+                return change.number not in snapshots
+            case ChangeKind.REVERT:
+                return self.chain.last_revert == change.after
+            case ChangeKind.GROW:
+                return self._size_bytes == change.size_bytes
+            case ChangeKind.FILLED:
+                filled = snapshots.get(change.number)
+                return filled is not None and not filled.filling
+            case ChangeKind.WHOLE | ChangeKind.LEVEL:
+                return True
+            case _:
+                assert_never(change.kind)
+
+    def name_of(self, number: int) -> str:
+        """The snapshot that has this number; "" for none.  Raises ConfigError: there is no such."""
+        return "" if number == NOTHING else self.lineage.numbered(number).name
 
     @property
     def _content(self) -> LayerContent:
@@ -79,10 +156,12 @@ class Store(VolumeStore):
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
         self._layers.tidy()
 
-    def delete_snapshot(self, name: str) -> None:
+    def delete_snapshot(self, name: str, *, generation: int | None = None) -> None:
         """Delete the snapshot `name`, durably.  What others do not need of it goes by `next_merge`."""
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-        self._layers.change(self.chain.with_removed(name))
+        if not self.chain.snapshot(name).whole:  # what stands on it may have been compared with this below it
+            self._content.make_stable(name)
+        self._layers.change(self.chain.with_removed(name), generation)
 
     def next_merge(self) -> Merge | None:
         """What is to be done to give back the space of a deleted snapshot; None: there is nothing.
@@ -93,15 +172,15 @@ class Store(VolumeStore):
         pair = self.chain.next_merge()
         return None if pair is None else Merge(self._layers, pair[0], pair[1])
 
-    def revert(self, name: str, *, keep_newer: bool = False) -> None:
+    def revert(self, name: str, *, keep_newer: bool = False, generation: int | None = None) -> None:
         """Make the volume what it was as of the snapshot `name`, durably.
 
         The snapshots that were made since go, unless `keep_newer`, or as far as others stand on them.
         """
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-        self._layers.revert(name, keep_newer=keep_newer)
+        self._layers.revert(name, keep_newer=keep_newer, generation=generation)
 
-    def grow(self, size_bytes: int) -> None:
+    def grow(self, size_bytes: int, *, generation: int | None = None) -> None:
         """Make the volume larger, durably; what is added is zeros.
 
         Raises StorageError: it has the old size, or the store is broken.
@@ -115,10 +194,16 @@ class Store(VolumeStore):
         self.settle_all()
         self._layers.grow(size_bytes)
         with self._state_lock:
-            self._save(attrs.evolve(self._state, size_bytes=size_bytes))
+            self._save_or_break(attrs.evolve(self._state, size_bytes=size_bytes))
             self._marks = self._marks + bytearray(len(marks_of(self._state)) - len(self._marks))
         self._size_bytes = size_bytes
-        self._layers.set_size(size_bytes)
+        self._layers.set_size(size_bytes, generation)
+
+    def _save_or_break(self, new_state: ReplicaState) -> None:
+        """As `_save`, where nobody must be in doubt: a full disk, before the old one is replaced, is none."""
+        temporary = prepare_file(self._directory, STATE_FILE, encode_state(new_state))
+        self.guard(partial(put_in_place, self._directory, temporary, STATE_FILE))
+        self._state = new_state
 
     def layers(self) -> tuple[LayerInfo, ...]:
         """All layers, the head last."""
@@ -132,6 +217,36 @@ class Store(VolumeStore):
         """What the volume held there as of `snapshot`."""
         self._refuse_outside(extent)
         return self._layers.view(snapshot).read(extent.offset_bytes, extent.length_bytes)
+
+    def hash_at(self, snapshot: str, extent: Extent) -> bytes:
+        """The xxh3-128 of what the volume held there as of `snapshot`."""
+        self._refuse_outside(extent)
+        return hash_of_range(self._layers.view(snapshot), extent)
+
+    def patch(self, snapshot: str, extent: Extent, buffers: Sequence[Buffer] | None) -> None:
+        """Change what the volume held there as of `snapshot`, which is not whole, or is being filled.
+
+        None: to zeros.  Stable when a change says that it is whole, or filled.
+        """
+        self._refuse_outside(extent)
+        # As a write: a reboot may lose it, and the state on disk has to tell.
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            self._prepare(extent.offset_bytes, extent.length_bytes)
+            self._content.patch(snapshot, extent, buffers)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
+
+    def spoil_at(self, snapshot: str, extent: Extent) -> None:
+        """As `patch`, for blocks that nobody has any more: reads of them fail."""
+        self._refuse_outside(extent)
+        start = align_down(extent.offset_bytes, SUM_BLOCK_BYTES)
+        end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
+        for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
+            self._content.patch(snapshot, block, (LOST_BLOCK[: block.length_bytes],))
+            self._layers.view(snapshot).spoil(block.offset_bytes)
 
     def allocated_at(self, snapshot: str, extent: Extent) -> list[Extent]:
         """The parts of `extent` that held data as of `snapshot`; the rest was zeros."""
@@ -195,6 +310,18 @@ class Store(VolumeStore):
         self._refuse_outside(extent)
         self._content.repair(name, extent, data)
 
+    def view(self, snapshot: str) -> CheckedFile | LayerStack:
+        """The volume as of `snapshot` ("" for now), to read what is there, also where it has rotted; until
+        the next change of the chain.
+        """
+        return self._layers.view(snapshot) if snapshot else self._layers.top
+
+    def layer_file(self, name: str) -> CheckedFile:
+        """The file of a layer ("" for the head), as `view`; `allocated_in_layer` says what counts."""
+        if name:
+            self.chain.layer(name)
+        return self._layers.open_layers[name].file
+
     def warm(self) -> None:
         """Let the table of layers know every block now instead of when it is first asked for."""
         if isinstance(self._head, LayerStack):
@@ -212,9 +339,26 @@ class Store(VolumeStore):
 
 
 def _layer(
-    name: str, *, parent: str = "", created: str, labels: Mapping[str, str], user_created: bool
+    name: str,
+    *,
+    parent: str = "",
+    created: str,
+    labels: Mapping[str, str],
+    user_created: bool,
+    number: int = 0,
+    whole: bool = True,
+    filling: bool = False,
 ) -> Layer:
     try:
-        return Layer(name=name, parent=parent, created=created, labels=labels, user_created=user_created)
+        return Layer(
+            name=name,
+            parent=parent,
+            created=created,
+            labels=labels,
+            user_created=user_created,
+            number=number,
+            whole=whole,
+            filling=filling,
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from pyjiva.errors import ConfigError, StorageError
+from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.chain import (
     CHAIN_FILE,
@@ -39,6 +39,7 @@ from pyjiva.snapshot.chain import (
     encode_chain,
 )
 from pyjiva.snapshot.held_map_sys import HeldMap
+from pyjiva.snapshot.layer_files_sys import open_data, open_map, open_sums
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, whole_blocks
 from pyjiva.snapshot.metadata import META_SUFFIX
@@ -161,72 +162,26 @@ class Layers:
 
     def _open_layer(self, name: str, names: set[str], *, unstable: bool) -> OpenLayer:
         file = self.chain.file_of(name)
-        data = self._open_data(file, names)
+        data = open_data(self.directory, file, names, self.size_bytes, may_be_longer=self.recorded)
         try:
-            sums = self._open_sums(file + SUMS_SUFFIX, names)
+            sums = open_sums(
+                self.directory, file + SUMS_SUFFIX, names, self.size_bytes, may_be_longer=self.recorded
+            )
             checked = CheckedFile(data, sums, self.size_bytes)
         except BaseException:
             data.close()
             raise
+        if name != HEAD and not self.chain.layer(name).whole:
+            checked.forget(Extent(0, self.size_bytes))  # it was written to, and never settled
         if not self.chain.parent_of(name):
             return OpenLayer(checked, None)
         try:
-            held = self._open_map(file + MAP_SUFFIX, names, unstable=unstable)
-            if name != HEAD and not self.chain.layer(name).sealed:
-                held.sweep()  # it is sent again
+            held = open_map(self.directory, file + MAP_SUFFIX, names, self.size_bytes, unstable=unstable)
+            if name != HEAD and not (self.chain.layer(name).sealed and self.chain.layer(name).whole):
+                held.sweep()  # it is sent, or compared, again
             return OpenLayer(checked, held)
         except BaseException:
             checked.close()
-            raise
-
-    def _open_data(self, name: str, names: set[str]) -> DataFile:
-        if name not in names:
-            raise ConfigError(f"{name} is missing: move the directory away, the replica is rebuilt")
-        file = self.directory.open(name)
-        try:
-            has_bytes = file.size_bytes()
-            # More than it should have is what growing that was cut leaves.
-            if has_bytes < self.size_bytes or (has_bytes > self.size_bytes and not self.recorded):
-                raise ConfigError(f"{name} has {has_bytes} bytes instead of {self.size_bytes}: it is damaged")
-        except BaseException:
-            file.close()
-            raise
-        return file
-
-    def _open_sums(self, name: str, names: set[str]) -> DataFile:
-        """The checksums of a layer.  One that has none yet, or whose file a power cut took, knows none."""
-        wanted_bytes = sums_size_bytes(self.size_bytes)
-        if name in names:
-            sums = self.directory.open(name)
-            present_bytes = sums.size_bytes()
-        else:
-            sums = self.directory.create(name)
-            present_bytes = 0
-        try:
-            if present_bytes > wanted_bytes and not self.recorded:
-                raise ConfigError(
-                    f"{name} has {present_bytes} bytes instead of {wanted_bytes}: it is damaged"
-                )
-            if present_bytes < wanted_bytes:
-                sums.truncate(wanted_bytes)
-                sums.sync_data()
-                self.directory.sync()
-        except BaseException:
-            sums.close()
-            raise
-        return sums
-
-    def _open_map(self, name: str, names: set[str], *, unstable: bool) -> HeldMap:
-        if name not in names:
-            raise ConfigError(f"{name} is missing: move the directory away, the replica is rebuilt")
-        file = self.directory.open(name)
-        blocks = block_count(self.size_bytes)
-        try:
-            if file.size_bytes() < blocks:
-                raise ConfigError(f"{name} has {file.size_bytes()} bytes instead of {blocks}: it is damaged")
-            return HeldMap.open(file, blocks, unstable=unstable)
-        except BaseException:
-            file.close()
             raise
 
     def remake_top(self) -> None:
@@ -263,7 +218,15 @@ class Layers:
         self.head.held.sweep()
         for extent in extents:
             self.drop_unheld(self.head, extent)
-        self.commit(attrs.evolve(self.chain, swept_boot_id=self.boot_id))
+        if self.filling is not None:
+            self.filling.file.forget(Extent(0, self.size_bytes))
+        self.commit(attrs.evolve(self.chain.with_doubts(), swept_boot_id=self.boot_id))
+
+    @property
+    def filling(self) -> OpenLayer | None:
+        """The layer that is being filled: if there is one, it is the first that there was."""
+        first = self.chain.layers[0] if self.chain.layers else None
+        return self.open_layers[first.name] if first is not None and first.filling else None
 
     def drop_unheld(self, layer: OpenLayer, extent: Extent) -> None:
         """Give back the space of what a layer's file has in `extent` and the layer does not hold."""
@@ -300,7 +263,11 @@ class Layers:
         self._rename()
         spare = {self._spare[0] + suffix for suffix in DATA_SUFFIXES} if self._spare else set()
         wanted = self.chain.files() | spare
-        unwanted = [name for name in self.directory.names() if _is_ours(name) and name not in wanted]
+        names = self.directory.names()
+        for layer in (HEAD, *(layer.name for layer in self.chain.layers)):
+            if self.chain.file_of(layer) not in names:  # nothing is removed by a list that cannot be right
+                raise StorageError(StorageFailure.READ_ERROR, f"{self.chain.file_of(layer)} is missing")
+        unwanted = [name for name in names if _is_ours(name) and name not in wanted]
         for name in unwanted:  # first, as it gives space
             self.directory.remove(name)
             self._metas.pop(name, None)
@@ -371,11 +338,12 @@ class Layers:
             self._spare[1].close()
             self._spare = None
 
-    def create_snapshot(self, layer: Layer, *, tidy: bool) -> None:
+    def create_snapshot(self, layer: Layer, *, tidy: bool, generation: int | None = None) -> None:
         """Seal the head as `layer`, and put a new one on it; without `tidy`, the caller does that later."""
         self.settle()
+        self._free_name(layer.name)
         self.owner.settle_all()
-        new_head = self._commit_new_head(self.chain.with_snapshot(layer))
+        new_head = self._commit_new_head(self._in(self.chain.with_snapshot(layer), generation))
         self.open_layers[layer.name], self.open_layers[HEAD] = self.head, new_head
         if isinstance(self.top, LayerStack):
             self._views.clear()
@@ -387,11 +355,28 @@ class Layers:
         if tidy:
             self._tidy_later()
 
-    def revert(self, name: str, *, keep_newer: bool) -> None:
+    def _in(self, chain: Chain, generation: int | None) -> Chain:
+        return chain if generation is None else attrs.evolve(chain, generation=generation)
+
+    def _free_name(self, name: str) -> None:
+        """Let no removed layer, whose merge is still to come, keep its name from a new snapshot."""
+        if name in self.chain and self.chain.layer(name).removed:
+            before = self.chain
+            self.commit(before.with_spare_name(name))
+            new = next(layer.name for layer in self.chain.layers if layer.name not in before)
+            self.open_layers[new] = self.open_layers.pop(name)
+            self._views.clear()
+            self._path = self.chain.path(HEAD)
+            self.settle()
+
+    def revert(self, name: str, *, keep_newer: bool, generation: int | None = None) -> None:
         """A new head on top of the snapshot `name`; see `Chain.reverted`."""
         self.settle()
         self.owner.settle_all()
-        new_head = self._commit_new_head(self.chain.reverted(name, keep_newer=keep_newer))
+        chain = self.chain.reverted(name, keep_newer=keep_newer)
+        if generation is not None and generation != chain.generation:  # else only this replica is brought up
+            chain = attrs.evolve(chain, last_revert=generation)
+        new_head = self._commit_new_head(self._in(chain, generation))
         self.head.close()
         self.open_layers[HEAD] = new_head
         self._path = ()  # the names may be the same: the head is not
@@ -399,18 +384,19 @@ class Layers:
 
     def _commit_new_head(self, chain: Chain) -> OpenLayer:
         """Steps 1 and 2 of a change that gives an empty head, which has nothing to be swept in this boot."""
-        if self._spare is not None and self._spare[0] == chain.head_file:
+        if self._spare is not None and self._spare[0] == chain.head_file and chain.head_parent:
             new_head = self._spare[1]
         else:
-            new_head = self.create_files(chain.head_file, mapped=True)
+            self._drop_spare()
+            new_head = self.create_files(chain.head_file, mapped=bool(chain.head_parent))
         self._spare = chain.head_file, new_head
         self.commit(attrs.evolve(chain, swept_boot_id=self.boot_id))
         self._spare = None
         return new_head
 
-    def change(self, chain: Chain) -> None:
+    def change(self, chain: Chain, generation: int | None = None) -> None:
         """Make a change that needs no new file, and after which the head is as it was."""
-        self.commit(chain)
+        self.commit(self._in(chain, generation))
         self.let_go()
 
     def let_go(self) -> None:
@@ -437,7 +423,7 @@ class Layers:
             if layer.held is not None:
                 self.owner.guard(layer.held.sync)
 
-    def set_size(self, size_bytes: int) -> None:
+    def set_size(self, size_bytes: int, generation: int | None = None) -> None:
         """The state says that the volume has `size_bytes`."""
         self.size_bytes = size_bytes
         for layer in self.open_layers.values():
@@ -445,8 +431,12 @@ class Layers:
             if layer.held is not None:
                 layer.held.blocks = block_count(size_bytes)
         self.remake_top()
-        with contextlib.suppress(StorageError):  # it is true without
-            self.commit(attrs.evolve(self.chain, growing_to=0))
+        if generation is None:
+            with contextlib.suppress(StorageError):  # it is true without
+                self.commit(attrs.evolve(self.chain, growing_to=0))
+        else:
+            grown = attrs.evolve(self.chain, growing_to=0, generation=generation)
+            self.owner.guard(lambda: self.commit(grown))
         self._tidy_later()
 
     def close(self) -> None:

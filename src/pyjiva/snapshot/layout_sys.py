@@ -7,13 +7,12 @@ marker tells the remains of a creation that was cut, which may be thrown away, f
 Longhorn wrote, whose files have the same names and which is never touched.
 """
 
-import re
 from typing import Final
 
 from pyjiva.errors import ConfigError
-from pyjiva.snapshot.chain import Chain
+from pyjiva.snapshot.chain import Chain, head_alone
 from pyjiva.snapshot.layers_sys import Layers, read_chain
-from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta, layer_names
+from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, decode_state, encode_state
 from pyjiva.sparse import TEMPORARY_SUFFIX, Directory, read_file, replace_file
 from pyjiva.units import format_size
@@ -22,7 +21,6 @@ __all__ = ["open_layout"]
 
 MARKER: Final = "pyjiva.creating"
 _CREATED: Final = (FIRST_HEAD, FIRST_HEAD + META_SUFFIX, VOLUME_META)
-_HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 _NOT_OURS_TO_SEE: Final = frozenset({"lost+found"})  # the directory may be the root of a file system
 
 
@@ -99,25 +97,8 @@ def _open(directory: Directory, identity: ReplicaState, boot_id: str) -> tuple[R
 
 def _chain_of_one(directory: Directory, state: ReplicaState) -> Chain:
     """The chain of a directory that has had no snapshot: Jiva's files say that there is a head alone."""
-    names = set(directory.names())
-    if VOLUME_META not in names:
-        raise ConfigError(f"{VOLUME_META} is missing: move the directory away, the replica is rebuilt")
-    volume = VolumeMeta.decode(read_file(directory, VOLUME_META))
-    disks = {}
-    for name in sorted(names - {VOLUME_META}):
-        if name.endswith(META_SUFFIX):
-            layer = name.removesuffix(META_SUFFIX)
-            disks[layer] = DiskMeta.decode(layer, read_file(directory, name))
-    head = _HEAD.fullmatch(volume.head)
-    if len(layer_names(volume, disks)) != 1 or volume.parent or volume.backing_file_path or head is None:
-        raise ConfigError(
-            "has layers below the head that pyjiva did not make, which this version cannot serve"
-        )
-    if volume.size_bytes != state.size_bytes:
-        raise ConfigError(
-            f"{VOLUME_META} says {volume.size_bytes} bytes and {STATE_FILE} {state.size_bytes}: it is damaged"
-        )
-    return Chain(head_number=int(head[1]))
+    metas = [name for name in directory.names() if name == VOLUME_META or name.endswith(META_SUFFIX)]
+    return head_alone({name: read_file(directory, name) for name in metas}, state.size_bytes)
 
 
 def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:
@@ -131,9 +112,10 @@ def _check_identity(state: ReplicaState, identity: ReplicaState) -> None:
     if state.witness != identity.witness:
         kind = "a witness, not a replica with data" if state.witness else "a replica with data, not a witness"
         raise ConfigError(f"is {kind}; give another directory")
-    if state.size_bytes != identity.size_bytes:
+    if state.size_bytes < identity.size_bytes:  # it may have been made larger since
         raise ConfigError(
-            f"holds a volume of {_size(state)}, not {_size(identity)}; give the size that it has"
+            f"holds a volume of {_size(state)}, not {_size(identity)}; give the size that it began with, "
+            f"and make it larger with pyjiva expand"
         )
     if state.block_size_bytes != identity.block_size_bytes:
         raise ConfigError(

@@ -90,9 +90,14 @@ class DiskMeta:
         return _encode(self)
 
     @classmethod
-    def decode(cls, layer: str, content: bytes) -> "DiskMeta":
-        """What the `.meta` of `layer` says.  Raises ConfigError: not that."""
+    def decode(cls, layer: str, content: bytes, *, any_name: bool = False) -> "DiskMeta":
+        """What the `.meta` of `layer` says.  Raises ConfigError: not that.
+
+        `any_name`: as Jiva and Longhorn do, go by the file's name, whatever name stands in it.
+        """
         meta = _decode(cls, layer + META_SUFFIX, content)
+        if any_name:
+            meta = attrs.evolve(meta, name=layer)
         _check_names(layer + META_SUFFIX, meta.name, meta.parent)
         if meta.name != layer:
             raise ConfigError(f"{layer}{META_SUFFIX} is damaged: it describes {meta.name}")

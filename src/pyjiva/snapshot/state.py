@@ -19,6 +19,7 @@ __all__ = [
     "FLUSH_FAILED",
     "FORMAT_VERSION",
     "REGION_BYTES",
+    "REPAIRED",
     "STATE_FILE",
     "ReplicaState",
     "decode_state",
@@ -31,6 +32,8 @@ BLOCK_SIZES_BYTES: Final = (512, 4096)
 REGION_BYTES: Final = 64 * MIB
 FLUSH_FAILED: Final = "flush-failed"
 """A `written_boot_id` that no boot has: a flush failed, so acknowledged writes are gone on any boot."""
+REPAIRED: Final = "repaired"
+"""A `written_boot_id` that no boot has either: `pyjiva repair` mended damage, and more may be gone."""
 
 
 @attrs.frozen

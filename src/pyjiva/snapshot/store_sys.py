@@ -42,12 +42,19 @@ from pyjiva.snapshot.layout_sys import open_layout
 from pyjiva.snapshot.regions import marked_extents, marks_of, regions_of
 from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.undo_log_sys import UndoLog
-from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, Directory, open_directory, replace_file
+from pyjiva.sparse import (
+    SUM_BLOCK_BYTES,
+    Buffer,
+    CheckedFile,
+    Directory,
+    open_directory,
+    replace_file,
+)
 from pyjiva.units import align_down, align_up
 
-__all__ = ["VolumeStore"]
+__all__ = ["LOST_BLOCK", "VolumeStore"]
 
-_LOST: Final = b"pyjiva: no replica has this block any more.\n".ljust(64) * (SUM_BLOCK_BYTES // 64)
+LOST_BLOCK: Final = b"pyjiva: no replica has this block any more.\n".ljust(64) * (SUM_BLOCK_BYTES // 64)
 _REGION_SHIFT: Final = REGION_BYTES.bit_length() - 1
 
 
@@ -169,9 +176,7 @@ class VolumeStore:  # hot
 
     @property
     def intact(self) -> bool:
-        """False: the machine went down with writes that were not flushed (or a flush failed), and no
-        rebuild has made up for it since.
-        """
+        """False: the machine went down with unflushed writes, or a flush failed; no rebuild came since."""
         return self._intact
 
     def marked(self, offset_bytes: int, length_bytes: int) -> bool:
@@ -327,7 +332,7 @@ class VolumeStore:  # hot
             end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
             for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
                 # Neither a hole nor zeros: a copy that is blank there must not seem to be equal.
-                self._head.write(block.offset_bytes, (_LOST[: block.length_bytes],))
+                self._head.write(block.offset_bytes, (LOST_BLOCK[: block.length_bytes],))
                 self._head.spoil(block.offset_bytes)
         finally:
             with self._count_lock:
@@ -375,6 +380,8 @@ class VolumeStore:  # hot
             with self._count_lock:
                 ended = self._writes_ended
             self.guard(self._head.sync_data)
+            if (filling := self._layers.filling) is not None:
+                self.guard(filling.file.sync_data)
             if self._undo_log.held:
                 self.guard(self._undo_log.forget)
             self._writes_flushed = ended
@@ -409,6 +416,8 @@ class VolumeStore:  # hot
                 self._marks = marks
                 return False
             self.guard(self._head.sync_sums)
+            if self._layers.filling is not None:
+                self.guard(self._layers.filling.file.sync_sums)
             self._save(attrs.evolve(self._state, written_boot_id="", written_regions=""))
             return True
 

@@ -31,10 +31,10 @@ import xxhash
 from pyjiva.block import ATOMIC_BYTES_MAX
 from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.sparse import Buffer, CheckedFile, DataFile, Directory
+from pyjiva.sparse import Buffer, CheckedFile, DataFile, Directory, ReadableFile
 from pyjiva.units import KIB
 
-__all__ = ["UNDO_FILE", "UndoLog"]
+__all__ = ["UNDO_FILE", "UndoLog", "pending_undo"]
 
 UNDO_FILE: Final = "atomic.undo"
 
@@ -159,7 +159,7 @@ class UndoLog:
             self._file.close()
 
     def _mark(self) -> bytes:
-        return self._boot_id.encode()[:_MARK_BYTES].ljust(_MARK_BYTES, b"\0")
+        return _mark_of(self._boot_id)
 
     def _create(self) -> DataFile:
         """The file, with all its space, so that no sync of it can find the disk full.
@@ -185,26 +185,48 @@ class UndoLog:
             self._file.close()
             self._file = None
             return None
-        header = bytes(self._file.read(0, _HEADER.size))
-        magic, version, count, offset, length, body_hash, own_hash = _HEADER.unpack(header)
-        if magic != _MAGIC or own_hash != _hash((header[:-8],)):
+        return _read_entry(self._file)
+
+
+def pending_undo(file: ReadableFile, boot_id: str) -> Extent | None:
+    """Where opening the directory in this boot would put old content back; None: nowhere.
+
+    Raises StorageError, and ConfigError: a newer version wrote the log.
+    """
+    if file.size_bytes() != _FILE_BYTES:
+        return None
+    kept = _read_entry(file)
+    if kept is None or bytes(file.read(_MARK_OFFSET, _MARK_BYTES)) == _mark_of(boot_id):
+        return None
+    return kept.range
+
+
+def _mark_of(boot_id: str) -> bytes:
+    return boot_id.encode()[:_MARK_BYTES].ljust(_MARK_BYTES, b"\0")
+
+
+def _read_entry(file: ReadableFile) -> _Kept | None:
+    """The entry in a log of the right size, if it is whole."""
+    header = bytes(file.read(0, _HEADER.size))
+    magic, version, count, offset, length, body_hash, own_hash = _HEADER.unpack(header)
+    if magic != _MAGIC or own_hash != _hash((header[:-8],)):
+        return None
+    if version != _VERSION:
+        raise ConfigError(
+            f"{UNDO_FILE} has format {version}, this pyjiva reads {_VERSION}: take the newer one"
+        )
+    table = bytes(file.read(_BODY_OFFSET, count * _PART.size))
+    hasher = xxhash.xxh3_64(table)
+    parts = []
+    position = _BODY_OFFSET + len(table)
+    for part_offset, part_length in _PART.iter_unpack(table):
+        if position + part_length > _FILE_BYTES:  # a torn table
             return None
-        if version != _VERSION:
-            raise ConfigError(
-                f"{UNDO_FILE} has format {version}, this pyjiva reads {_VERSION}: take the newer one"
-            )
-        table = bytes(self._file.read(_BODY_OFFSET, count * _PART.size))
-        hasher = xxhash.xxh3_64(table)
-        parts = []
-        position = _BODY_OFFSET + len(table)
-        for part_offset, part_length in _PART.iter_unpack(table):
-            if position + part_length > _FILE_BYTES:  # a torn table
-                return None
-            data = self._file.read(position, part_length)
-            hasher.update(data)
-            parts.append((Extent(part_offset, part_length), data))
-            position += part_length
-        return _Kept(Extent(offset, length), parts) if hasher.intdigest() == body_hash else None
+        data = file.read(position, part_length)
+        hasher.update(data)
+        parts.append((Extent(part_offset, part_length), data))
+        position += part_length
+    return _Kept(Extent(offset, length), parts) if hasher.intdigest() == body_hash else None
 
 
 def _hash(buffers: Sequence[Buffer]) -> int:

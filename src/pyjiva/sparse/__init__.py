@@ -1,6 +1,6 @@
 """Sparse files and the directory they lie in: what a replica's disk can do, and nothing about volumes."""
 
-from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_size_bytes
+from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_of, sums_size_bytes
 from pyjiva.sparse.directory_sys import (
     TEMPORARY_SUFFIX,
     Directory,
@@ -11,7 +11,8 @@ from pyjiva.sparse.directory_sys import (
     read_file,
     replace_file,
 )
-from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, storage_error
+from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, list_names, storage_error
+from pyjiva.sparse.readable_sys import ReadableDirectory, ReadableFile, ReadOnlyDirectory, open_read_only
 
 __all__ = [
     "SUM_BLOCK_BYTES",
@@ -21,12 +22,18 @@ __all__ = [
     "DataFile",
     "Directory",
     "FileDirectory",
+    "ReadOnlyDirectory",
+    "ReadableDirectory",
+    "ReadableFile",
     "SparseFile",
+    "list_names",
     "open_directory",
+    "open_read_only",
     "prepare_file",
     "put_in_place",
     "read_file",
     "replace_file",
     "storage_error",
+    "sums_of",
     "sums_size_bytes",
 ]

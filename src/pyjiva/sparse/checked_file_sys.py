@@ -40,7 +40,7 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse.file_sys import Buffer, DataFile
 from pyjiva.units import KIB, MIB, align_down
 
-__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_size_bytes"]
+__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_of", "sums_size_bytes"]
 
 SUM_BLOCK_BYTES: Final = 4 * KIB
 _SHIFT: Final = 12
@@ -148,7 +148,7 @@ class CheckedFile:  # hot
         if length_bytes <= SUM_BLOCK_BYTES:
             sums = _SUM.pack(_hash(data) or 1) if length_bytes else b""
         else:
-            sums = _sums_of(data)
+            sums = sums_of(data)
         self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
         if self._bad:
             self._forget_bad(self._bad_in(Extent(offset_bytes, length_bytes)))
@@ -197,7 +197,7 @@ class CheckedFile:  # hot
                 if known and known != (_hash(old) or 1):
                     spoilt.append(place >> _SHIFT)
         content[start : start + len(data)] = data
-        sums = bytearray(_sums_of(content))
+        sums = bytearray(sums_of(content))
         begins = blocks.offset_bytes >> _SHIFT
         bad = self._bad_in(blocks) if self._bad else []
         meanwhile = self._unknown_but(bad, begins, len(sums) >> _SUM_SHIFT)
@@ -246,7 +246,7 @@ class CheckedFile:  # hot
         """Which of the whole blocks `data`, read at `offset_bytes` unverified, are not what was written."""
         count = (len(data) + _MASK) >> _SHIFT
         known = self._sums.read(offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT)
-        right = _sums_of(data)
+        right = sums_of(data)
         if known == right:
             return []
         pairs = zip(_SUM.iter_unpack(known), _SUM.iter_unpack(right), strict=True)
@@ -302,7 +302,7 @@ class CheckedFile:  # hot
                 continue
             self.data.drop_cache(piece.offset_bytes, piece.length_bytes)
             data = self.data.read(piece.offset_bytes, piece.length_bytes)
-            right = _sums_of(data)
+            right = sums_of(data)
             for number in range(count):
                 start = number << _SUM_SHIFT
                 known, computed = raw[start : start + 8], right[start : start + 8]
@@ -315,6 +315,11 @@ class CheckedFile:  # hot
                 elif any(part.overlaps(block) for part in allocated):
                     self._sums.write(place + start, (computed,))
         return merge_extents(bad)
+
+    def adopt(self, blocks: Extent) -> None:
+        """Take what the file has in these whole blocks, which somebody else wrote, for what was written."""
+        data = self.data.read(blocks.offset_bytes, blocks.length_bytes)
+        self._sums.write(blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, (sums_of(data),))
 
     def allocated(self, extent: Extent) -> list[Extent]:
         """See DataFile."""
@@ -342,7 +347,8 @@ class CheckedFile:  # hot
         return Extent(offset_bytes, min(SUM_BLOCK_BYTES, self._size_bytes - offset_bytes))
 
 
-def _sums_of(data: Buffer) -> bytes:
+def sums_of(data: Buffer) -> bytes:
+    """What the file of the checksums has for the blocks `data`."""
     view = memoryview(data)
     sums = [_hash(view[at : at + SUM_BLOCK_BYTES]) or 1 for at in range(0, len(view), SUM_BLOCK_BYTES)]
     return struct.pack(f"<{len(sums)}Q", *sums)

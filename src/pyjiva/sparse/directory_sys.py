@@ -20,7 +20,8 @@ from typing import Final, Protocol
 import attrs
 
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
-from pyjiva.sparse.file_sys import DataFile, SparseFile, storage_error
+from pyjiva.sparse.file_sys import DataFile, SparseFile, list_names, storage_error
+from pyjiva.sparse.readable_sys import ReadableDirectory
 from pyjiva.units import MIB
 
 __all__ = [
@@ -74,7 +75,7 @@ class Directory(Protocol):
         """Give the directory back to others."""
 
 
-def read_file(directory: Directory, name: str) -> bytes:
+def read_file(directory: ReadableDirectory, name: str) -> bytes:
     """All of a small file.  Raises StorageError: it cannot be read or is not small."""
     file = directory.open(name)
     try:
@@ -122,7 +123,7 @@ class FileDirectory:
     def names(self) -> list[str]:
         """See Directory."""
         try:
-            return sorted(os.listdir(self._fd))
+            return sorted(list_names(self._fd))
         except OSError as error:
             raise self._error(error, StorageFailure.READ_ERROR, "list") from error
 
@@ -166,7 +167,7 @@ class FileDirectory:
         """See Directory.  A file that is removed meanwhile counts as nothing."""
         total = 0
         try:
-            for name in os.listdir(self._fd):
+            for name in list_names(self._fd):
                 with contextlib.suppress(FileNotFoundError):
                     total += os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_blocks
         except OSError as error:

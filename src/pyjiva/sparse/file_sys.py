@@ -24,7 +24,7 @@ from pyjiva.extent import Extent
 from pyjiva.recycled import RecycledBuffers
 from pyjiva.units import KIB, MIB
 
-__all__ = ["Buffer", "DataFile", "SparseFile", "storage_error"]
+__all__ = ["Buffer", "DataFile", "SparseFile", "list_names", "storage_error"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -239,3 +239,16 @@ def _after(buffers: Sequence[Buffer], count: int) -> Sequence[Buffer]:
             return [memoryview(buffer)[count:], *buffers[index + 1 :]]
         count -= len(buffer)
     return ()
+
+
+def list_names(directory_fd: int) -> list[str]:
+    """What is in an open directory.  Raises OSError.
+
+    Through a descriptor of its own: two threads that list by one share its position, and each misses what the
+    other one has read.
+    """
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory_fd)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)

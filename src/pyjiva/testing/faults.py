@@ -1,6 +1,7 @@
 """What fails in a simulated world: one method for each kind of fault of `Faults`."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -8,10 +9,12 @@ import trio
 
 from pyjiva.controller import ReplicaAddress, VolumeState
 from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.replication import ANSWER, FrameType
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import offset_of
-from pyjiva.testing.machine import HEAD, LATENCY_S, hold_everything
+from pyjiva.testing.machine import HEAD, LATENCY_S, Machine, hold_everything
 from pyjiva.testing.memory_file import no_fault
+from pyjiva.testing.network import FRAME_TYPE
 
 if TYPE_CHECKING:
     from pyjiva.testing.world import World
@@ -23,9 +26,12 @@ __all__ = ["ROT", "Faults", "Injector"]
 class Faults:
     """Mean number of faults in ten seconds, by kind; 0 switches a kind off."""
 
-    replica_kills: float = 0.5
-    power_cuts: float = 0.3
-    controller_kills: float = 0.3
+    replica_kills: float = 0.35
+    replica_stops: float = 0.1
+    power_cuts: float = 0.25
+    deaths_after_answers: float = 0.2
+    controller_kills: float = 0.25
+    controller_stops: float = 0.1
     cuts: float = 0.4
     broken_connections: float = 0.5
     stops: float = 0.3
@@ -38,6 +44,8 @@ class Faults:
     changes: float = 0.0
     rots: float = 0.0
     scrubs: float = 0.0
+    snapshots: float = 0.0
+    """Not a fault: what `SnapshotClient` does."""
 
 
 #: Disks rot, and nothing loses power.
@@ -71,16 +79,64 @@ class Injector:
         await trio.sleep(self.world.random.random() * 8)
         machine.start(self.world.network, self.world.nursery)
 
+    async def replica_stops(self) -> None:
+        """A replica is stopped as its supervisor stops it: everything is flushed, and it says so.  Its
+        machine may be switched off then: nothing is lost.
+        """
+        machine = self.world.machines[self.world.random.choice(self.world.ids)]
+        if not machine.up:
+            return
+        await machine.stop()
+        self.world.note("replica stopped", machine.id)
+        if self.world.random.random() < 0.5:
+            await self._cut_power(machine)
+        await trio.sleep(self.world.random.random() * 4)
+        machine.start(self.world.network, self.world.nursery)
+
     async def power_cuts(self) -> None:
         machine = self.world.machines[self.world.random.choice(self.world.ids)]
         if not machine.up:
             return
-        others = [m.id for m in hold_everything(self.world.machines.values()) if m is not machine]
-        await machine.cut_power()
-        self.world.note("power cut", f"{machine.id}, whole elsewhere: {others}")
-        if not others:
-            self.world.clients.lose_unflushed()
+        await self._cut_power(machine)
         await trio.sleep(self.world.random.random() * 8)
+        machine.start(self.world.network, self.world.nursery)
+
+    async def _cut_power(self, machine: Machine) -> None:
+        await machine.cut_power()
+        self.world.note("power cut", f"{machine.id}, whole: {self._whole_or_lost()}")
+
+    def _whole_or_lost(self) -> list[int]:
+        """Who has everything, after a power cut; with nobody, what was not flushed may be lost."""
+        leaving = self.world.leaving
+        whole = [m.id for m in hold_everything(self.world.machines.values()) if m.id not in leaving]
+        if not whole:
+            self.world.clients.lose_unflushed()
+        return whole
+
+    async def deaths_after_answers(self) -> None:
+        """A replica dies at the moment when it has answered one kind of frame: what it said must hold."""
+        machine = self.world.machines[self.world.random.choice(self.world.ids)]
+        type_ = self.world.random.choice(
+            (FrameType.PROMISE, FrameType.ACCEPT, FrameType.FLUSH, FrameType.WRITE, FrameType.HASH)
+        )
+        answered = trio.Event()
+
+        def tap(sender: str, _receiver: str, frame: bytes) -> None:
+            if sender == machine.name and frame[FRAME_TYPE] == bytes([type_ | ANSWER]):
+                answered.set()
+
+        self.world.network.taps.append(tap)
+        with trio.move_on_after(10):
+            await answered.wait()
+        self.world.network.taps.remove(tap)
+        if not answered.is_set() or not machine.up:
+            return
+        self.world.note("death after an answer", f"{machine.id} {type_.name}")
+        if self.world.random.random() < 0.5:
+            await self._cut_power(machine)
+        else:
+            await machine.kill()
+        await trio.sleep(self.world.random.random() * 4)
         machine.start(self.world.network, self.world.nursery)
 
     async def blackouts(self) -> None:
@@ -88,8 +144,7 @@ class Injector:
         machines = [m for m in self.world.machines.values() if m.up]
         for machine in machines:
             await machine.cut_power()
-        self.world.clients.lose_unflushed()
-        self.world.note("blackout", [m.id for m in machines])
+        self.world.note("blackout", f"{[m.id for m in machines]}, whole: {self._whole_or_lost()}")
         if self.world.random.random() < 0.5:
             self.world.volume_scope.cancel()
         await trio.sleep(self.world.random.random() * 4)
@@ -107,9 +162,11 @@ class Injector:
         self.world.network.thaw(name)
 
     async def disk_errors(self) -> None:
-        """One disk refuses some kind of step for a while, or all are full; it may take a new process then.
+        """One disk refuses some kind of step for a while, or all are full or refuse to sync; it may take a
+        new process then.
 
-        Not all refuse to sync: then nobody may hold what was not flushed.
+        A replica whose disk refused to sync says no more than one whose machine lost its power: when nobody
+        else has everything, what was not flushed may be lost, unless there is no other to be preferred.
         """
         verb, failure = self.world.random.choice(
             (
@@ -119,17 +176,23 @@ class Injector:
             )
         )
         machines = [self.world.machines[self.world.random.choice(self.world.ids)]]
-        if verb == "write" and self.world.random.random() < 0.4:
+        if verb != "read" and self.world.random.random() < 0.4:
             machines = list(self.world.machines.values())
         self.world.note("disk error", f"{[m.id for m in machines]} {verb}")
         chance = self.world.random.choice((0.1, 1.0))
 
-        def refuse(step: str) -> None:
-            if step.startswith(verb) and self.world.random.random() < chance:
+        def refuse(machine: Machine, step: str) -> None:
+            if not step.startswith(verb):
+                return
+            if verb == "write" and machine.disk.has_room_for(step.partition(" ")[2]):
+                return
+            if self.world.random.random() < chance:
+                if step.startswith(("sync volume-head-", "sync volume-snap-")):
+                    self._doubt(machine)
                 raise StorageError(failure, step)
 
         for machine in machines:
-            machine.disk.before_step = refuse
+            machine.disk.before_step = partial(refuse, machine)
         await trio.sleep(self.world.random.random() * 6)
         for machine in machines:
             machine.disk.before_step = no_fault
@@ -137,6 +200,14 @@ class Injector:
             if machine.up and (verb == "sync" or self.world.random.random() < 0.5):
                 await machine.kill()
                 machine.start(self.world.network, self.world.nursery)
+
+    def _doubt(self, machine: Machine) -> None:
+        """Its store is about to be broken."""
+        leaving = {machine.id, *self.world.leaving}
+        others = [m for m in hold_everything(self.world.machines.values()) if m.id not in leaving]
+        records = self.world.records()
+        if records and not others and max(records).in_sync != (machine.id,):
+            self.world.clients.lose_unflushed()
 
     async def slow_disks(self) -> None:
         """What waits for one disk takes seconds; the network of its machine is as ever."""
@@ -200,6 +271,15 @@ class Injector:
         self.world.volume_scope.cancel()
         await trio.lowlevel.checkpoint()
 
+    async def controller_stops(self) -> None:
+        """The controller is stopped: its hosts are sent away, and it tries to leave a clean record."""
+        volume = self.world.volume
+        if volume is not None:
+            self.world.note("controller stopped")
+            self.world.send_hosts_away(volume)
+            self.world.nursery.start_soon(volume.stop)  # also when it lasts beyond the faults
+        await trio.lowlevel.checkpoint()
+
     async def cuts(self) -> None:
         replica = f"replica-{self.world.random.choice(self.world.ids)}"
         controller = f"controller-{self.world.counts.get('controllers', 1) - 1}"
@@ -244,3 +324,6 @@ class Injector:
         if self.world.volume is not None and self.world.volume.start_scrub(None):
             self.world.note("scrub")
         await trio.lowlevel.checkpoint()
+
+    async def snapshots(self) -> None:
+        await self.world.snapshots.act()

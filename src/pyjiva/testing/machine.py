@@ -1,5 +1,6 @@
 """A simulated machine: a disk in memory, and the replica daemon on it, which dies and is started again."""
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Collection
 from random import Random
@@ -10,13 +11,15 @@ import trio
 import xxhash
 
 from pyjiva.errors import StorageError
+from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.snapshot.chain import SUMS_SUFFIX
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
-from pyjiva.testing.memory_file import MemoryDisk
+from pyjiva.testing.chain_reader import LIVE, ChainReader
+from pyjiva.testing.memory_file import SECTOR_BYTES, MemoryDisk
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
 
@@ -25,6 +28,8 @@ __all__ = ["HEAD", "KEY", "LATENCY_S", "VOLUME_ID", "Machine", "hold_everything"
 KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
 LATENCY_S: Final = 0.01
+STOP_S: Final = 8.0
+_MARK_BYTES: Final = 8  # of a sector: clients write their numbers all over it
 HEAD: Final = "volume-head-000.img"
 
 
@@ -42,10 +47,19 @@ class Machine:
     latency_s: float = LATENCY_S
     """A blocking call takes up to so long."""
     up: bool = False
+    _daemon: ReplicaDaemon | None = None
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     gone: trio.Event = attrs.field(factory=trio.Event)
     _decoded: tuple[bytes, ReplicaState] | None = None
     """The state file when it was last asked for, which it is at every write."""
+    _held: set[tuple[int, bytes]] = attrs.field(factory=set, init=False)
+    """(offset, first bytes) of every sector ever written to a layer, also on a former disk."""
+    store: Store | None = attrs.field(default=None, init=False)
+    """Of the daemon that runs."""
+    _reader: ChainReader | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.disk.on_change = self._changed
 
     @property
     def name(self) -> str:
@@ -64,6 +78,16 @@ class Machine:
         with trio.CancelScope(shield=True):
             await self.gone.wait()
         self.disk.kill_process()
+
+    async def stop(self) -> None:
+        """End the daemon as SIGTERM does, or as `kill -9` if it takes longer than its supervisor waits."""
+        self.up = False  # nothing else is to befall it meanwhile
+        try:
+            if self._daemon is not None:
+                with trio.move_on_after(STOP_S), contextlib.suppress(StorageError):
+                    await self._daemon.stop()
+        finally:
+            await self.kill()
 
     async def cut_power(self) -> None:
         """End everything; what was not flushed may be gone."""
@@ -89,10 +113,31 @@ class Machine:
         """End the daemon; the next one finds a blank disk."""
         await self.kill()
         self.disk = MemoryDisk(Random(self.random.random()))
+        self.disk.on_change = self._changed
 
     def holds(self, offset_bytes: int, data: bytes) -> bool:
-        """Whether its file has `data` there."""
-        return HEAD in self.disk.inodes() and self.disk.read(HEAD, offset_bytes, len(data)) == data
+        """Whether it has `data` there."""
+        reader = self.reader
+        return reader.has_live() and reader.read(LIVE, Extent(offset_bytes, len(data))) == data
+
+    @property
+    def reader(self) -> ChainReader:
+        """Of what its disk holds."""
+        if self._reader is None or self._reader.disk is not self.disk:
+            self._reader = ChainReader(self.disk)
+        return self._reader
+
+    def has_held(self, offset_bytes: int, data: bytes) -> bool:
+        """Whether `data` was there once, whatever came or was lost since."""
+        return all(
+            (offset_bytes + at, data[at : at + _MARK_BYTES]) in self._held
+            for at in range(0, len(data), SECTOR_BYTES)
+        )
+
+    def _changed(self, name: str, offset_bytes: int, data: bytes) -> None:
+        if name.endswith(".img"):  # whichever layer was the head when it came
+            for at in range(-offset_bytes % SECTOR_BYTES, len(data) - SECTOR_BYTES + 1, SECTOR_BYTES):
+                self._held.add((offset_bytes + at, data[at : at + _MARK_BYTES]))
 
     def has_checksum(self, start_bytes: int) -> bool:
         """Whether a checksum is kept of the block that begins at `start_bytes`."""
@@ -127,9 +172,10 @@ class Machine:
             self.disk.kill_process()
             gone.set()
             return
-        batch = EndOfBatch()
+        self.store, batch = store, EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
         daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
+        self._daemon = daemon
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
@@ -138,6 +184,8 @@ class Machine:
                     network.listen(self.name, serve)
                     await trio.sleep_forever()
         finally:
+            self._daemon = None
+            self.store = None
             network.listen(self.name, None)
             network.break_connections(self.name)
             gone.set()

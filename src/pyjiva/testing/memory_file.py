@@ -25,6 +25,7 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse import Buffer
 
 __all__ = [
+    "SECTOR_BYTES",
     "MemoryDirectory",
     "MemoryDisk",
     "MemoryFile",
@@ -137,6 +138,8 @@ class MemoryDisk:
     before_step: Step = no_fault
     cached_share: float = 1.0
     """How likely a `read_nowait` finds what it wants."""
+    on_change: Callable[[str, int, bytes], None] | None = None
+    """Called with (name, offset, data) after bytes of a file have changed."""
     steps: int = attrs.field(default=0, init=False)
     """Steps that happened or were asked for."""
     _names: dict[str, _Inode] = attrs.field(factory=dict, init=False)
@@ -202,6 +205,13 @@ class MemoryDisk:
     def read(self, name: str, offset_bytes: int, length_bytes: int) -> bytes:
         """A part of a file, as the running machine sees it."""
         return _read(self._names[name], offset_bytes, length_bytes)
+
+    def has_room_for(self, name: str) -> bool:
+        """Whether a full disk takes writes to the file: a map of held blocks that has its only page already.
+
+        Other files have pages that are there and pages that are not, and take no write.
+        """
+        return name.endswith(".held") and name in self._names and bool(self._names[name].pages)
 
     def rot(self, name: str, offset_bytes: int) -> None:
         """Change a bit of what the platter has; the page leaves the cache, if it is not dirty."""
@@ -348,6 +358,8 @@ class MemoryFile:
             taken = piece.offset_bytes - offset_bytes
             page[start : start + piece.length_bytes] = data[taken : taken + piece.length_bytes]
             self._inode.put(number, bytes(page))
+        if (on_change := self._directory.disk.on_change) is not None:
+            on_change(self._name, offset_bytes, data)
 
     def allocated(self, extent: Extent) -> list[Extent]:
         """See DataFile."""

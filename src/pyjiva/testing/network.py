@@ -9,15 +9,19 @@ import collections
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Final
 
 import attrs
 import trio
 
 from pyjiva.transport import ReceiveBuffer
 
-__all__ = ["MemoryStream", "Network"]
+__all__ = ["FRAME_TYPE", "MemoryStream", "Network", "Tap"]
 
 Serve = Callable[["MemoryStream"], Awaitable[None]]
+Tap = Callable[[str, str, bytes], None]
+"""(from, to, one frame) as it leaves; may cut the way, so that the frame does not arrive."""
+FRAME_TYPE: Final = slice(5, 6)  # where a frame has it (`replication.frame`)
 
 
 @attrs.define(eq=False)
@@ -94,6 +98,7 @@ class Network:
     nursery: trio.Nursery
     delay_s_max: float = 0.01
     late_s_max: float = 0.2
+    taps: list[Tap] = attrs.field(factory=list, init=False)
     _servers: dict[str, Serve] = attrs.field(factory=dict, init=False)
     _cuts: dict[tuple[str, str], trio.Event] = attrs.field(factory=dict, init=False)
     """(from, to): set when it is mended."""
@@ -143,6 +148,8 @@ class Network:
 
     def deliver(self, sender: MemoryStream, data: bytes) -> None:
         """Bring `data` to the other end after a delay, after all that was sent before it."""
+        for tap in self.taps:
+            tap(sender.here, sender.there, data)
         sender.outgoing.append(data)
         if len(sender.outgoing) == 1:
             self.nursery.start_soon(self._carry, sender)

@@ -1,0 +1,46 @@
+"""`pyjiva clone`: a new volume with what a snapshot of another one holds, from one command."""
+
+from typing import Any
+
+import click
+
+from pyjiva.cli.api import Api
+from pyjiva.cli.up import command as up
+
+__all__ = ["command"]
+
+
+@click.command("clone", context_settings={"ignore_unknown_options": True})
+@click.argument("snapshot")
+@click.argument("name")
+@click.argument("options", metavar="[UP OPTIONS]...", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--of",
+    "source",
+    default="http://127.0.0.1:9501",
+    show_default=True,
+    envvar="PYJIVA_API",
+    show_envvar=True,
+    help="The API of the volume that has the snapshot.",
+)
+def command(snapshot: str, name: str, options: tuple[str, ...], source: str) -> None:
+    """Run the new volume NAME, which holds what SNAPSHOT holds, until Ctrl-C.
+
+    It is complete from its first moment: what is not there yet is fetched when it is asked for, and all of it
+    in the background.  UP OPTIONS are those of `pyjiva up`: on the source's machine at least --portal and
+    --api.  Until all is there, the same command brings it back; later `pyjiva up NAME` does.
+
+    Exit code: as of `pyjiva up`, or 1 when there is no such snapshot.
+    """
+    client = Api(source)
+    past: dict[str, Any] = client.get("/v1/snapshots")
+    try:
+        if snapshot not in [each["name"] for each in past["snapshots"]]:
+            client.give_up(f"there is no snapshot {snapshot!r}", what="the controller refused")
+        size = int(past["size_bytes"])
+    except (KeyError, TypeError, ValueError):
+        client.not_understood()
+    arguments = [name, "--fill-from", f"{client.address.rstrip('/')}/v1/snapshots/{snapshot}"]
+    if not any(each == "--size" or each.startswith("--size=") for each in options):
+        arguments += ["--size", str(size)]
+    up.main([*arguments, *options], prog_name="pyjiva up", standalone_mode=False)

@@ -1,0 +1,76 @@
+"""Give back the space of deleted snapshots, in the background.  The trio shell of `merge_sys`.
+
+A step holds back only the requests that overlap it (`ChainDevice.alone`).  Between steps it rests for as long
+as the step took, so that it takes half of the disk's time at most, and longer if there is a rate.
+"""
+
+from functools import partial
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from pyjiva.errors import StorageError
+from pyjiva.extent import Extent
+from pyjiva.snapshot.device_io import ChainDevice
+from pyjiva.snapshot.merge_sys import Merge
+
+__all__ = ["Merger"]
+
+AGAIN_S: Final = 10.0  # after a step that failed: a full disk may have room by then
+
+_log = structlog.get_logger(__name__)
+
+
+@attrs.define(eq=False)
+class Merger:
+    """All merges of one replica, one after the other."""
+
+    device: ChainDevice
+    rate: int | None = None
+    """Bytes per second that may be copied; None: no limit but that of the rests."""
+    copied_bytes: int = attrs.field(default=0, init=False)
+    merge: Merge | None = attrs.field(default=None, init=False)
+    """The one under way."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            changed = self.device.chain_changed
+            try:
+                merged = await self._merge_next()
+            except StorageError as error:
+                _log.warning("a deleted snapshot's space is not given back yet", reason=str(error))
+                await trio.sleep(AGAIN_S)
+                continue
+            finally:
+                self.merge = None
+            if not merged:
+                await changed.wait()
+
+    async def _merge_next(self) -> bool:
+        """Do one merge whole; False: there is none to do."""
+        await self.device.aside(self._begin)
+        if self.merge is None:
+            return False
+        everything = Extent(0, self.device.size_bytes)
+        while (extent := self.merge.extent) is not None:
+            began_at = trio.current_time()
+            copied = [0]
+            alone = None if extent == everything else extent
+            await self.device.alone(alone, partial(self._step, self.merge, copied))
+            self.copied_bytes += copied[0]
+            took_s = trio.current_time() - began_at
+            await trio.sleep(max(took_s, copied[0] / self.rate if self.rate else 0.0))
+        return True
+
+    def _begin(self) -> None:
+        """In a thread."""
+        self.device.store.tidy()
+        self.merge = self.device.store.next_merge()
+
+    @staticmethod
+    def _step(merge: Merge, copied: list[int]) -> None:
+        """In a thread."""
+        copied[0] = merge.step()

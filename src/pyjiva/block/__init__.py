@@ -16,6 +16,7 @@ from pyjiva.block.interval_lock import IntervalLocks, Lock
 from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 from pyjiva.block.space import Space, SpaceSource
+from pyjiva.block.zero_detect import ZeroDetect
 
 __all__ = [
     "ATOMIC_BYTES_MAX",
@@ -36,4 +37,5 @@ __all__ = [
     "Unmap",
     "Write",
     "WriteZeroes",
+    "ZeroDetect",
 ]

@@ -13,7 +13,7 @@ import attrs
 import click
 import trio
 
-from pyjiva.block import BlockDevice
+from pyjiva.block import BlockDevice, ZeroDetect
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
@@ -61,6 +61,7 @@ class Keeping:
     retention: Retention | None = None
     fill: FillFrom | None = None
     """Where a new volume has its content from."""
+    detect_zeros: bool = False
 
 
 @click.command()
@@ -85,6 +86,7 @@ class Keeping:
 @tuning_options
 @schedule_options
 @fill_options
+@click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -97,6 +99,7 @@ def main(
     portals: tuple[Address, ...],
     api: Address,
     key_file: Path,
+    detect_zeros: bool,
     new_volume: bool,
     stop_with_stdin: bool,
     **given: Any,
@@ -114,7 +117,7 @@ def main(
             new_volume=new_volume,
             tuning=take_tuning(given),
         )
-        keeping = Keeping(take_schedule(given), take_fill(given))
+        keeping = Keeping(take_schedule(given), take_fill(given), detect_zeros)
         allowed = read_access(AccessOptions(**given), warn=True)
         return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed, keeping)
 
@@ -204,7 +207,8 @@ class Controller:
         """Wait until the volume takes I/O, then offer it."""
         await self.volume.ready.wait()
         async with trio.open_nursery() as nursery:
-            await self._offer(await self._open_device(nursery), portals, api)
+            device = await self._open_device(nursery)
+            await self._offer(ZeroDetect(device) if self.keeping.detect_zeros else device, portals, api)
 
     async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
         """The volume, or what makes it complete while it is filled."""

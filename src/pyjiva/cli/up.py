@@ -56,6 +56,7 @@ class UpOptions:
     tuning: Tuning = attrs.field(factory=Tuning)
     retention: Retention | None = None
     fill: FillFrom | None = None
+    detect_zeros: bool = False
 
 
 @attrs.frozen
@@ -95,6 +96,7 @@ class Commands:
 @tuning_options
 @schedule_options
 @fill_options
+@click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @access_options
 def command(
     name: str,
@@ -105,6 +107,7 @@ def command(
     portals: tuple[Address, ...],
     api: Address,
     block_size: int,
+    detect_zeros: bool,
     **given: Any,
 ) -> None:
     """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
@@ -118,7 +121,9 @@ def command(
         tuning, retention, fill = take_tuning(given), take_schedule(given), take_fill(given)
         tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
-        options = UpOptions(request, data, portals, api, AccessOptions(**given), tuning, retention, fill)
+        options = UpOptions(
+            request, data, portals, api, AccessOptions(**given), tuning, retention, fill, detect_zeros
+        )
         return await run_up(options)
 
     _open_standard_descriptors()
@@ -150,6 +155,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         arguments = [part for portal in portals for part in ("--portal", str(portal))]
         arguments += [*options.access.arguments(), *tuning_arguments(options.tuning)]
         arguments += schedule_arguments(options.retention) + fill_arguments(options.fill)
+        arguments += ["--detect-zeros"] if options.detect_zeros else []
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 

@@ -5,12 +5,24 @@ from typing import Final
 
 from pyjiva.errors import ConfigError
 
-__all__ = ["GIB", "KIB", "MIB", "TIB", "align_down", "align_up", "format_size", "parse_size"]
+__all__ = [
+    "GIB",
+    "KIB",
+    "MIB",
+    "STORED_BLOCK_BYTES",
+    "TIB",
+    "align_down",
+    "align_up",
+    "format_size",
+    "parse_size",
+]
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 TIB: Final = 1024 * GIB
+STORED_BLOCK_BYTES: Final = 4 * KIB
+"""What a replica keeps as a whole, with a checksum of its own."""
 
 _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$", re.ASCII)
 # Like Kubernetes' resource.Quantity: "Gi" and "GiB" are powers of two, "G" and "GB" powers of ten.

@@ -67,7 +67,9 @@ def test_a_change_of_what_was_before_another_change_is_refused(carried_out: bool
     bench = Bench()
     first = ask(bench)
     second = ask(bench, Change(kind=ChangeKind.CREATE, before=0, after=1, number=1, name="two"))
-    bench.data.on_changed = lambda change, done: setattr(bench.data, "generation", 1 if done else 0)
+    generation = [0]
+    bench.data.present_generation = lambda: generation[0]
+    bench.data.on_changed = lambda change, done: generation.append(generation.pop() + bool(done))
     if carried_out:
         for id_ in (1, 2, 3):
             frame = bench.frame(id_, FrameType.CHANGE)

@@ -24,7 +24,7 @@ SOURCE, TARGET = 1, 2
 def _small() -> object:
     """Chunks of 16 bytes and spans of 64: every path of the walk in little volumes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_BYTES", PAGE)
+        patch.setattr(module, "STORED_BLOCK_BYTES", PAGE)
         patch.setattr(module, "CHUNK_BYTES", CHUNK)
         patch.setattr(module, "SPAN_BYTES", SPAN)
         yield

@@ -9,20 +9,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyjiva.block import Buffer, IntervalLocks, Lock
-from pyjiva.controller.repairs import BLOCK_BYTES, QUEUE_MAX, Repairs, RotCounts
+from pyjiva.controller.repairs import QUEUE_MAX, Repairs, RotCounts
 from pyjiva.controller.resync import Resync
 from pyjiva.controller.scrub import Scrub, ScrubStep
 from pyjiva.extent import Extent
 from pyjiva.replication import ANSWER, Flag, Frame, FrameType, Status, encode_extents
+from pyjiva.units import STORED_BLOCK_BYTES
 
 BLOCKS = 8
-SIZE = BLOCKS * BLOCK_BYTES
+SIZE = BLOCKS * STORED_BLOCK_BYTES
 MEMBERS = (1, 2, 3)
 STEPS_MAX = 20_000
 
 
 def block(value: int) -> bytes:
-    return bytes([value]) * BLOCK_BYTES
+    return bytes([value]) * STORED_BLOCK_BYTES
 
 
 def answer(type_: FrameType, said: bytes = b"", status: int = Status.OK) -> Frame:
@@ -113,7 +114,7 @@ class Members:
 
     def reply(self, number: int = 0) -> None:
         member, type_, extent, payload, on_answer, code = self.asked.pop(number % len(self.asked))
-        blocks = range(extent.offset_bytes // BLOCK_BYTES, extent.end_bytes // BLOCK_BYTES)
+        blocks = range(extent.offset_bytes // STORED_BLOCK_BYTES, extent.end_bytes // STORED_BLOCK_BYTES)
         disk, bad = self.disks[member], self.rotten[member]
         said = b""
         match type_:
@@ -124,10 +125,10 @@ class Members:
                 if checked and bad.intersection(blocks):
                     on_answer(answer(type_, status=Status.BAD_CHECKSUM))
                     return
-                said = b"".join(b"?" * BLOCK_BYTES if n in bad else disk[n] for n in blocks)
+                said = b"".join(b"?" * STORED_BLOCK_BYTES if n in bad else disk[n] for n in blocks)
             case FrameType.WRITE:
                 for at, n in enumerate(blocks):
-                    disk[n] = payload[at * BLOCK_BYTES : (at + 1) * BLOCK_BYTES]
+                    disk[n] = payload[at * STORED_BLOCK_BYTES : (at + 1) * STORED_BLOCK_BYTES]
                 bad.difference_update(blocks)
         on_answer(answer(type_, said))
 
@@ -182,7 +183,7 @@ def test_a_scrub_finds_all_rot_and_another_copy_takes_its_place(
         assert members.rotten[member] == hopeless
         assert members.repairs.counts(member).hopeless == len(hopeless)
     ends = [extent for _, extent, why_not in members.ended if why_not]
-    assert {extent.offset_bytes // BLOCK_BYTES for extent in ends} == hopeless
+    assert {extent.offset_bytes // STORED_BLOCK_BYTES for extent in ends} == hopeless
 
 
 @settings(max_examples=300)
@@ -206,31 +207,31 @@ def test_a_loss_amid_repairs_leaves_its_queue_to_the_rebuild_and_the_others_go_o
         if isinstance(step, tuple):
             if step[1] in members.rotten[step[0]]:
                 found.add(step)
-                members.repairs.found(step[0], Extent(step[1] * BLOCK_BYTES + 512, 512))
+                members.repairs.found(step[0], Extent(step[1] * STORED_BLOCK_BYTES + 512, 512))
         elif members.asked:
             members.reply(step)
-    ended = {(m, e.offset_bytes // BLOCK_BYTES) for m, e, _ in members.ended}
+    ended = {(m, e.offset_bytes // STORED_BLOCK_BYTES) for m, e, _ in members.ended}
     left = members.lose(lost)
     queued = {n for member, n in found if member == lost} - {n for member, n in ended if member == lost}
-    assert queued <= {extent.offset_bytes // BLOCK_BYTES for extent in left}
+    assert queued <= {extent.offset_bytes // STORED_BLOCK_BYTES for extent in left}
     members.gone.discard(lost)  # back at once, as after a rebuild: others may need it
     members.run()
     members.gone.add(lost)
     members.check()
     for member, n in found:
         if member != lost and n in members.rotten[member]:
-            told = {(m, e.offset_bytes // BLOCK_BYTES) for m, e, why_not in members.ended if why_not}
+            told = {(m, e.offset_bytes // STORED_BLOCK_BYTES) for m, e, why_not in members.ended if why_not}
             assert (member, n) in told, "there was no good copy while one was away"
 
 
 def test_rot_in_all_copies_is_tried_again_when_the_host_reads_it_and_counted_once() -> None:
     members = Members([{2}, {2}, {2}])
     for _ in range(3):
-        members.repairs.found(1, Extent(2 * BLOCK_BYTES, BLOCK_BYTES))
+        members.repairs.found(1, Extent(2 * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
         members.run()
     assert [members.repairs.counts(m) for m in MEMBERS] == [RotCounts(0, 0, 1)] * 3
     members.rotten[3].clear()  # the host wrote it, and two of the writes rotted as well
-    members.repairs.found(1, Extent(2 * BLOCK_BYTES, BLOCK_BYTES))
+    members.repairs.found(1, Extent(2 * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
     members.run()
     assert members.repairs.counts(1) == RotCounts(0, 1, 0)
     members.scrub.start()
@@ -242,17 +243,17 @@ def test_the_last_member_has_nobody_to_repair_it_and_says_so_however_much_it_is(
     members = Members([set(range(BLOCKS)), set(), set()])
     members.gone = {2, 3}
     for n in range(BLOCKS):
-        members.repairs.found(1, Extent(n * BLOCK_BYTES, BLOCK_BYTES))
+        members.repairs.found(1, Extent(n * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
     assert [why for _, _, why in members.ended] == ["no other replica is in sync"] * BLOCKS
 
 
 def test_a_member_with_more_rot_than_the_queue_holds_is_given_up() -> None:
     members = Members([set(), set(), set()])
-    members.repairs.size_bytes = (QUEUE_MAX + 1) * BLOCK_BYTES
+    members.repairs.size_bytes = (QUEUE_MAX + 1) * STORED_BLOCK_BYTES
     for n in range(QUEUE_MAX):
-        members.repairs.found(1, Extent(n * BLOCK_BYTES, BLOCK_BYTES))
+        members.repairs.found(1, Extent(n * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
     assert members.given_up == set()
-    members.repairs.found(1, Extent(QUEUE_MAX * BLOCK_BYTES, BLOCK_BYTES))
+    members.repairs.found(1, Extent(QUEUE_MAX * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
     assert members.given_up == {1}
 
 

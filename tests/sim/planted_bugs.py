@@ -549,8 +549,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/data_path.py",
         (
             (
-                "            for member_id in self.dirty:\n                self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)\n        for member",
-                "            pass\n        for member",
+                "            for member_id in self.dirty:\n                self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)\n        self._send",
+                "            pass\n        self._send",
             ),
         ),
         in_past=True,

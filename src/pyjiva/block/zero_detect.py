@@ -1,7 +1,7 @@
 """Writes of zeros become holes: a wrapper for hosts that write zeros instead of unmapping.  Pure.
 
-Only whole blocks of BLOCK_BYTES, as the replicas keep them: for parts of one nothing would be gained.  What
-is not zeros costs the look at its first and last byte.
+Only whole blocks, as the replicas keep them: for parts of one nothing would be gained.  What is not zeros
+costs the look at its first and last byte.
 """
 
 from typing import Final
@@ -9,11 +9,10 @@ from typing import Final
 import attrs
 
 from pyjiva.block.device import BlockDevice, Buffer, Request, Write, WriteZeroes
-from pyjiva.units import KIB
+from pyjiva.units import KIB, STORED_BLOCK_BYTES
 
 __all__ = ["ZeroDetect"]
 
-BLOCK_BYTES: Final = 4 * KIB
 _ZEROS: Final = bytes(256 * KIB)
 
 
@@ -44,7 +43,7 @@ class ZeroDetect:
 def _is_zeros(write: Write) -> bool:
     if write.atomic or not write.length_bytes:
         return False
-    if write.offset_bytes % BLOCK_BYTES or write.length_bytes % BLOCK_BYTES:
+    if write.offset_bytes % STORED_BLOCK_BYTES or write.length_bytes % STORED_BLOCK_BYTES:
         return False
     return all(_all_zero(buffer) for buffer in write.data)
 

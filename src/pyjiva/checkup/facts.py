@@ -11,6 +11,7 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot.chain import CHAIN_FILE
 from pyjiva.snapshot.metadata import META_SUFFIX
 from pyjiva.snapshot.state import STATE_FILE
+from pyjiva.units import STORED_BLOCK_BYTES
 
 __all__ = [
     "BLOCK_BYTES",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 # As in `sparse` and in modules of `snapshot` that make system calls; a test holds them equal.
-BLOCK_BYTES: Final = 4096
+BLOCK_BYTES: Final = STORED_BLOCK_BYTES
 SUM_BYTES: Final = 8
 TEMPORARY_SUFFIX: Final = ".tmp"
 MARKER: Final = "pyjiva.creating"

@@ -62,13 +62,12 @@ from pyjiva.replication import (
     encode_header,
     encode_message,
 )
-from pyjiva.units import KIB, align_down, align_up
+from pyjiva.units import STORED_BLOCK_BYTES, align_down, align_up
 
 __all__ = ["DataPath", "Link", "LockOwner"]
 
 _NOTHING_DONE: Final = frozenset({StorageFailure.NO_SPACE, StorageFailure.NOT_SUPPORTED})
 """How a replica refuses a change that it has certainly not made."""
-BLOCK_BYTES: Final = 4 * KIB  # what has a checksum on the replicas
 
 
 class Link(Protocol):
@@ -144,11 +143,11 @@ class DataPath:
     takes_fills: Callable[[int], bool]
     """Whether a rebuilding member has the snapshot that is being filled."""
     park_limit_s: float
+    present_generation: Callable[[], int] = lambda: 0
+    """Of the snapshots (`lineage`)."""
     on_changing: Callable[[], None] = lambda: None
     """A change of the snapshots begins: from now on members may differ in which they have."""
     epoch: int = 0
-    generation: int = 0
-    """Of the snapshots (`lineage`)."""
     now_s: float = 0.0
     """Set by the volume's clock; coarse."""
     clock: Callable[[], float] | None = None
@@ -388,16 +387,22 @@ class DataPath:
         pending = Pending(FrameType.FLUSH, self.must_ack, request, None, (header,), (0, 0), self.now_s)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
-        for member in self._of(self.writable):
+        self._send(self.writable, header)
+
+    def _send(self, mask: int, *buffers: Buffer) -> None:
+        """To each member of `mask`; a write does this in its own place, as it is hot."""
+        for member in self._of(mask):
             member.in_flight += 1
             assert member.link is not None
-            member.link.send(header)
+            member.link.send(*buffers)
 
     def _dispatch_change(self, lock: Lock) -> None:
         """The lock is that of the whole volume: no other request is in flight."""
         request = lock.owner
         why_not = "" if self.writes_open else "the volume is parked"
-        if request.change.before != self.generation:  # whoever asked for the one before did not wait for it
+        if (
+            request.change.before != self.present_generation()
+        ):  # whoever asked for the one before did not wait for it
             why_not = "the snapshots have changed meanwhile"
         if why_not:
             self._release(lock)
@@ -417,10 +422,7 @@ class DataPath:
         if request.change.kind is ChangeKind.REVERT:
             for member_id in self.dirty:
                 self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
-        for member in self._of(self.writable):
-            member.in_flight += 1
-            assert member.link is not None
-            member.link.send(*buffers)
+        self._send(self.writable, *buffers)
 
     def _dispatch_fill(self, lock: Lock) -> None:
         request = lock.owner
@@ -448,10 +450,7 @@ class DataPath:
             if self.takes_fills(member_id):
                 filled |= self.members[member_id].bit
         pending.waiting |= filled
-        for member in self._of(filled):
-            member.in_flight += 1
-            assert member.link is not None
-            member.link.send(*buffers)
+        self._send(filled, *buffers)
 
     @property
     def changing(self) -> bool:
@@ -536,9 +535,7 @@ class DataPath:
         Raises RemoteProtocolError: nothing like it was asked; the connection is to be closed.
         """
         member = self.members[member_id]
-        if (
-            member.link is None
-        ):  # given up over a frame that came together with this one: it waits for a replay
+        if member.link is None:  # given up over a frame that came with this one: it gets a replay
             return
         pending = self._pending.get(frame.request_id)
         if pending is None or not pending.waiting & member.bit or frame.type & 0x7F != pending.type:
@@ -648,7 +645,7 @@ class DataPath:
         elif self.readable & ~tried:
             assert isinstance(pending.request, Read)
             self._ask_one(FrameType.READ, pending.lock, pending.request, tried)
-        elif pending.extent[1] > BLOCK_BYTES:
+        elif pending.extent[1] > STORED_BLOCK_BYTES:
             # Each may have rot in another place.
             assert isinstance(pending.request, Read)
             self._release(pending.lock)
@@ -661,9 +658,9 @@ class DataPath:
 
     def _read_in_halves(self, request: Read) -> None:
         end = request.offset_bytes + request.length_bytes
-        middle = align_up(request.offset_bytes + request.length_bytes // 2, BLOCK_BYTES)
+        middle = align_up(request.offset_bytes + request.length_bytes // 2, STORED_BLOCK_BYTES)
         if middle >= end:
-            middle = align_down(end - 1, BLOCK_BYTES)
+            middle = align_down(end - 1, STORED_BLOCK_BYTES)
         left = 2
 
         def done(_: Read) -> None:

@@ -32,12 +32,11 @@ from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.units import KIB, MIB
+from pyjiva.units import KIB, MIB, STORED_BLOCK_BYTES
 
 __all__ = ["GRANULE_BYTES", "FillSource", "FillingDevice", "SourceLost"]
 
 GRANULE_BYTES: Final = 1 * MIB
-BLOCK_BYTES: Final = 4 * KIB  # what a replica holds as a whole
 WORKERS: Final = 4  # pieces on their way at once: one is read while others are written
 ORIGIN: Final = "origin"
 RETRY_S: Final = 2.0  # after the source gave no answer
@@ -314,8 +313,8 @@ def _is_whole(request: Request) -> bool:
     """Whether it is a write of whole blocks."""
     return (
         isinstance(request, Write)
-        and not request.offset_bytes % BLOCK_BYTES
-        and not request.length_bytes % BLOCK_BYTES
+        and not request.offset_bytes % STORED_BLOCK_BYTES
+        and not request.length_bytes % STORED_BLOCK_BYTES
         and not request.atomic
     )
 

@@ -39,7 +39,7 @@ _NO_LOCK: Final = Lock(0, 0, exclusive=False, owner=None)  # nobody writes to a 
 class PastPort(Protocol):
     """What the past needs of the volume."""
 
-    def call_past(
+    def call(
         self,
         member: int,
         type_: FrameType,
@@ -128,7 +128,7 @@ class Past:
                 catch_up.start()
             self._level_if_done()
 
-        self.port.call_past(source, FrameType.LINEAGE, listed)
+        self.port.call(source, FrameType.LINEAGE, listed)
 
     def _level_if_done(self) -> None:
         if self._levelling and not self._catch_ups:
@@ -181,7 +181,7 @@ class Past:
         self, member: int, type_: FrameType, payload: bytes, on_answer: Callable[[Frame | None], None]
     ) -> None:
         """Part of CatchUpPort."""
-        self.port.call_past(member, type_, on_answer, payload=(payload,) if payload else ())
+        self.port.call(member, type_, on_answer, payload=(payload,) if payload else ())
 
     def compare_snapshot(self, catch_up: CatchUp, number: int) -> None:
         """Part of CatchUpPort."""
@@ -251,9 +251,7 @@ class _SnapshotCopy:
     ) -> None:
         """Part of ResyncPort."""
         type_, number = _OF_THE_PAST[type_], self.number
-        self.port.call_past(
-            member, type_, on_answer, extent=extent, payload=payload, code=code, number=number
-        )
+        self.port.call(member, type_, on_answer, extent=extent, payload=payload, code=code, number=number)
 
     def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
         """Part of ResyncPort."""

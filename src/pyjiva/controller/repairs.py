@@ -22,11 +22,10 @@ from pyjiva.controller.dirty_map import FixedWork
 from pyjiva.controller.resync import Resync
 from pyjiva.extent import Extent
 from pyjiva.replication import Frame, FrameType
-from pyjiva.units import KIB, align_down, align_up
+from pyjiva.units import STORED_BLOCK_BYTES, align_down, align_up
 
 __all__ = ["RepairPort", "Repairs", "RotCounts"]
 
-BLOCK_BYTES: Final = 4 * KIB  # what has a checksum
 QUEUE_MAX: Final = 1024  # ranges of one member; one with more is rebuilt as a whole
 
 
@@ -120,8 +119,8 @@ class Repairs:
         return RotCounts(len(patient.queue), patient.repaired, len(patient.hopeless))
 
     def _found(self, member: int, extent: Extent, by_repair: bool) -> None:
-        start = align_down(extent.offset_bytes, BLOCK_BYTES)
-        blocks = Extent(start, min(align_up(extent.end_bytes, BLOCK_BYTES), self.size_bytes) - start)
+        start = align_down(extent.offset_bytes, STORED_BLOCK_BYTES)
+        blocks = Extent(start, min(align_up(extent.end_bytes, STORED_BLOCK_BYTES), self.size_bytes) - start)
         patient = self._patients[member]
         if any(blocks.clip(queued) == blocks for queued, _ in patient.queue):
             return
@@ -224,8 +223,10 @@ class Repairs:
         patient = self._patients[member]
         patient.running = None
         extent, by_repair = patient.queue.popleft()
-        if failed_member is not None and extent.length_bytes > BLOCK_BYTES:
-            half = align_up(extent.length_bytes // 2, BLOCK_BYTES)  # one bad block must not hide the others
+        if failed_member is not None and extent.length_bytes > STORED_BLOCK_BYTES:
+            half = align_up(
+                extent.length_bytes // 2, STORED_BLOCK_BYTES
+            )  # one bad block must not hide the others
             patient.queue.appendleft(
                 (Extent(extent.offset_bytes + half, extent.length_bytes - half), by_repair)
             )

@@ -39,11 +39,10 @@ from pyjiva.controller.dirty_map import Work
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.replication import Flag, Frame, FrameType, Status, decode_extents
-from pyjiva.units import KIB, MIB, align_down
+from pyjiva.units import MIB, STORED_BLOCK_BYTES, align_down
 
 __all__ = ["CHUNK_BYTES", "SPAN_BYTES", "Resync", "ResyncPort", "ResyncStep"]
 
-BLOCK_BYTES: Final = 4 * KIB  # what has a checksum
 CHUNK_BYTES: Final = 1 * MIB  # what writers may have to wait for: about 5 ms to copy on this class of machine
 SQUEEZE_AGAIN: Final = 16  # pieces that go as they are after one that lz4 could not make smaller
 SPAN_BYTES: Final = 1024 * MIB  # one question skips this much of holes; writers wait for one round trip
@@ -453,9 +452,9 @@ class Resync:
 def _halves(piece: Extent) -> tuple[Extent, Extent] | None:
     """`piece` cut between two blocks; None if it lies within one."""
     start, end = piece.offset_bytes, piece.end_bytes
-    middle = align_down(start + piece.length_bytes // 2, BLOCK_BYTES)
+    middle = align_down(start + piece.length_bytes // 2, STORED_BLOCK_BYTES)
     if middle <= start:
-        middle = align_down(start, BLOCK_BYTES) + BLOCK_BYTES
+        middle = align_down(start, STORED_BLOCK_BYTES) + STORED_BLOCK_BYTES
     if middle >= end:
         return None
     return Extent(start, middle - start), Extent(middle, end - middle)

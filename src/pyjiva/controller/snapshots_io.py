@@ -240,7 +240,7 @@ class Snapshots:
             answers.append(frame)
             over.set()
 
-        self.volume.call_past(member, type_, answered, extent=extent, payload=payload, number=number)
+        self.volume.call(member, type_, answered, extent=extent, payload=payload, number=number)
         self.volume.batch.end()
         await over.wait()
         return answers[0]

@@ -205,6 +205,7 @@ class Volume:
             self._snapshots_changed,
             self.past.takes_fills,
             park_limit_s,
+            lambda: self.past.lineage.generation,
             self._snapshots_are_changing,
         )
         self._data.now_s = self.clock()
@@ -681,18 +682,7 @@ class Volume:
         code: int = 0,
     ) -> None:
         """Part of ResyncPort and RepairPort."""
-        if member not in self._heard:
-            on_answer(None)
-            return
-        self._data.call(
-            member,
-            type_,
-            on_answer,
-            code=code,
-            offset_bytes=extent.offset_bytes,
-            length_bytes=extent.length_bytes,
-            payload=payload,
-        )
+        self.call(member, type_, on_answer, extent=extent, payload=payload, code=code)
 
     def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
         """Part of ResyncPort: the least busy one.  While the volume settles, the one that the roster chose;
@@ -778,7 +768,6 @@ class Volume:
         held, self._held_rebuilds = self._held_rebuilds, set()
         if carried_out:
             self.past.changed(change)
-            self._data.generation = change.after
             self._tell("snapshot", None, f"{change.kind.value} {change.name}".strip())
             if change.kind is ChangeKind.GROW:
                 self._take_size()
@@ -799,10 +788,9 @@ class Volume:
     def levelled(self) -> None:
         """Part of PastPort."""
         self._take_size()
-        self._data.generation = self.past.lineage.generation
         self._apply(Levelled())
 
-    def call_past(
+    def call(
         self,
         member: int,
         type_: FrameType,

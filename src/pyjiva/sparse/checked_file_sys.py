@@ -38,11 +38,11 @@ import xxhash
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse.file_sys import Buffer, DataFile
-from pyjiva.units import KIB, MIB, align_down
+from pyjiva.units import KIB, MIB, STORED_BLOCK_BYTES, align_down
 
 __all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_of", "sums_size_bytes"]
 
-SUM_BLOCK_BYTES: Final = 4 * KIB
+SUM_BLOCK_BYTES: Final = STORED_BLOCK_BYTES
 _SHIFT: Final = 12
 _MASK: Final = SUM_BLOCK_BYTES - 1
 _SUM: Final = struct.Struct("<Q")

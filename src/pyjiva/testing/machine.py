@@ -54,12 +54,15 @@ class Machine:
     """The state file when it was last asked for, which it is at every write."""
     _held: set[tuple[int, bytes]] = attrs.field(factory=set, init=False)
     """(offset, first bytes) of every sector ever written to a layer, also on a former disk."""
-    store: Store | None = attrs.field(default=None, init=False)
-    """Of the daemon that runs."""
     _reader: ChainReader | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.disk.on_change = self._changed
+
+    @property
+    def store(self) -> Store | None:
+        """Of the daemon that runs."""
+        return None if self._daemon is None else self._daemon.store
 
     @property
     def name(self) -> str:
@@ -172,7 +175,7 @@ class Machine:
             self.disk.kill_process()
             gone.set()
             return
-        self.store, batch = store, EndOfBatch()
+        batch = EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
         daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
         self._daemon = daemon
@@ -185,7 +188,6 @@ class Machine:
                     await trio.sleep_forever()
         finally:
             self._daemon = None
-            self.store = None
             network.listen(self.name, None)
             network.break_connections(self.name)
             gone.set()

@@ -172,6 +172,9 @@ def rows() -> dict[str, set[str]]:
 async def test_the_page_names_every_metric_of_both_processes_and_no_other(tmp_path: Path) -> None:
     async with open_cluster(tmp_path, replicas=1) as cluster:
         daemon = cluster.nodes[1].daemon
+        with trio.fail_after(20):
+            while daemon.device.space is None:  # measured in a thread that the start does not wait for
+                await trio.sleep(0.01)
         registry = CollectorRegistry()
         registry.register(ReplicaCollector(daemon, daemon.device))
         exposed = samples_of(generate_latest(registry).decode()) | samples_of(text_of(EXAMPLE))

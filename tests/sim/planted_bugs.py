@@ -42,6 +42,12 @@ class PlantedBug:
             bug.plant(package)
 
 
+UNSURE_IS_SURE: Final = PlantedBug(
+    "controller/data_path.py",
+    (("                pending.unsure |= bit\n", "                pass\n"),),
+)
+"""A replica that may have made a change is taken at its word that it has not."""
+
 #: The names say what is wrong.
 PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "answer-without-removal": PlantedBug(
@@ -102,6 +108,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "forget-unstable": PlantedBug(
         "replica/unstable.py",
         (("        self._writes.append((epoch, request_id, offset_bytes, length_bytes))", "        pass"),),
+        scenario="a write reaches one replica",
     ),
     "stable-too-high": PlantedBug(
         "controller/data_path.py",
@@ -486,6 +493,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "        if here.standing_on != goal.standing_on:",
             ),
         ),
+        scenario="a revert reaches one replica",
         in_past=True,
     ),
     "snapshots-not-compared": PlantedBug(
@@ -512,6 +520,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            pass\n        self._layers.change",
             ),
         ),
+        scenario="a snapshot is deleted while a replica is given it",
         in_past=True,
     ),
     "change-without-the-lock": PlantedBug(
@@ -543,6 +552,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
                 "            answer = self._roster.members[target].answer\n            assert answer is not None\n            self._bring_up(target, answer.lineage)\n",
             ),
         ),
+        scenario="a replica comes back while a snapshot is made",
         in_past=True,
     ),
     "dirty-forgets-reverts": PlantedBug(
@@ -581,17 +591,26 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "any-change-of-the-generation-is-this-one": PlantedBug(
         "snapshot/layered_store_sys.py",
         ((" and self._has_made(change):", ":"),),
+        also=(UNSURE_IS_SURE,),
+        in_past=True,
+        masked_by="a store that is not sure is broken, and not intact for the next process: it is rebuilt",
+    ),
+    "any-change-of-the-generation-is-this-one-in-a-broken-store": PlantedBug(
+        "snapshot/layered_store_sys.py",
+        ((" and self._has_made(change):", ":"),),
         also=(
+            UNSURE_IS_SURE,
             PlantedBug(
-                "controller/data_path.py",
+                "snapshot/store_sys.py",
                 (
                     (
-                        "                pending.unsure |= bit\n",
-                        "                pass\n",
+                        "    def _break(self, error: StorageError) -> None:\n",
+                        "    def _break(self, error):\n        return\n",
                     ),
                 ),
             ),
         ),
+        scenario="one replica is not sure that it made a snapshot",
         in_past=True,
     ),
     "change-beside-requests": PlantedBug(

@@ -16,6 +16,7 @@ from pyjiva.testing.clients import BLOCK_BYTES, BLOCKS_PER_PAGE, offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S
 from pyjiva.testing.world import World
 from tests.sim.scenarios_of_copies import SCENARIOS_OF_COPIES
+from tests.sim.scenarios_of_snapshots import SCENARIOS_OF_SNAPSHOTS
 from tests.sim.stage import LOOK_S, NEW, OLD, Scenario, come, healthy, mode, start, successor, until, watch
 
 __all__ = ["SCENARIOS"]
@@ -284,6 +285,7 @@ async def a_replica_is_stopped_and_switched_off(world: World) -> None:
 #: By name; `planted_bugs` says which is for which bug.
 SCENARIOS: Final[dict[str, Scenario]] = {
     **SCENARIOS_OF_COPIES,
+    **SCENARIOS_OF_SNAPSHOTS,
     "a promise is forgotten": Scenario(a_promise_is_forgotten),
     "a minority holds the record": Scenario(a_minority_holds_the_record),
     "a source is lost while its range is locked": Scenario(a_source_is_lost_while_its_range_is_locked),

@@ -37,6 +37,21 @@ async def a_replica_dies_with_a_write_on_its_way(world: World) -> None:
     start(world, 3)
 
 
+async def a_write_reaches_one_replica(world: World) -> None:
+    """It alone remembers the write, when the controller has died."""
+    volume = await healthy(world)
+    await trio.sleep(1.5)  # until nothing is remembered
+    for i in (1, 3):
+        world.network.cut(OLD, f"replica-{i}", one_way=True)
+    world.nursery.start_soon(world.clients.write, volume, [0])
+    await trio.sleep(0.1)
+    world.volume_scope.cancel()
+    for i in (1, 3):
+        world.network.break_connections(f"replica-{i}")
+    world.network.mend()
+    await until(lambda: world.volume not in (None, volume))
+
+
 async def a_write_comes_to_what_a_rebuild_has_passed_over(world: World) -> None:
     """The rebuilt replica lacked nothing there when the copy of a later range began."""
     volume = await healthy(world)
@@ -119,6 +134,7 @@ SCENARIOS_OF_COPIES: Final[dict[str, Scenario]] = {
         a_machine_loses_its_power_while_nobody_writes, replicas=2
     ),
     "a replica dies with a write on its way": Scenario(a_replica_dies_with_a_write_on_its_way),
+    "a write reaches one replica": Scenario(a_write_reaches_one_replica),
     "a write comes to what a rebuild has passed over": Scenario(
         a_write_comes_to_what_a_rebuild_has_passed_over
     ),

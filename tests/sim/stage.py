@@ -8,6 +8,7 @@ import trio
 
 from pyjiva.controller import Volume, VolumeState
 from pyjiva.testing.clients import BLOCKS_PER_PAGE
+from pyjiva.testing.faults import Faults
 from pyjiva.testing.network import FRAME_TYPE
 from pyjiva.testing.world import World
 
@@ -40,10 +41,13 @@ class Scenario:
     witnesses: int = 0
     seed: int = 1
     """Of the delays."""
+    snapshots: bool = False
+    """Whether the script makes some: what becomes of them is watched, and all replicas' are compared."""
 
     def world(self) -> World:
         """A new one."""
-        return World(self.seed, self.replicas, self.witnesses, script=self.script)
+        faults = Faults(snapshots=float(self.snapshots))  # as there is a script, none comes by chance
+        return World(self.seed, self.replicas, self.witnesses, faults=faults, script=self.script)
 
 
 def watch(world: World, here: str, there: str, type_: int, *, hold_back: bool = False) -> trio.Event:

@@ -44,6 +44,13 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
     assert failure is None
 
 
+def test_rot_on_a_disk_beside_others_that_fail_to_sync_of_seed_1389() -> None:
+    """Where all failed, that one too, nothing told the rot from what was not flushed."""
+    world, failure = play(1389, 12)
+    assert failure is None
+    assert world.counts["rot"]
+
+
 @pytest.mark.parametrize("seed", [16, 29, 42, 55, 68])
 def test_worlds_with_snapshots_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every kind; what was found in others has its tests in `test_changes.py` and `test_lineage.py`."""

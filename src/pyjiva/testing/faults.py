@@ -167,6 +167,7 @@ class Injector:
 
         A replica whose disk refused to sync says no more than one whose machine lost its power: when nobody
         else has everything, what was not flushed may be lost, unless there is no other to be preferred.
+        The one that rots does not refuse to sync: it would drop checksums that tell of the rot (see `World`).
         """
         verb, failure = self.world.random.choice(
             (
@@ -178,6 +179,8 @@ class Injector:
         machines = [self.world.machines[self.world.random.choice(self.world.ids)]]
         if verb != "read" and self.world.random.random() < 0.4:
             machines = list(self.world.machines.values())
+        if verb == "sync" and self.world.faults.rots:
+            machines = [machine for machine in machines if machine.id != self.world.rotting]
         self.world.note("disk error", f"{[m.id for m in machines]} {verb}")
         chance = self.world.random.choice((0.1, 1.0))
 

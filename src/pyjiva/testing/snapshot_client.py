@@ -45,7 +45,7 @@ from pyjiva.testing.clients import (
 if TYPE_CHECKING:
     from pyjiva.testing.world import World
 
-__all__ = ["SnapshotClient"]
+__all__ = ["Point", "SnapshotClient"]
 
 NAMES: Final = tuple("abcdef")
 MERGE_S: Final = 60.0
@@ -127,20 +127,18 @@ class SnapshotClient:
             self.world.nursery.start_soon(self._kill_soon, self.world.volume_scope)
         match kind:
             case "create":
-                await self._create(volume, random.choice(NAMES), limit_s)
+                await self.create(volume, random.choice(NAMES), limit_s)
             case "grow":
-                await self._grow(volume, limit_s)
+                await self.grow(volume, limit_s)
             case "look":
                 assert point is not None
                 await self._look_back(volume, point, limit_s)
             case "delete":
                 assert point is not None
-                point.fate = Fate.GOING
-                operation = Operation(volume, f"delete {point.name}", going=[point])
-                await self._ask(operation, lambda snapshots: snapshots.delete(point.name), limit_s)
+                await self.delete(volume, point, limit_s)
             case _:
                 assert point is not None
-                await self._revert(volume, point, limit_s, keep_newer=random.random() < 0.5)
+                await self.revert(volume, point, limit_s, keep_newer=random.random() < 0.5)
 
     async def _kill_soon(self, scope: trio.CancelScope) -> None:
         """End the controller, perhaps when only some replicas have made the change."""
@@ -152,7 +150,8 @@ class SnapshotClient:
         """Whether only one snapshot can have this name now."""
         return sum(p.name == name and p.fate is not Fate.GONE for p in self.points) == 1
 
-    async def _create(self, volume: Volume, name: str, limit_s: float) -> None:
+    async def create(self, volume: Volume, name: str, limit_s: float) -> Point | None:
+        """Ask for a snapshot; None: it was not asked for."""
         clients, losses = self.world.clients, self.world.clients.now
         point = Point(name, "", clients.collect())
         operation = Operation(volume, f"create {name}", made=point)
@@ -164,12 +163,20 @@ class SnapshotClient:
 
         if self._snapshots(volume)._one.locked():
             clients.collections.remove(point.contents)
-            return  # nobody could tell which of two was given which time
+            return None  # nobody could tell which of two was given which time
         self.points.append(point)
         if await self._ask(operation, create, limit_s):
             clients.flushed_as(point.contents, losses)
+        return point
 
-    async def _revert(self, volume: Volume, point: Point, limit_s: float, *, keep_newer: bool) -> None:
+    async def delete(self, volume: Volume, point: Point, limit_s: float) -> None:
+        """Ask for its end."""
+        point.fate = Fate.GOING
+        operation = Operation(volume, f"delete {point.name}", going=[point])
+        await self._ask(operation, lambda snapshots: snapshots.delete(point.name), limit_s)
+
+    async def revert(self, volume: Volume, point: Point, limit_s: float, *, keep_newer: bool) -> None:
+        """Ask for the volume to hold what it held then."""
         operation = Operation(volume, f"revert {point.name} {keep_newer=}", back_to=point)
         if not keep_newer:
             operation.going = [p for p in self.points if p is not point and p.fate is Fate.THERE]
@@ -190,7 +197,8 @@ class SnapshotClient:
             assert after.standing_on == target, f"{operation.what}: stands on {after.standing_on}"
             assert gone <= (set() if keep_newer else newer), f"{operation.what} took {gone}"
 
-    async def _grow(self, volume: Volume, limit_s: float) -> None:
+    async def grow(self, volume: Volume, limit_s: float) -> None:
+        """Ask for one more page, unless there are enough."""
         size_bytes = volume.size_bytes + PAGE_STRIDE_BYTES
         if size_bytes <= self.world.size_bytes + PAGES_MAX * PAGE_STRIDE_BYTES:
             operation = Operation(volume, f"grow {size_bytes}")

@@ -50,9 +50,10 @@ class Replica:
     def record(self, held: MembershipRecord) -> None:
         self._record, self.told_equal = held, True
 
-    def accept(self, held: MembershipRecord, *, equal: bool) -> None:
+    def accept(self, asked: AskAccept) -> None:
         """As the daemon does."""
-        self._record, self.told_equal = held, self.told_equal or equal
+        told = self.id in asked.record.in_sync and (asked.equal or asked.took_part)
+        self._record, self.told_equal = asked.record, self.told_equal or told
 
     def report(self) -> ReplicaReport:
         epoch, to = self.promised
@@ -103,7 +104,7 @@ class Bench:
                 if isinstance(effect, AskAlive) and effect.member not in self.mute:
                     queue.append(Alive(effect.member))
                 if isinstance(effect, AskAccept) and effect.member not in self.quiet:
-                    self.replicas[effect.member].accept(effect.record, equal=effect.equal)
+                    self.replicas[effect.member].accept(effect)
                     queue.append(Accepted(effect.member, effect.record.version))
         self.effects += seen
         return seen

@@ -196,6 +196,67 @@ class TestWrites:
         bench.now(1, 2)
         assert bench.answered == [request]
 
+    def half_written(self) -> tuple[Bench, Write]:
+        """A write of which a member was sent a part that is rebuilt and not given up; the others have it."""
+        bench = Bench()
+        bench.down(3)
+        bench.up(3)
+        bench.now(1, 2, required=(1, 2, 3), rebuilding=(3,))
+        bench.data.members[3].synced_until = 512
+        request = write(bench, 0, b"ab" * 512)
+        bench.reply(1, 2)
+        return bench, request
+
+    def test_the_part_of_one_that_is_rebuilt_is_no_copy_before_it_is_given_up(self) -> None:
+        bench, request = self.half_written()
+        bench.reply(3)
+        assert bench.answered == []
+        bench.now(1, 2, rebuilding=(3,))
+        assert bench.answered == [request]
+
+    def test_the_part_of_one_that_is_rebuilt_is_waited_for_when_it_is_given_up(self) -> None:
+        """Found by seed 1943: its answer to a write that was over cost it its connection."""
+        bench, request = self.half_written()
+        bench.now(1, 2, rebuilding=(3,))
+        assert bench.answered == []
+        bench.reply(3)
+        assert bench.answered == [request]
+        assert bench.lost == []
+
+    def test_one_that_has_got_everything_before_it_is_given_up_is_not_waited_for_for_ever(self) -> None:
+        bench = Bench()
+        bench.down(3)
+        bench.up(3)
+        bench.now(1, 2, required=(1, 2, 3), rebuilding=(3,))
+        bench.data.members[3].synced_until = SIZE_BYTES
+        answered, on_its_way = write(bench), write(bench, 512)
+        flush = bench.submit(Flush(bench.done))
+        bench.reply(1, 2)
+        bench.reply(1, 2)
+        bench.reply(1, 2)
+        bench.reply(3)
+        assert bench.answered == []
+        bench.data.copied(3)
+        bench.now(1, 2, joining=(3,))
+        assert bench.answered == [answered], "it has that whole"
+        assert bench.asked(FLUSH)[3] == 1, "what it has got is not on its disk yet"
+        bench.reply(3)
+        assert bench.answered == [answered, on_its_way]
+        bench.reply(3)
+        assert bench.answered == [answered, on_its_way, flush]
+
+    def test_one_that_is_rebuilt_and_lost_again_before_it_is_given_up_holds_nothing_up(self) -> None:
+        bench = Bench()
+        bench.down(3)
+        bench.up(3)
+        bench.now(1, 2, required=(1, 2, 3), rebuilding=(3,))
+        bench.data.members[3].synced_until = SIZE_BYTES
+        request = write(bench)
+        bench.reply(1, 2)
+        bench.down(3)
+        bench.now(1, 2)
+        assert bench.answered == [request]
+
     def test_flush_covers_exactly_who_must_acknowledge(self) -> None:
         bench = Bench()
         bench.now(1, joining=(2,), rebuilding=(3,))

@@ -25,6 +25,7 @@ from pyjiva.controller.roster_event import (
     MembersChanged,
     Reconcile,
     Reconciled,
+    RemoveReplica,
     Replay,
     SaveParameters,
     Serve,
@@ -306,6 +307,56 @@ class TestLosingAndComingBack:
         assert StartRebuild(3) in effects
         assert bench.roster.required() == {1}
 
+    def test_a_diverged_member_is_not_taken_out_while_the_kept_one_is_away(self) -> None:
+        """It cannot be told that it still has everything: its machine may have lost its power unnoticed.
+
+        Found by seeds 2573 and 3588: the disks were full, so the record could not be stored before.
+        """
+        bench = three().active()
+        bench.quiet = {1, 2, 3}
+        for i in (2, 3):
+            bench.down(i)
+            bench.apply(Diverged(i, "refused a write"))
+        assert bench.roster.proposal is not None
+        bench.down(1)
+        bench.quiet = set()
+        bench.effects.clear()
+        bench.up(2, 3)
+        assert AskAccept not in kinds(bench.effects)
+        assert bench.roster.required() == {1, 2, 3}
+        bench.replicas[1].intact = False
+        effects = bench.up(1)
+        assert AskAccept not in kinds(effects)
+        assert Fence in kinds(effects), "the next controller begins from those that are whole"
+
+    def test_a_diverged_member_is_taken_out_when_the_kept_one_is_back(self) -> None:
+        bench = three().active()
+        bench.quiet = {1, 2, 3}
+        for i in (2, 3):
+            bench.down(i)
+            bench.apply(Diverged(i, "refused a write"))
+        bench.down(1)
+        bench.quiet = set()
+        bench.up(2, 3)
+        effects = bench.up(1)
+        assert {e.member for e in effects if isinstance(e, AskAccept)} == {1, 2, 3}
+        assert bench.roster.required() == {1}
+        assert {e.member for e in effects if isinstance(e, StartRebuild)} == {2, 3}
+
+    def test_a_removed_copy_is_taken_out_though_the_one_that_stays_has_to_be_rebuilt(self) -> None:
+        """Nobody is left to be waited for; seed 117 came to an end by it."""
+        bench = Bench(Replica(1), Replica(2), configured=(1, 2))
+        bench.roster.new_volume = True
+        bench.up(1, 2)
+        bench.quiet = {2}
+        bench.apply(RemoveReplica(1))
+        bench.down(2, 1)
+        bench.up(1)
+        bench.replicas[2].intact = False
+        bench.quiet = set()
+        effects = bench.up(2)
+        assert AskAccept in kinds(effects)
+
     def test_only_who_has_just_been_made_equal_is_told_so(self) -> None:
         """Whoever accepts a record that names it may have rebooted or restarted since it was taken in.
 
@@ -332,6 +383,18 @@ class TestLosingAndComingBack:
             2: False,
             3: True,
         }
+
+    def test_whoever_could_not_store_the_first_record_is_told_that_it_took_part(self) -> None:
+        """Else nobody ever is: the next controller would find no replica that did; seed 2659."""
+        bench = three()
+        bench.roster.new_volume = True
+        bench.quiet = {1, 2, 3}
+        bench.up(1, 2, 3)
+        bench.down(1, 2, 3)
+        bench.quiet = set()
+        bench.up(1, 2, 3)
+        assert bench.roster.phase is Phase.ACTIVE
+        assert {i for i, replica in bench.replicas.items() if replica.told_equal} == bench.roster.required()
 
     def test_a_member_lost_before_the_first_record_is_committed_comes_back(self) -> None:
         """Also on a new volume, where it holds no record yet; found by review (it ended the process)."""
@@ -620,7 +683,7 @@ class TestReplacedDisks:
         """Replica 2 was wiped and then told a record that names it: of the directory that it had before."""
         bench = Bench(*(Replica(i, record(1, 1, 2)) for i in IDS))
         bench.replicas[2] = Replica(2)
-        bench.replicas[2].accept(record(1, 1, 2), equal=False)
+        bench.replicas[2].accept(AskAccept(2, record(1, 1, 2)))
         bench.replicas[2].promised = (1, "old")
         bench.up(2, 3)
         bench.apply(Tick(0))

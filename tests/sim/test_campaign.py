@@ -44,6 +44,22 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
     assert failure is None
 
 
+@pytest.mark.parametrize(
+    ("seed", "what"),
+    [
+        (4, "a disk that refused to sync is no better than lost power"),
+        (117, "the copy that stays is to be rebuilt from the one that is removed"),
+        (1943, "an answer to a write that was settled without it"),
+        (2573, "all that was whole taken out for one whose machine lost its power: the disks were full"),
+        (2659, "nobody was told that it took part: the disks were full when the volume was born"),
+        (3588, "as 2573, of five replicas, whose disks refused to sync"),
+    ],
+)
+def test_what_other_worlds_found(seed: int, what: str) -> None:
+    _, failure = play(seed, 12)
+    assert failure is None, what
+
+
 def test_rot_on_a_disk_beside_others_that_fail_to_sync_of_seed_1389() -> None:
     """Where all failed, that one too, nothing told the rot from what was not flushed."""
     world, failure = play(1389, 12)

@@ -111,6 +111,10 @@ class Pending:
     """Members that refused a CHANGE and may have made it all the same: see `_settle`."""
     refusal: StorageError | None = None
     """No member has made the change, for this reason."""
+    copying: int = 0
+    """Members of `waiting` that were sent it while they are rebuilt, perhaps a part only.  One that was in
+    sync until then may be `lost` too: it is waited for twice, for the answer and to be given up.
+    """
 
 
 @attrs.define(eq=False)
@@ -374,6 +378,7 @@ class DataPath:
                 payload=cut,
             )
             pending.waiting |= member.bit
+            pending.copying |= member.bit
             member.in_flight += 1
             assert member.link is not None
             member.link.send(header, *cut)
@@ -445,12 +450,11 @@ class DataPath:
         pending = Pending(FrameType.PAST_WRITE, self.must_ack, request, lock, buffers, place, self.now_s)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
-        filled = self.writable
         for member_id in self._ids(self.rebuilding):
             if self.takes_fills(member_id):
-                filled |= self.members[member_id].bit
-        pending.waiting |= filled
-        self._send(filled, *buffers)
+                pending.copying |= self.members[member_id].bit
+        pending.waiting |= self.writable | pending.copying
+        self._send(self.writable | pending.copying, *buffers)
 
     @property
     def changing(self) -> bool:
@@ -561,6 +565,10 @@ class DataPath:
         elif pending.type is FrameType.BLOCK_STATUS:
             self._block_status_answered(frame, pending)
         else:
+            if pending.copying & member.bit:
+                pending.copying &= ~member.bit
+                if pending.lost & member.bit:
+                    return
             pending.waiting &= ~member.bit
             if not pending.waiting:
                 self._settle(frame.request_id, pending)
@@ -621,6 +629,8 @@ class DataPath:
         else:
             self._suspect |= bit
         pending.waiting &= ~bit
+        pending.lost &= ~bit
+        pending.copying &= ~bit
         pending.failed |= bit
         pending.error = StorageError(failure, f"replica {member_id}: {reason}")
         if pending.type in (FrameType.READ, FrameType.BLOCK_STATUS):
@@ -770,7 +780,7 @@ class DataPath:
             given_up = pending.lost & ~must_ack
             if given_up and id_ in self._pending:
                 pending.lost &= ~given_up
-                pending.waiting &= ~given_up
+                pending.waiting &= ~given_up | pending.copying
                 if not pending.waiting:
                     self._settle(id_, pending)
         if self.writes_open and self._withheld:
@@ -795,6 +805,25 @@ class DataPath:
         """Frames for `member_id` may go to `link` from now on."""
         member = self.members[member_id]
         member.link, member.in_flight, member.synced_until = link, 0, 0
+
+    def copied(self, member_id: int) -> None:
+        """All was copied to `member_id`: what it was sent meanwhile it was sent whole, and its answers count.
+
+        What it was not sent holds a lock, which the copy would have had to wait for; but for a flush, which
+        it gets now.
+        """
+        member = self.members[member_id]
+        bit = member.bit
+        for id_, pending in list(self._pending.items()):
+            if not pending.lost & bit or id_ not in self._pending:
+                continue
+            pending.lost &= ~bit
+            if pending.type is FrameType.FLUSH:
+                self._send(bit, *pending.buffers)
+                continue
+            pending.waiting &= ~bit | pending.copying
+            if not pending.waiting:
+                self._settle(id_, pending)
 
     def distrust(self, member_id: int) -> None:
         """When `member_id` is lost, all that it holds is to be compared."""
@@ -824,6 +853,7 @@ class DataPath:
                 continue
             if pending.buffers:
                 pending.lost |= bit
+                pending.copying &= ~bit
             else:
                 del self._pending[id_]
                 if pending.on_answer is not None:

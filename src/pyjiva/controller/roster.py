@@ -238,6 +238,8 @@ class Roster:
     _pauses: int = attrs.field(default=0, init=False)
     _doubtful: set[int] = attrs.field(factory=set, init=False)
     """In-sync members that have not been heard since the last one was lost."""
+    _withheld: set[int] = attrs.field(factory=set, init=False)
+    """Members that were not asked to store the record when they came: see `_may_stand`."""
     _unfit: set[int] = attrs.field(factory=set, init=False)
     """In-sync members whose disks kept the others from being made equal: left behind, if another is whole."""
     _settling: tuple[int, ...] = attrs.field(default=(), init=False)
@@ -366,10 +368,10 @@ class Roster:
                 self._stop()
             case _:
                 assert_never(event)
-        if self.phase is Phase.ACTIVE:
-            self._keep_up()
         if self.phase in (Phase.COMMITTING, Phase.ACTIVE):
             self._begin_again_if_stuck()
+        if self.phase is Phase.ACTIVE:
+            self._keep_up()
         # Whom to wait for comes first: an admission must hold before any replica hears of it (I2).
         effects: list[Effect] = [MembersChanged()] if self._changed else []
         effects += self._effects
@@ -379,6 +381,7 @@ class Roster:
     def _keep_up(self) -> None:
         """What an active volume owes after every event, whatever it was."""
         self._give_up_absent()
+        self._ask_withheld()
         self._propose_if_needed()
         if self.readable():
             for member in self.members.values():
@@ -755,8 +758,32 @@ class Roster:
             or self.parameters != committed.parameters
             or configured != committed.configured
         )
-        if self.proposal is None and wanted and changed:
+        if self.proposal is None and wanted and changed and self._may_stand(wanted):
             self._propose(wanted, clean=False, configured=configured)
+
+    def _may_stand(self, in_sync: Iterable[int]) -> bool:
+        """Whether a record with these may be stored: if it takes members out, one that it leaves was heard
+        since the last one was lost, or none of them is to be waited for.
+
+        Else those that go may be all that is whole, as in `_give_up_absent`: also members that have diverged,
+        as long as the record that takes them out is not committed.
+        """
+        assert self.committed is not None
+        if set(in_sync).issuperset(self.committed.in_sync):
+            return True
+        left = [m for i in in_sync if (m := self.members.get(i)) and m.mode in (Mode.IN_SYNC, Mode.ABSENT)]
+        heard = (m for m in left if m.mode is Mode.IN_SYNC and m.id not in self._doubtful)
+        return not left or any(heard)
+
+    def _ask_withheld(self) -> None:
+        """Have the record stored where it was not asked for when it could not stand."""
+        record = self.proposal.record if self.proposal is not None else self.committed
+        assert record is not None
+        if self._withheld and self._may_stand(record.in_sync):
+            for member in map(self.members.get, sorted(self._withheld)):
+                if member is not None and member.promised:
+                    self._effects.append(AskAccept(member.id, record, equal=False))
+            self._withheld.clear()
 
     # --- replicas that are added and removed
 
@@ -835,6 +862,7 @@ class Roster:
             return
         member.report, member.answer = None, None
         member.reason = event.reason
+        self._withheld.discard(member.id)
         self._changed = True
         match self.phase:
             case Phase.GATHERING:
@@ -887,9 +915,9 @@ class Roster:
         assert member.answer is not None
         record = self.proposal.record if self.proposal is not None else self.committed
         assert record is not None
-        alone = False
+        equal = took_part = False
         if member.mode is Mode.ABSENT and self._has_everything(member):
-            alone = self.required() == {member.id}
+            equal, took_part = self.required() == {member.id}, True
             self._change(member, Change.RETURNED)
             self._doubtful.discard(member.id)
             member.reason = ""
@@ -900,8 +928,10 @@ class Roster:
             member.reason = ""
         # Also one that is behind may hold the record, even one that names it: its vote counts.  Not one that
         # was replaced, if that can be helped: to the next activation it would seem to have everything.
-        if not member.replaced or self.proposal is not None or member.id not in record.in_sync:
-            self._effects.append(AskAccept(member.id, record, equal=alone))
+        if self.phase is Phase.ACTIVE and not self._may_stand(record.in_sync):
+            self._withheld.add(member.id)
+        elif not member.replaced or self.proposal is not None or member.id not in record.in_sync:
+            self._effects.append(AskAccept(member.id, record, equal=equal, took_part=took_part))
         self._changed = True
 
     def _has_everything(self, member: Member) -> bool:

@@ -214,6 +214,8 @@ class AskAccept:
     record: MembershipRecord
     equal: bool = False
     """The member has just been made equal to the others, on this connection."""
+    took_part: bool = False
+    """It is back with everything: see `Flag.TOOK_PART`."""
 
 
 @attrs.frozen

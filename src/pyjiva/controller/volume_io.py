@@ -479,8 +479,9 @@ class Volume:
                 self._members_changed()
             case AskPromise(member, epoch):
                 self._ask_promise(member, epoch)
-            case AskAccept(member, record, equal):
-                self._ask_accept(member, record, Flag.EQUAL if equal else 0)
+            case AskAccept(member, record, equal, took_part):
+                code = (Flag.EQUAL if equal else 0) | (Flag.TOOK_PART if took_part else 0)
+                self._ask_accept(member, record, code)
             case AskAlive(member):
                 self._ask(member, FrameType.PING, partial(self._answered_since, member))
             case Drop(member, reason):
@@ -742,6 +743,7 @@ class Volume:
         if self._data.changing:  # it does not get the change that is under way
             self._held_rebuilds.add(resync.target)
             return
+        self._data.copied(resync.target)
         self._apply(Copied(resync.target))
         self._ask(resync.target, FrameType.FLUSH, partial(self._flushed, resync.target))
 

@@ -351,7 +351,7 @@ class ReplicaDaemon:
         equal = in_sync and bool(frame.code & Flag.EQUAL)
         try:
             accepted = accept(self.store.state, record, epoch=frame.epoch)
-            if equal and not accepted.told_equal:
+            if in_sync and frame.code & (Flag.EQUAL | Flag.TOOK_PART) and not accepted.told_equal:
                 accepted = attrs.evolve(accepted, told_equal=True)
             if record.clean:
                 await self.device.wait_idle()

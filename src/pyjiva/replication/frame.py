@@ -109,6 +109,10 @@ class Flag(enum.IntFlag):
     """HASH: read from the disk, and answer BAD_CHECKSUM if a block is not what was written."""
     LZ4 = 16
     """WRITE: the payload is squeezed; `length_bytes` is that of the whole.  READ: the answer may be."""
+    TOOK_PART = 32
+    """ACCEPT: the replica is one that the record means, no blank disk in its place.  EQUAL says so too; but
+    this one may need what it missed, and goes on remembering what it has written.
+    """
 
 
 class Status(enum.IntEnum):

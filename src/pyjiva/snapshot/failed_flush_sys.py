@@ -15,7 +15,7 @@ from pyjiva.snapshot.state import STATE_FILE, ReplicaState, encode_state
 from pyjiva.sparse import CheckedFile, Directory, replace_file
 from pyjiva.units import MIB
 
-__all__ = ["flush_has_failed", "note_failed_flush", "recover"]
+__all__ = ["FLUSH_FAILED_FILE", "flush_has_failed", "note_failed_flush", "recover"]
 
 FLUSH_FAILED_FILE: Final = "pyjiva.flush-failed"
 

@@ -16,6 +16,7 @@ from pyjiva.membership import MembershipRecord
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, ReplicaState, Store
 from pyjiva.snapshot.chain import SUMS_SUFFIX
+from pyjiva.snapshot.failed_flush_sys import FLUSH_FAILED_FILE
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.chain_reader import LIVE, ChainReader
@@ -157,7 +158,11 @@ class Machine:
 
     @property
     def lost_power(self) -> bool:
-        """Whether it may lack what was written to it, unflushed, before it lost power."""
+        """Whether it may lack what was written to it, unflushed, before it lost power, or before its disk
+        refused to sync, which is no better.
+        """
+        if FLUSH_FAILED_FILE in self.disk.inodes():
+            return True
         state = self.state()
         return state is None or state.written_boot_id not in ("", f"boot-{self.boot}")
 

@@ -1,5 +1,5 @@
 """A store with snapshots is a few byte strings: through every change of the chain, merges step by step,
-kills, power cuts and full disks at any step.
+clones that are filled while they are used, kills, power cuts and full disks at any step.
 
 Not checked here: bit rot (`test_layer_stack_sys`), and requests from several threads at once.
 """
@@ -7,7 +7,7 @@ Not checked here: bit rot (`test_layer_stack_sys`), and requests from several th
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from hypothesis import Phase, note, settings
@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.lineage import Change, ChangeKind
 from pyjiva.snapshot import Merge, ReplicaState, Store
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.state import STATE_FILE, decode_state
@@ -36,6 +37,7 @@ WINDOWS: Final = (
 )
 OTHERS: Final = frozenset({STATE_FILE, STATE_FILE + ".tmp", "atomic.undo"})
 NAMES: Final = ("a", "b", "c", "d")
+ORIGIN: Final = "origin"
 
 PLACES = st.builds(
     lambda window, start, count: Extent(
@@ -54,6 +56,8 @@ Crash = tuple[str, int]
 Content = tuple[bytes, ...]
 """What the windows hold."""
 EMPTY: Final[Content] = tuple(bytes(window.length_bytes) for window in WINDOWS)
+BLOCKS: Final = tuple(piece for window in WINDOWS for piece in window.split(BLOCK_BYTES))
+"""What a clone is filled with, piece by piece."""
 
 
 def changed(content: Content, extent: Extent, data: bytes) -> Content:
@@ -68,6 +72,15 @@ def changed(content: Content, extent: Extent, data: bytes) -> Content:
             old = old[:start] + new + old[start + part.length_bytes :]
         parts.append(old)
     return tuple(parts)
+
+
+def part_of(content: Content, extent: Extent) -> bytes:
+    """What `content` has in an extent within one window."""
+    for window, part in zip(WINDOWS, content, strict=True):
+        if window.clip(extent) == extent:
+            start = extent.offset_bytes - window.offset_bytes
+            return part[start : start + extent.length_bytes]
+    raise AssertionError(f"{extent} is in no window")
 
 
 def without_full(crash: Crash | None) -> Crash | None:
@@ -124,33 +137,59 @@ class Model:
 class LayeredStoreMachine(RuleBasedStateMachine):
     """`versions` are the contents since the last flush, newest last: after a power cut each sector must be as
     in one of them, and after a kill as in the newest.
+
+    A clone has all that its source has from the start, as far as can be seen: whoever asks for a block that
+    is not there fills it first, as the controller does.
     """
 
-    @initialize(seed=st.integers(0, 2**32))
-    def create(self, seed: int) -> None:
+    crashes = st.none() | st.tuples(st.sampled_from(["power", "kill", "full"]), st.integers(0, 45))
+
+    @initialize(seed=st.integers(0, 2**32), numbered=st.booleans())
+    def create(self, seed: int, numbered: bool) -> None:
+        self.begin(seed, numbered)
+
+    def begin(self, seed: int, numbered: bool) -> None:
+        self.numbered = numbered
+        """Whether the snapshots are those of a volume with replicas."""
         self.disk = MemoryDisk(Random(seed))
         self.boots = 1
         self.model = Model()
         self.versions = [EMPTY]
         self.merge: Merge | None = None
+        self.source: Store | None = None
+        """Whose snapshot the store is being filled with."""
+        self.unfilled: list[Extent] = []
+        """Blocks that were not filled since the last power cut."""
+        self.covered: list[Extent] = []
+        """Those of them that the live volume holds itself."""
+        self.identity = IDENTITY
         self.open()
 
     def open(self) -> None:
-        identity = IDENTITY
+        identity = self.identity
         if STATE_FILE in self.disk.inodes():
             size = decode_state(self.disk.content(STATE_FILE)).size_bytes
-            identity = attrs.evolve(IDENTITY, size_bytes=size)
+            identity = attrs.evolve(identity, size_bytes=size)
         self.store = Store.open_in(self.disk.open_directory(), identity, boot_id=f"b-{self.boots}")
         self.merge = None
         assert self.disk.inodes().keys() <= self.store.chain.files() | OTHERS, "files that nobody needs"
 
     def content(self) -> Content:
-        return tuple(bytes(self.store.read(each.offset_bytes, each.length_bytes)) for each in WINDOWS)
+        """What the volume holds, when all is there."""
+        self.fill_all()
+        return self.look("")
 
-    def content_at(self, name: str) -> Content:
-        return tuple(bytes(self.store.read_at(name, each)) for each in WINDOWS)
-
-    crashes = st.none() | st.tuples(st.sampled_from(["power", "kill", "full"]), st.integers(0, 45))
+    def look(self, name: str) -> Content:
+        """What it holds as of a snapshot ("": now), with what is expected where it is not there yet."""
+        if name:
+            content = tuple(bytes(self.store.read_at(name, each)) for each in WINDOWS)
+        else:
+            content = tuple(bytes(self.store.read(each.offset_bytes, each.length_bytes)) for each in WINDOWS)
+        expected = self.model.contents[name] if name else self.versions[-1]
+        for block in self.unfilled:
+            if name or block not in self.covered:
+                content = changed(content, block, part_of(expected, block))
+        return content
 
     def attempt(
         self,
@@ -199,6 +238,80 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             self.boots += 1
             self.disk.power_cut()
         self.open()
+        if kind == "power" and self.is_filling:
+            # What was filled is in doubt: the next controller begins anew.
+            self.unfilled, self.covered = list(BLOCKS), []
+
+    def do_change(self, kind: ChangeKind, **fields: Any) -> Callable[[], None]:
+        """As all replicas of a volume are asked to."""
+        generation = self.store.chain.generation
+        change = Change(kind=kind, before=generation, after=generation + 1, **fields)
+        return partial(self.store.change, change)
+
+    def number_of(self, name: str) -> int:
+        return self.store.chain.layer(name).number
+
+    # --- a clone
+
+    @property
+    def is_filling(self) -> bool:
+        return ORIGIN in self.store.chain and self.store.chain.layer(ORIGIN).filling
+
+    def fill(self, block: Extent) -> None:
+        assert self.source is not None
+        self.store.patch(ORIGIN, block, [self.source.read_at(self.source_name, block)])
+        self.unfilled = [each for each in self.unfilled if each != block]
+
+    def fill_all(self) -> None:
+        for block in list(self.unfilled):
+            self.fill(block)
+
+    def write_begins(self, extent: Extent, *, may_cover: bool) -> None:
+        """As the controller does: what is written in part has to be there, what is written whole has not.
+        Nor are holes made where nothing is yet, or atomic writes, which may put back what they found.
+        """
+        for block in [each for each in self.unfilled if each.overlaps(extent) and each not in self.covered]:
+            if extent.clip(block) != block or not may_cover:
+                self.fill(block)
+
+    def write_ended(self, extent: Extent) -> None:
+        self.covered += [each for each in self.unfilled if each.overlaps(extent)]
+
+    @precondition(lambda self: self.numbered and self.source is None and self.model.contents)
+    @rule(data=st.data(), seed=st.integers(0, 2**32))
+    def clone(self, data: st.DataObject, seed: int) -> None:
+        """Go on with another volume, which is filled with what this one had as of a snapshot."""
+        self.go_on_with_a_clone(data.draw(st.sampled_from(sorted(self.model.contents))), seed)
+
+    def go_on_with_a_clone(self, name: str, seed: int) -> None:
+        content = self.model.contents[name]
+        self.source, self.source_name = self.store, name
+        self.disk = MemoryDisk(Random(seed))
+        self.identity = attrs.evolve(IDENTITY, size_bytes=self.store.size_bytes)
+        self.model = Model()
+        self.open()
+        self.do_change(ChangeKind.CREATE, number=1, name=ORIGIN, filling=True)()
+        self.model.create(ORIGIN, content)
+        self.versions = [content]
+        self.unfilled, self.covered = list(BLOCKS), []
+
+    @precondition(lambda self: self.source is not None)
+    @rule(crash=crashes, block=st.sampled_from(BLOCKS))
+    def fill_a_block(self, crash: Crash | None, block: Extent) -> None:
+        """Also once more."""
+        self.attempt(crash, partial(self.fill, block), maps=True)
+
+    @precondition(lambda self: self.source is not None)
+    @rule(crash=crashes)
+    def finish_filling(self, crash: Crash | None) -> None:
+        assert self.source is not None
+        self.fill_all()
+        filled = self.do_change(ChangeKind.FILLED, number=1)
+        self.attempt(without_full(crash), filled)
+        if not self.is_filling:
+            assert self.store.chain.layer(ORIGIN).whole
+            self.source.close()
+            self.source = None
 
     def check_survivors(self, kind: str) -> None:
         content = self.content()
@@ -208,8 +321,10 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         self.versions = [content] if kind == "power" else [*self.versions, content]
 
     def change(self, crash: Crash | None, extent: Extent, data: bytes, do: Callable[[], object]) -> None:
+        self.write_begins(extent, may_cover=bool(data))
         self.versions.append(changed(self.versions[-1], extent, data))
-        self.attempt(crash, do, maps=True)
+        if self.attempt(crash, do, maps=True):
+            self.write_ended(extent)
 
     @rule(crash=crashes, extent=PLACES, seed=st.integers(1, 99))
     def write(self, crash: Crash | None, extent: Extent, seed: int) -> None:
@@ -221,7 +336,8 @@ class LayeredStoreMachine(RuleBasedStateMachine):
     @rule(crash=crashes, extent=PLACES, seed=st.integers(1, 99))
     def write_atomic(self, crash: Crash | None, extent: Extent, seed: int) -> None:
         data = Random(seed).randbytes(extent.length_bytes)
-        old = self.content()
+        self.write_begins(extent, may_cover=False)
+        old = self.versions[-1]
         new = changed(old, extent, data)
         done: list[bool] = []
 
@@ -262,7 +378,11 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         if name in self.store.chain:
             return
         content = self.versions[-1]
-        create = partial(self.store.create_snapshot, name, labels={"n": name}, tidy=tidy)
+        create: Callable[[], None]
+        if self.numbered:
+            create = self.do_change(ChangeKind.CREATE, number=self.store.chain.generation + 1, name=name)
+        else:
+            create = partial(self.store.create_snapshot, name, labels={"n": name}, tidy=tidy)
         if self.attempt(crash, create, lambda: name in self.store.chain, content):
             self.model.create(name, content)
             self.versions = [content]
@@ -275,11 +395,19 @@ class LayeredStoreMachine(RuleBasedStateMachine):
     def tidy(self) -> None:
         self.store.tidy()
 
-    @precondition(lambda self: self.model.contents)
+    @property
+    def may_go(self) -> list[str]:
+        """Snapshots that can be deleted."""
+        return sorted(name for name in self.model.contents if name != ORIGIN or self.source is None)
+
+    @precondition(lambda self: bool(self.may_go))
     @rule(crash=crashes, data=st.data())
     def delete_snapshot(self, crash: Crash | None, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model.contents)))
-        self.attempt(crash, partial(self.store.delete_snapshot, name))
+        name = data.draw(st.sampled_from(self.may_go))
+        delete: Callable[[], None] = partial(self.store.delete_snapshot, name)
+        if self.numbered:
+            delete = self.do_change(ChangeKind.DELETE, number=self.number_of(name))
+        self.attempt(crash, delete)
         if name not in self.store.chain or self.store.chain.layer(name).removed:
             self.model.delete(name)
 
@@ -289,11 +417,13 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.model.contents)))
         content = self.model.contents[name]
         head = self.store.chain.head_number
-        revert = partial(self.store.revert, name, keep_newer=keep)
+        revert: Callable[[], None] = partial(self.store.revert, name, keep_newer=keep)
+        if self.numbered:
+            revert = self.do_change(ChangeKind.REVERT, number=self.number_of(name), keep_newer=keep)
         if self.attempt(crash, revert, lambda: self.store.chain.head_number > head, content):
             self.model.revert(name, keep=keep)
-            assert self.content() == content
-            self.versions = [content]
+            self.versions, self.covered = [content], []
+            assert self.look("") == content
 
     @rule(crash=crashes, way=st.sampled_from([None, True, False]))
     def take_a_step_of_a_merge(self, crash: Crash | None, way: bool | None) -> None:
@@ -314,7 +444,7 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         branches = [
             self.store.chain.children_of(layer.name) for layer in self.store.chain.layers if layer.removed
         ]
-        assert all(len(children) > 1 for children in branches)
+        assert self.is_filling or all(len(children) > 1 for children in branches)
         if not self.store.chain.layers and self.store._layers._spare is None:
             assert "volume-head" in str(sorted(self.disk.inodes()))
             assert not [name for name in self.disk.inodes() if name.endswith(".held")]
@@ -322,7 +452,10 @@ class LayeredStoreMachine(RuleBasedStateMachine):
     @rule(crash=crashes, blocks=st.integers(1, 40))
     def grow(self, crash: Crash | None, blocks: int) -> None:
         size = self.store.size_bytes + blocks * SECTOR_BYTES
-        if self.attempt(crash, lambda: self.store.grow(size)):
+        grow: Callable[[], None] = partial(self.store.grow, size)
+        if self.numbered:
+            grow = self.do_change(ChangeKind.GROW, size_bytes=size)
+        if self.attempt(crash, grow):
             self.versions = self.versions[-1:]
             assert self.store.size_bytes == size
         end = SIZE_BYTES
@@ -336,7 +469,7 @@ class LayeredStoreMachine(RuleBasedStateMachine):
     @rule()
     def be_killed(self) -> None:
         self.come_back("kill")
-        assert self.content() == self.versions[-1]
+        assert self.look("") == self.versions[-1]
 
     @rule()
     def finish_a_rebuild(self) -> None:
@@ -345,6 +478,7 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             self.versions = self.versions[-1:]
             self.store.mark_intact()
 
+    @precondition(lambda self: self.source is None)
     @rule()
     def compare_snapshots(self) -> None:
         points: dict[str, Content] = {**self.model.contents, HEAD: self.versions[-1]}
@@ -359,17 +493,19 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         content = self.versions[-1]
-        assert self.content() == content
+        assert self.look("") == content
         for window, part in zip(WINDOWS, content, strict=True):
             data = self.store.allocated(window)
             for at in range(0, len(part), SECTOR_BYTES):
                 place = Extent(window.offset_bytes + at, SECTOR_BYTES)
-                assert any(each.overlaps(place) for each in data) or not any(part[at : at + SECTOR_BYTES])
+                missing = any(each.overlaps(place) for each in self.unfilled)
+                is_zero = not any(part[at : at + SECTOR_BYTES])
+                assert is_zero or missing or any(each.overlaps(place) for each in data)
             self.store.verify(window)
         shown = {layer.name for layer in self.store.chain.layers if not layer.removed}
         assert shown == set(self.model.contents)
         for name, kept in self.model.contents.items():
-            assert self.content_at(name) == kept, name
+            assert self.look(name) == kept, name
         self.store.self_check()
 
 
@@ -379,8 +515,28 @@ PLACES_OF_SECTORS: Final = [
     for at in range(0, window.length_bytes, SECTOR_BYTES)
 ]
 
+
+class ClonedStoreMachine(LayeredStoreMachine):
+    """From the start one that is being filled."""
+
+    @initialize(seed=st.integers(0, 2**32))
+    def create(self, seed: int) -> None:
+        self.begin(seed, numbered=True)
+        for number, window in enumerate(WINDOWS, 1):
+            self.change(
+                None, window, Random(number).randbytes(window.length_bytes), self.written(window, number)
+            )
+        self.create_snapshot(crash=None, name="a", tidy=True)
+        self.go_on_with_a_clone("a", seed)
+
+    def written(self, window: Extent, number: int) -> Callable[[], object]:
+        data = Random(number).randbytes(window.length_bytes)
+        return lambda: self.store.write(window.offset_bytes, window.length_bytes, [data])
+
+
 TestLayeredStore = LayeredStoreMachine.TestCase
-TestLayeredStore.settings = settings(
+TestClonedStore = ClonedStoreMachine.TestCase
+TestLayeredStore.settings = TestClonedStore.settings = settings(
     max_examples=60,
     stateful_step_count=30,
     deadline=None,

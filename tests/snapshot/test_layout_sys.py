@@ -15,7 +15,7 @@ import pytest
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.snapshot import ReplicaState, Store
 from pyjiva.snapshot.state import decode_state
-from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at
+from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from pyjiva.units import KIB, MIB
 
 SIZE_BYTES: Final = 4 * MIB
@@ -71,6 +71,29 @@ def test_absent_or_empty_directory_becomes_a_replica(
     assert sorted(set(os.listdir(path)) - {"lost+found"}) == NAMES
     assert (path / "volume-head-000.img").stat().st_blocks == 0
     assert json.loads((path / "volume.meta").read_bytes())["Head"] == "volume-head-000.img"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_killed_process_left_is_stable_before_the_next_one_believes_it(seed: int) -> None:
+    """A promise that is asked for again is not written again; else it would be forgotten with the power.
+
+    Found by `ClonedStoreMachine`: a change of the snapshots was undone so.
+    """
+    shown = set()
+    for step in range(20):
+        disk = MemoryDisk(Random(seed))
+        store = Store.open_in(disk.open_directory(), IDENTITY, boot_id="b-1")
+        disk.before_step = cut_power_at(step)
+        with contextlib.suppress(PowerCut):
+            store.save_state(attrs.evolve(IDENTITY, promised_epoch=7, promised_to="controller"))
+        disk.before_step = no_fault
+        disk.kill_process()
+        present = Store.open_in(disk.open_directory(), IDENTITY, boot_id="b-1").state.promised_epoch
+        disk.power_cut()
+        later = Store.open_in(disk.open_directory(), IDENTITY, boot_id="b-2").state.promised_epoch
+        assert later == present
+        shown.add(present)
+    assert shown == {0, 7}
 
 
 def test_replica_opens_again_with_its_data(tmp_path: Path) -> None:

@@ -192,12 +192,12 @@ class Store(VolumeStore):
                 f"blocks of {self._state.block_size_bytes}"
             )
         self.settle_all()
-        self._layers.grow(size_bytes)
+        note_generation = self._layers.grow(size_bytes, generation)
         with self._state_lock:
             self._save_or_break(attrs.evolve(self._state, size_bytes=size_bytes))
             self._marks = self._marks + bytearray(len(marks_of(self._state)) - len(self._marks))
         self._size_bytes = size_bytes
-        self._layers.set_size(size_bytes, generation)
+        self._layers.set_size(size_bytes, note_generation)
 
     def _save_or_break(self, new_state: ReplicaState) -> None:
         """As `_save`, where nobody must be in doubt: a full disk, before the old one is replaced, is none."""

@@ -245,9 +245,17 @@ class Layers:
         """Step 2: `chain` is the chain from now on."""
         if chain.renames != self.chain.renames:  # nothing would know of the old ones any more
             self._rename()
+        self._prepare_commit(chain)()
+
+    def _prepare_commit(self, chain: Chain) -> Callable[[], None]:
+        """What is left of `commit` when all that needs space is done."""
         temporary = prepare_file(self.directory, CHAIN_FILE, encode_chain(chain))
-        self.owner.guard(lambda: put_in_place(self.directory, temporary, CHAIN_FILE))
-        self.chain, self.recorded = chain, True
+
+        def put() -> None:
+            self.owner.guard(lambda: put_in_place(self.directory, temporary, CHAIN_FILE))
+            self.chain, self.recorded = chain, True
+
+        return put
 
     def settle(self) -> None:
         """Before a change: end what the one before left to do, and forget its renames, durably.
@@ -408,8 +416,11 @@ class Layers:
             self.remake_top()
         self._tidy_later()
 
-    def grow(self, size_bytes: int) -> None:
-        """Make the files of all layers ready for `size_bytes`, durably; the state says when they have it."""
+    def grow(self, size_bytes: int, generation: int | None) -> Callable[[], None]:
+        """Make the files of all layers ready for `size_bytes`, durably; the state says when they have it.
+
+        What it returns notes the generation then, and is for `set_size`; it needs no space.
+        """
         self.settle()
         self._drop_spare()  # it has the old size
         self.commit(attrs.evolve(self.chain, growing_to=size_bytes))
@@ -422,8 +433,11 @@ class Layers:
             self.owner.guard(layer.file.sync_sums)
             if layer.held is not None:
                 self.owner.guard(layer.held.sync)
+        if generation is None:
+            return lambda: None
+        return self._prepare_commit(attrs.evolve(self.chain, growing_to=0, generation=generation))
 
-    def set_size(self, size_bytes: int, generation: int | None = None) -> None:
+    def set_size(self, size_bytes: int, note_generation: Callable[[], None]) -> None:
         """The state says that the volume has `size_bytes`."""
         self.size_bytes = size_bytes
         for layer in self.open_layers.values():
@@ -431,12 +445,10 @@ class Layers:
             if layer.held is not None:
                 layer.held.blocks = block_count(size_bytes)
         self.remake_top()
-        if generation is None:
+        note_generation()
+        if self.chain.growing_to:
             with contextlib.suppress(StorageError):  # it is true without
                 self.commit(attrs.evolve(self.chain, growing_to=0))
-        else:
-            grown = attrs.evolve(self.chain, growing_to=0, generation=generation)
-            self.owner.guard(lambda: self.commit(grown))
         self._tidy_later()
 
     def close(self) -> None:

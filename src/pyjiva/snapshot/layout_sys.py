@@ -29,7 +29,11 @@ def open_layout(directory: Directory, identity: ReplicaState, *, boot_id: str) -
 
     `identity` is the state of a new replica; of an old one, its ids and sizes must be those.  Raises
     ConfigError: it is not that replica, or damaged; nothing was changed.
+
+    Whatever names it shows are stable first: a process that was killed may have replaced a file and not come
+    to sync the directory, and what is read here, a promise or a change of the snapshots, is answered for.
     """
+    directory.sync()
     names = [name for name in directory.names() if name not in _NOT_OURS_TO_SEE]
     if STATE_FILE not in names:
         _check_empty(directory, names)

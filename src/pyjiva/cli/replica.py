@@ -1,5 +1,6 @@
 """`pyjiva-replica`: one copy of one volume, in one directory."""
 
+import contextlib
 import resource
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from pyjiva.transport import EndOfBatch
 
 __all__ = ["main"]
 
+OPEN_FILES: Final = 32768  # for 10,000 snapshots, and what else is open
 LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 
 
@@ -66,8 +68,14 @@ def main(
 
 
 def _allow_many_files() -> None:
-    """A snapshot keeps three files open: as many as the system lets this process have."""
+    """A snapshot keeps three files open: as many as ten thousand of them need, or as the system lets this
+    process have.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(hard, OPEN_FILES)
+    with contextlib.suppress(ValueError):  # only root may have more than the hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+        return
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

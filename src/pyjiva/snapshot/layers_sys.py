@@ -113,6 +113,9 @@ class Layers:
     top: "CheckedFile | LayerStack" = attrs.field(init=False)
     """What answers for the volume: the head alone, or the stack of all layers."""
     _metas: dict[str, bytes] = attrs.field(factory=dict, init=False)
+    """What Jiva's and Longhorn's files say."""
+    _told: Chain | None = attrs.field(default=None, init=False)
+    """The chain that they are known to agree with."""
     """The `.meta` files as they are on the disk."""
     _path: tuple[str, ...] = attrs.field(default=(), init=False)
     """The layers that `top` consists of."""
@@ -271,20 +274,21 @@ class Layers:
         self._rename()
         spare = {self._spare[0] + suffix for suffix in DATA_SUFFIXES} if self._spare else set()
         wanted = self.chain.files() | spare
-        names = self.directory.names()
+        names = set(self.directory.names())
         for layer in (HEAD, *(layer.name for layer in self.chain.layers)):
             if self.chain.file_of(layer) not in names:  # nothing is removed by a list that cannot be right
                 raise StorageError(StorageFailure.READ_ERROR, f"{self.chain.file_of(layer)} is missing")
-        unwanted = [name for name in names if _is_ours(name) and name not in wanted]
+        unwanted = [name for name in sorted(names) if _is_ours(name) and name not in wanted]
         for name in unwanted:  # first, as it gives space
             self.directory.remove(name)
             self._metas.pop(name, None)
         if unwanted:
             self.directory.sync()
-        for name, content in self.chain.metas(self.size_bytes).items():
+        for name, content in self.chain.metas(self.size_bytes, self._told).items():
             if self._metas.get(name) != content:
                 replace_file(self.directory, name, content)
                 self._metas[name] = content
+        self._told = self.chain
 
     def _remove_unborn(self) -> None:
         """Remove what is left of a first snapshot that was not made."""

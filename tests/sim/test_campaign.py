@@ -52,6 +52,7 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
         (1943, "an answer to a write that was settled without it"),
         (2573, "all that was whole taken out for one whose machine lost its power: the disks were full"),
         (2659, "nobody was told that it took part: the disks were full when the volume was born"),
+        (7339, "the last copy lost when a replica had got the snapshots, and the volume's next"),
         (3588, "as 2573, of five replicas, whose disks refused to sync"),
     ],
 )

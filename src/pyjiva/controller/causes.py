@@ -124,7 +124,7 @@ CAUSES: Final = (
     ),
     Cause(
         "copy-failed",
-        "copy (of a snapshot )?from replica|could not (say which snapshots|be given the volume's snapshots)",
+        "copy (of a snapshot )?from replica|could not (say which snapshots|be given the volume's)",
         "A rebuild of it broke off; it begins again where it was.",
         "If it happens again and again: the reason names the side whose disk or network fails.",
     ),

@@ -646,7 +646,10 @@ class Volume:
 
     def copy_live(self, target: int) -> None:
         """Part of PastPort."""
-        source = min(self._roster.readable(), key=lambda i: self._data.members[i].in_flight)
+        source = self.choose_reader({target})
+        if source is None:  # it was lost while the target got its snapshots; a rebuild begins when it is back
+            self._failed(target, "could not be given the volume's data: no other replica is in sync")
+            return
         work = self._data.dirty[target]
         resync = self._resyncs[target] = Resync(source, target, work, self)
         self._rebuilds.begin(resync, self.clock())

@@ -365,7 +365,7 @@ class TestLosingAndComingBack:
         bench = three().active()
         first = {e.member: e.equal for e in bench.effects if isinstance(e, AskAccept)}
         assert first == {1: True, 2: True, 3: True}
-        bench.quiet = {1, 2, 3}
+        bench.quiet = {2, 3}
         bench.down(2, 3)
         bench.replicas[3].intact = False
         asked = [e for e in bench.up(3) if isinstance(e, AskAccept) and e.member == 3]

@@ -13,6 +13,7 @@ from pyjiva.block.device import (
     WriteZeroes,
 )
 from pyjiva.block.interval_lock import IntervalLocks, Lock
+from pyjiva.block.limit import LimitedDevice, Limiter, Limits
 from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 from pyjiva.block.space import Space, SpaceSource
@@ -26,6 +27,9 @@ __all__ = [
     "Buffer",
     "Flush",
     "IntervalLocks",
+    "LimitedDevice",
+    "Limiter",
+    "Limits",
     "Lock",
     "MemoryDevice",
     "MemoryParameters",

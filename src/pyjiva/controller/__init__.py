@@ -1,6 +1,7 @@
 """One volume: membership, fan-out, reads, recovery and rebuild."""
 
 from pyjiva.controller.clock_sys import boot_clock
+from pyjiva.controller.limit_io import HostLimits
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress, Tuning
 from pyjiva.controller.retention import Retention
 from pyjiva.controller.snapshots_io import Snapshots
@@ -9,6 +10,7 @@ from pyjiva.controller.volume_io import Volume, VolumeFenced
 
 __all__ = [
     "ControllerOptions",
+    "HostLimits",
     "ReplicaAddress",
     "ReplicaStatus",
     "Retention",

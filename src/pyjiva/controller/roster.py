@@ -238,8 +238,8 @@ class Roster:
     _pauses: int = attrs.field(default=0, init=False)
     _doubtful: set[int] = attrs.field(factory=set, init=False)
     """In-sync members that have not been heard since the last one was lost."""
-    _withheld: set[int] = attrs.field(factory=set, init=False)
-    """Members that were not asked to store the record when they came: see `_may_stand`."""
+    _withheld: dict[int, AskAccept] = attrs.field(factory=dict, init=False)
+    """By member, what it is not asked yet: see `_ask_accept`."""
     _unfit: set[int] = attrs.field(factory=set, init=False)
     """In-sync members whose disks kept the others from being made equal: left behind, if another is whole."""
     _settling: tuple[int, ...] = attrs.field(default=(), init=False)
@@ -685,7 +685,37 @@ class Roster:
             if m.promised:
                 # Who was in sync before has said so already, and may have lost its memory since.
                 equal = m.mode is Mode.JOINING or self.committed is None
-                self._effects.append(AskAccept(m.id, record, equal=equal and m.id in record.in_sync))
+                self._ask_accept(AskAccept(m.id, record, equal=equal and m.id in record.in_sync))
+
+    def _ask_accept(self, asked: AskAccept) -> None:
+        """Have a record stored, now or when one that it leaves in sync has stored it.
+
+        While none has, those that it takes out may be all that is whole: the others' machines may have lost
+        their power, unnoticed; and wherever it is stored, the next activation believes it.
+        """
+        record, member = asked.record, self.members[asked.member]
+        if self._stands(record) or (member.id in record.in_sync and member.mode is Mode.IN_SYNC):
+            self._effects.append(asked)
+        else:
+            self._withheld[member.id] = asked
+
+    def _stands(self, record: MembershipRecord) -> bool:
+        """Whether everybody may store this record, the proposed or the committed one."""
+        if self.committed is None or set(record.in_sync).issuperset(self.committed.in_sync):
+            return True
+        assert self.proposal is not None
+        modes = {self.members[i].mode for i in record.in_sync if i in self.members}
+        nobody_to_wait_for = not modes & {Mode.IN_SYNC, Mode.ABSENT}
+        return nobody_to_wait_for or not self.proposal.accepted.isdisjoint(record.in_sync)
+
+    def _ask_withheld(self) -> None:
+        record = self.proposal.record if self.proposal is not None else self.committed
+        assert record is not None
+        if self._withheld and self._stands(record):
+            withheld, self._withheld = self._withheld, {}
+            for member_id, asked in withheld.items():
+                if member_id in self.members:
+                    self._effects.append(attrs.evolve(asked, record=record))
 
     def _accepted(self, event: Accepted) -> None:
         member, proposal = self.members[event.member], self.proposal
@@ -758,32 +788,16 @@ class Roster:
             or self.parameters != committed.parameters
             or configured != committed.configured
         )
-        if self.proposal is None and wanted and changed and self._may_stand(wanted):
+        if self.proposal is None and wanted and changed and self._one_was_heard(wanted):
             self._propose(wanted, clean=False, configured=configured)
 
-    def _may_stand(self, in_sync: Iterable[int]) -> bool:
-        """Whether a record with these may be stored: if it takes members out, one that it leaves was heard
-        since the last one was lost, or none of them is to be waited for.
-
-        Else those that go may be all that is whole, as in `_give_up_absent`: also members that have diverged,
-        as long as the record that takes them out is not committed.
-        """
+    def _one_was_heard(self, wanted: set[int]) -> bool:
+        """Whether nobody is to be taken out, or one that stays was heard since the last member was lost."""
         assert self.committed is not None
-        if set(in_sync).issuperset(self.committed.in_sync):
-            return True
-        left = [m for i in in_sync if (m := self.members.get(i)) and m.mode in (Mode.IN_SYNC, Mode.ABSENT)]
-        heard = (m for m in left if m.mode is Mode.IN_SYNC and m.id not in self._doubtful)
-        return not left or any(heard)
-
-    def _ask_withheld(self) -> None:
-        """Have the record stored where it was not asked for when it could not stand."""
-        record = self.proposal.record if self.proposal is not None else self.committed
-        assert record is not None
-        if self._withheld and self._may_stand(record.in_sync):
-            for member in map(self.members.get, sorted(self._withheld)):
-                if member is not None and member.promised:
-                    self._effects.append(AskAccept(member.id, record, equal=False))
-            self._withheld.clear()
+        return wanted.issuperset(self.committed.in_sync) or any(
+            m.id in wanted and m.mode is Mode.IN_SYNC and m.id not in self._doubtful
+            for m in self.members.values()
+        )
 
     # --- replicas that are added and removed
 
@@ -862,7 +876,7 @@ class Roster:
             return
         member.report, member.answer = None, None
         member.reason = event.reason
-        self._withheld.discard(member.id)
+        self._withheld.pop(member.id, None)
         self._changed = True
         match self.phase:
             case Phase.GATHERING:
@@ -928,10 +942,8 @@ class Roster:
             member.reason = ""
         # Also one that is behind may hold the record, even one that names it: its vote counts.  Not one that
         # was replaced, if that can be helped: to the next activation it would seem to have everything.
-        if self.phase is Phase.ACTIVE and not self._may_stand(record.in_sync):
-            self._withheld.add(member.id)
-        elif not member.replaced or self.proposal is not None or member.id not in record.in_sync:
-            self._effects.append(AskAccept(member.id, record, equal=equal, took_part=took_part))
+        if not member.replaced or self.proposal is not None or member.id not in record.in_sync:
+            self._ask_accept(AskAccept(member.id, record, equal=equal, took_part=took_part))
         self._changed = True
 
     def _has_everything(self, member: Member) -> bool:

@@ -53,6 +53,8 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
         (2573, "all that was whole taken out for one whose machine lost its power: the disks were full"),
         (2659, "nobody was told that it took part: the disks were full when the volume was born"),
         (7339, "the last copy lost when a replica had got the snapshots, and the volume's next"),
+        (8050, "the copy that was to be left had been heard a moment before it lost its power behind a cut"),
+        (8278, "a disk failed when a snapshot was made: its process did not know whether it was"),
         (3588, "as 2573, of five replicas, whose disks refused to sync"),
     ],
 )

@@ -321,6 +321,7 @@ class ReplicaDaemon:
         await self.device.wait_idle()
         epoch = promised.promised_epoch
         try:
+            self.store.refuse_if_unsure()
             await self.in_thread(partial(self.store.save_state, promised))
         except StorageError as error:
             refuse_storage(session.peer, frame, error)

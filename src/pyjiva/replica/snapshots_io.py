@@ -75,6 +75,7 @@ class Snapshots:
     def _look(self, answers: list[LineageAnswer]) -> None:
         """In a thread."""
         store = self.device.store
+        store.refuse_if_unsure()
         layers = store.layers()
         visible = {layer.name for layer in store.lineage.snapshots}
         live = [layer for layer in layers if layer.layer is None]

@@ -16,7 +16,7 @@ from typing import assert_never
 
 import attrs
 
-from pyjiva.errors import ConfigError, StorageFailure
+from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.lineage import NOTHING, Change, ChangeKind, Lineage
 from pyjiva.snapshot.chain import Chain, Layer
@@ -50,6 +50,12 @@ class Store(VolumeStore):
     def lineage(self) -> Lineage:
         """What the replicas of a volume agree on.  Raises ConfigError: no volume of replicas made this."""
         return self.chain.lineage(self._size_bytes)
+
+    def refuse_if_unsure(self) -> None:
+        """Raises StorageError: which snapshots there are is known to the next process alone."""
+        if self._layers.unsure:
+            reason = "its disk failed when its snapshots changed: start the replica again"
+            raise StorageError(StorageFailure.WRITE_ERROR, reason)
 
     def change(self, change: Change) -> None:
         """Carry out a change of the volume's lineage, durably, and note the generation with it.

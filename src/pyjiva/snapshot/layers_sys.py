@@ -112,6 +112,8 @@ class Layers:
     """Held while files that the head consists of are synced: the kernel tells a failure to one caller."""
     top: "CheckedFile | LayerStack" = attrs.field(init=False)
     """What answers for the volume: the head alone, or the stack of all layers."""
+    unsure: bool = attrs.field(default=False, init=False)
+    """Whether the directory may show another chain than `chain`: its disk failed."""
     _metas: dict[str, bytes] = attrs.field(factory=dict, init=False)
     """What Jiva's and Longhorn's files say."""
     _told: Chain | None = attrs.field(default=None, init=False)
@@ -255,8 +257,9 @@ class Layers:
         temporary = prepare_file(self.directory, CHAIN_FILE, encode_chain(chain))
 
         def put() -> None:
+            self.unsure = True
             self.owner.guard(lambda: put_in_place(self.directory, temporary, CHAIN_FILE))
-            self.chain, self.recorded = chain, True
+            self.chain, self.recorded, self.unsure = chain, True, False
 
         return put
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pyjiva.block import Limiter, Limits
 from pyjiva.controller import Snapshots, Volume, VolumeState
 from pyjiva.controller.api_io import serve_api
 from pyjiva.controller.metrics import MODES, VolumeCollector
@@ -232,6 +233,7 @@ async def _serve(volume: Volume, task_status: trio.TaskStatus[int] = trio.TASK_S
         iqn="iqn.2016-09.com.openebs.jiva:test",
         portals=list,
         sessions=list,
+        limiter=Limiter(Limits(), trio.current_time),
         task_status=task_status,
     )
 

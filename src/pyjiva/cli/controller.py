@@ -13,16 +13,18 @@ import attrs
 import click
 import trio
 
-from pyjiva.block import BlockDevice, ZeroDetect
+from pyjiva.block import BlockDevice, LimitedDevice, Limits, ZeroDetect
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.fill import FillFrom, fill_options, take_fill
+from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.cli.schedule import schedule_options, take_schedule
 from pyjiva.cli.tuning import take_tuning, tuning_options
 from pyjiva.controller import (
     ControllerOptions,
+    HostLimits,
     ReplicaAddress,
     Retention,
     Snapshots,
@@ -56,12 +58,13 @@ class Endpoints:
 
 @attrs.frozen
 class Keeping:
-    """What is done with the volume's past."""
+    """What is done with the volume's past, and with what hosts ask."""
 
     retention: Retention | None = None
     fill: FillFrom | None = None
     """Where a new volume has its content from."""
     detect_zeros: bool = False
+    limits: Limits = attrs.field(factory=Limits)
 
 
 @click.command()
@@ -86,6 +89,7 @@ class Keeping:
 @tuning_options
 @schedule_options
 @fill_options
+@limit_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
@@ -117,7 +121,7 @@ def main(
             new_volume=new_volume,
             tuning=take_tuning(given),
         )
-        keeping = Keeping(take_schedule(given), take_fill(given), detect_zeros)
+        keeping = Keeping(take_schedule(given), take_fill(given), detect_zeros, take_limits(given))
         allowed = read_access(AccessOptions(**given), warn=True)
         return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed, keeping)
 
@@ -157,12 +161,14 @@ class Controller:
     keeping: Keeping
     filling: FillingDevice | None = None
     snapshots: Snapshots = attrs.field(init=False)
+    limits: HostLimits = attrs.field(init=False)
     target: Target | None = None
     portals: list[str] = attrs.field(factory=list)
     fenced: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.snapshots = Snapshots(self.volume, self._why_no_revert)
+        self.limits = HostLimits(self.keeping.limits, self.batch)
 
     def _why_no_revert(self) -> str:
         names = sorted({str(session["initiator"]) for session in self._sessions()})
@@ -208,7 +214,10 @@ class Controller:
         await self.volume.ready.wait()
         async with trio.open_nursery() as nursery:
             device = await self._open_device(nursery)
-            await self._offer(ZeroDetect(device) if self.keeping.detect_zeros else device, portals, api)
+            if self.keeping.detect_zeros:
+                device = ZeroDetect(device)
+            nursery.start_soon(self.limits.run)
+            await self._offer(LimitedDevice(device, self.limits.limiter), portals, api)
 
     async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
         """The volume, or what makes it complete while it is filled."""
@@ -266,6 +275,7 @@ class Controller:
             iqn=self.iqn,
             portals=lambda: self.portals,
             sessions=self._sessions,
+            limiter=self.limits.limiter,
             filled=lambda: None if self.filling is None else self.filling.share,
             task_status=task_status,
         )

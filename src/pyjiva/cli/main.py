@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, str]] = {
     "status": "pyjiva.cli.status",
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
+    "limit": "pyjiva.cli.limit",
     "replica": "pyjiva.cli.replica_change",
     "snapshot": "pyjiva.cli.snapshot",
     "clone": "pyjiva.cli.clone",

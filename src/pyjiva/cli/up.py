@@ -15,9 +15,11 @@ from typing import Any, Final, TextIO
 import attrs
 import click
 
+from pyjiva.block import Limits
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
 from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
+from pyjiva.cli.limits import limit_arguments, limit_options, take_limits
 from pyjiva.cli.schedule import schedule_arguments, schedule_options, take_schedule
 from pyjiva.cli.tuning import take_tuning, tuning_arguments, tuning_options
 from pyjiva.controller import Retention, Tuning
@@ -57,6 +59,7 @@ class UpOptions:
     retention: Retention | None = None
     fill: FillFrom | None = None
     detect_zeros: bool = False
+    limits: Limits = attrs.field(factory=Limits)
 
 
 @attrs.frozen
@@ -96,6 +99,7 @@ class Commands:
 @tuning_options
 @schedule_options
 @fill_options
+@limit_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @access_options
 def command(
@@ -121,8 +125,9 @@ def command(
         tuning, retention, fill = take_tuning(given), take_schedule(given), take_fill(given)
         tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
+        limits = take_limits(given)
         options = UpOptions(
-            request, data, portals, api, AccessOptions(**given), tuning, retention, fill, detect_zeros
+            request, data, portals, api, AccessOptions(**given), tuning, retention, fill, detect_zeros, limits
         )
         return await run_up(options)
 
@@ -156,6 +161,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         arguments += [*options.access.arguments(), *tuning_arguments(options.tuning)]
         arguments += schedule_arguments(options.retention) + fill_arguments(options.fill)
         arguments += ["--detect-zeros"] if options.detect_zeros else []
+        arguments += limit_arguments(options.limits)
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 
 

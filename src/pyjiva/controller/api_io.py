@@ -5,6 +5,7 @@ The keys are documented in docs/reference/status.md, the metrics in docs/referen
 
 import enum
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pyjiva.block import Limiter, Limits
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.snapshot_api_io import snapshot_routes
@@ -36,6 +38,7 @@ async def serve_api(
     iqn: str,
     portals: Callable[[], Sequence[str]],
     sessions: Callable[[], Sequence[dict[str, Any]]],
+    limiter: Limiter,
     filled: Callable[[], float | None] = lambda: None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -49,6 +52,7 @@ async def serve_api(
         body = attrs.asdict(volume.status(), value_serializer=_plain)
         body |= {"iqn": iqn, "portals": list(portals()), "sessions": list(sessions())}
         body["filled"] = filled()
+        body["limits"] = _limits(limiter)
         return JSONResponse(body)
 
     async def get_health(_: Request) -> Response:
@@ -65,6 +69,7 @@ async def serve_api(
             Route("/v1/events", get_events),
             metrics_route(VolumeCollector(volume.status, lambda: len(sessions()))),
             *_changes(volume),
+            Route("/v1/limits", partial(_post_limits, limiter), methods=["POST"]),
             *snapshot_routes(snapshots),
         ]
     )
@@ -103,6 +108,33 @@ def _changes(volume: Volume) -> list[Route]:
         Route("/v1/replicas/{id:int}", post_replica, methods=["POST"]),
         Route("/v1/replicas/{id:int}", delete_replica, methods=["DELETE"]),
     ]
+
+
+def _limits(limiter: Limiter) -> dict[str, Any]:
+    return {
+        **attrs.asdict(limiter.limits),
+        "waiting": limiter.waiting,
+        "delayed": limiter.delayed,
+    }
+
+
+async def _post_limits(limiter: Limiter, request: Request) -> Response:
+    """What is not given stays."""
+    try:
+        changes: dict[str, Any] = {}
+        for name, field in (("iops", "iops"), ("rate", "bytes_per_s"), ("burst", "burst_s")):
+            text = request.query_params.get(name)
+            if text is None:
+                continue
+            if text == "none" and name != "burst":
+                changes[field] = None
+            else:
+                changes[field] = parse_size(text) if name == "rate" else float(text)
+        limits: Limits = attrs.evolve(limiter.limits, **changes)
+    except (ConfigError, ValueError) as error:
+        return _refused(str(error), 400)
+    limiter.change(limits)
+    return JSONResponse({"limits": _limits(limiter)})
 
 
 def _refused(why: str, code: int) -> Response:

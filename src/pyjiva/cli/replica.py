@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+import structlog
 import trio
 
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
@@ -18,6 +19,10 @@ from pyjiva.transport import EndOfBatch
 
 __all__ = ["main"]
 
+_log = structlog.get_logger(__name__)
+
+EXIT_BROKEN: Final = 4  # its disk failed a flush: another process finds out what is there
+LOOK_S: Final = 1.0  # how often it is seen whether that is so
 OPEN_FILES: Final = 32768  # for 10,000 snapshots, and what else is open
 LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 
@@ -97,14 +102,25 @@ async def _run(options: ReplicaOptions, data: Address, health: Address, stop_wit
         async with trio.open_nursery() as nursery:
             await _listen(nursery, daemon, data)
             nursery.start_soon(serve_health, daemon, device, health.host, health.port)
+            nursery.start_soon(_end_when_broken, store, nursery.cancel_scope)
             cause = await wait_for_stop(stop_with_stdin=stop_with_stdin)
             if cause is StopCause.ORPHANED:
                 await _wait_for_controller_to_leave(daemon)
             await daemon.stop()
             nursery.cancel_scope.cancel()
+        return 0 if store.broken is None else EXIT_BROKEN
     finally:
         store.close()
-    return 0
+
+
+async def _end_when_broken(store: Store, scope: trio.CancelScope) -> None:
+    """A store that is broken refuses everything for good: whoever keeps this process running starts it again,
+    and the next one writes anew what it can, and is rebuilt.
+    """
+    while (error := store.broken) is None:
+        await trio.sleep(LOOK_S)
+    _log.error("the replica ends: what its disk failed to flush is for its next start", reason=str(error))
+    scope.cancel()
 
 
 async def _wait_for_controller_to_leave(daemon: ReplicaDaemon) -> None:

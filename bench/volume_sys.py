@@ -176,8 +176,11 @@ class BenchVolume:
     def check_identical(self) -> None:
         """Compare the replicas' data, byte by byte.  Raises BenchError: they differ.
 
-        Nothing may be in flight.
+        Nothing may be in flight, and no snapshot be there.
         """
+        self.wait(
+            "what was deleted is merged", lambda: not list(self.data.glob("*/volume-snap-*")), READY_TIME_S
+        )
         paths = [next((self.data / f"replica-{n}").glob("volume-head-*.img")) for n in self.data_ports]
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]

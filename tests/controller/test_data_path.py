@@ -245,6 +245,27 @@ class TestWrites:
         bench.reply(3)
         assert bench.answered == [answered, on_its_way, flush]
 
+    def test_what_only_a_copy_had_that_forgot_it_is_done_again_before_it_is_answered(self) -> None:
+        """Found by seed 1462: it was answered when there were copies enough again, none of which had it."""
+        bench = Bench(2, min_copies=2)
+        first, second = write(bench, 0), write(bench, 512, b"y" * 512)
+        bench.reply(1)
+        bench.reply(1)
+        bench.down(2)
+        bench.now(1)
+        assert bench.answered == [], "too few copies"
+        bench.down(1)
+        bench.members[1].content[:] = bytes(len(bench.members[1].content))
+        bench.up(1)
+        bench.data.forgot()
+        bench.up(2)
+        bench.now(1, 2)
+        assert bench.answered == []
+        for _ in range(2):
+            bench.reply(1, 2)
+        assert bench.answered == [first, second]
+        assert bench.members[1].content[:1024] == bench.members[2].content[:1024] == b"x" * 512 + b"y" * 512
+
     def test_one_that_is_rebuilt_and_lost_again_before_it_is_given_up_holds_nothing_up(self) -> None:
         bench = Bench()
         bench.down(3)

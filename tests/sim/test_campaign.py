@@ -49,6 +49,10 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
     [
         (4, "a disk that refused to sync is no better than lost power"),
         (117, "the copy that stays is to be rebuilt from the one that is removed"),
+        (
+            1462,
+            "a write with too few copies to be answered, and with none when it was",
+        ),
         (1943, "an answer to a write that was settled without it"),
         (2573, "all that was whole taken out for one whose machine lost its power: the disks were full"),
         (2659, "nobody was told that it took part: the disks were full when the volume was born"),

@@ -567,7 +567,7 @@ class DataPath:
         else:
             if pending.copying & member.bit:
                 pending.copying &= ~member.bit
-                if pending.lost & member.bit:
+                if member.bit & pending.lost:
                     return
             pending.waiting &= ~member.bit
             if not pending.waiting:
@@ -836,6 +836,14 @@ class DataPath:
                 self._suspect |= member.bit
                 if other in self.dirty:
                     self.dirty[other] = DirtyMap(self.size_bytes, everything=True)
+
+    def forgot(self) -> None:
+        """The only copy is back without what it had not flushed: what it alone had, and no host was told of,
+        is done again when it can be.
+        """
+        again = [each for each in self._withheld if isinstance(each[1], Write | Unmap | WriteZeroes)]
+        self._withheld = [each for each in self._withheld if each not in again]
+        self._parked.extendleft(reversed(again))
 
     def member_down(self, member_id: int) -> None:
         """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""

@@ -505,6 +505,7 @@ class Volume:
                 self._start_rebuild(member)
             case Forgot(member):
                 self._data.distrust_others(member)
+                self._data.forgot()
                 if self.past.lineage.filling is not None:
                     self._end(VolumeFenced("what the volume was filled with may be gone: it begins anew"))
             case Replay(member):

@@ -59,6 +59,7 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
         (7339, "the last copy lost when a replica had got the snapshots, and the volume's next"),
         (8050, "the copy that was to be left had been heard a moment before it lost its power behind a cut"),
         (8278, "a disk failed when a snapshot was made: its process did not know whether it was"),
+        (3167, "a set of one copy was proposed, and not committed, when a write with one copy was answered"),
         (3588, "as 2573, of five replicas, whose disks refused to sync"),
     ],
 )

@@ -551,7 +551,8 @@ class Volume:
             writable=data.mask(by_mode[Mode.IN_SYNC] | by_mode[Mode.JOINING]),
             readable=data.mask(roster.readable() & set(self._heard)),
             rebuilding=data.mask(by_mode[Mode.REBUILDING]),
-            min_copies=self._min_copies(roster.configurations()[-1]),
+            # While the set changes, as many as the old one and the new one ask for.
+            min_copies=max(map(self._min_copies, roster.configurations())),
             serving=roster.phase is Phase.ACTIVE,
         )
 

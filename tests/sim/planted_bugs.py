@@ -414,6 +414,18 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "given-up-on-old-news": PlantedBug(
         "controller/roster.py",
         ((" and m.id not in self._doubtful for m in", " for m in"),),
+        masked_by="the order in which a record that takes members out is stored: see taken-out-on-old-news",
+    ),
+    "taken-out-on-old-news": PlantedBug(
+        "controller/roster.py",
+        (
+            (" and m.id not in self._doubtful for m in", " for m in"),
+            ("and changed and self._one_was_heard(wanted):", "and changed:"),
+            (
+                "        if self._stands(record) or (member.id in record.in_sync and member.mode is Mode.IN_SYNC):\n",
+                "        if True:\n",
+            ),
+        ),
         scenario="a copy that lost its power unnoticed",
     ),
     "change-without-the-old-majority": PlantedBug(

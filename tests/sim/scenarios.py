@@ -288,7 +288,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **SCENARIOS_OF_SNAPSHOTS,
     "a promise is forgotten": Scenario(a_promise_is_forgotten),
     "a minority holds the record": Scenario(a_minority_holds_the_record),
-    "a source is lost while its range is locked": Scenario(a_source_is_lost_while_its_range_is_locked),
+    "a source is lost while its range is locked": Scenario(
+        a_source_is_lost_while_its_range_is_locked, seed=16
+    ),
     "the source is lost while members are made equal": Scenario(
         the_source_is_lost_while_members_are_made_equal
     ),
@@ -300,11 +302,11 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "a replica is stopped and switched off": Scenario(a_replica_is_stopped_and_switched_off, replicas=1),
     "two controllers begin at once": Scenario(two_controllers_begin_at_once),
-    "an unmap lands late": Scenario(an_unmap_lands_late),
+    "an unmap lands late": Scenario(an_unmap_lands_late, seed=2),
     "a clean stop with an unmap on its way": Scenario(a_clean_stop_with_an_unmap_on_its_way),
     "a clean stop while a block is repaired": Scenario(a_clean_stop_while_a_block_is_repaired),
     "all lose power after one joined": Scenario(all_lose_power_after_one_joined),
     "a promise comes late": Scenario(a_promise_comes_late, replicas=1),
     "an overtaken controller pings": Scenario(an_overtaken_controller_pings),
-    "parked requests are sent once": Scenario(parked_requests_are_sent_once, seed=3),
+    "parked requests are sent once": Scenario(parked_requests_are_sent_once, seed=6),
 }

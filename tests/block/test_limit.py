@@ -135,6 +135,17 @@ def test_other_limits_hold_at_once_also_for_those_who_wait() -> None:
     assert not bench.limiter.limited
 
 
+def test_what_went_while_one_of_the_limits_was_lifted_is_not_owed_when_it_is_back() -> None:
+    bench = Bench(Limits(iops=10, bytes_per_s=1 << 30))
+    bench.limiter.change(Limits(bytes_per_s=1 << 30))
+    for _ in range(1000):
+        bench.read()
+    assert not bench.limiter.waiting
+    bench.limiter.change(Limits(iops=10, bytes_per_s=1 << 30))
+    requests = [bench.read() for _ in range(5)]
+    assert bench.gone[-5:] == requests
+
+
 def test_no_limit_costs_nothing() -> None:
     assert not Bench(Limits()).limiter.limited
     assert Bench(Limits(iops=1)).limiter.limited

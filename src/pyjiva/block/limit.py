@@ -67,7 +67,10 @@ class _Bucket:
         """What was taken too much stays taken, in seconds."""
         owed_s = self.wait_s()
         self.rate, self.burst_s = rate, burst_s
-        self.tokens = min(self.tokens, self._most) if rate is None or not owed_s else -owed_s * rate
+        if rate is None:
+            self.tokens = self._most
+        else:
+            self.tokens = -owed_s * rate if owed_s else min(self.tokens, self._most)
 
 
 @attrs.define(eq=False)

@@ -14,6 +14,7 @@ import click
 import structlog
 
 from pyjiva.cli.daemon import ADDRESS, Address
+from pyjiva.cli.shared_options import add_options
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import ChapSecrets, InitiatorRules, OwnSecret, check_separate, parse_secrets
 
@@ -92,9 +93,7 @@ def access_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--read-only", is_flag=True, help="Offer the volume for reading alone."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(command, options)
 
 
 def read_access(

@@ -7,6 +7,7 @@ import attrs
 import click
 
 from pyjiva.cli.daemon import SIZE
+from pyjiva.cli.shared_options import add_options
 
 __all__ = ["FillFrom", "fill_arguments", "fill_options", "take_fill"]
 
@@ -30,9 +31,7 @@ def fill_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--fill-rate", type=SIZE, help="Bytes per second that are fetched unasked; no limit."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(command, options)
 
 
 def take_fill(given: dict[str, Any]) -> FillFrom | None:

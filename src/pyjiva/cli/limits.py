@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import click
 
 from pyjiva.block import Limits
 from pyjiva.cli.daemon import SIZE
+from pyjiva.cli.shared_options import add_options, arguments_of
 
 __all__ = ["limit_arguments", "limit_options", "take_limits"]
 
@@ -25,9 +25,7 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Seconds' worth that may come at once after rest.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(command, options)
 
 
 def take_limits(given: dict[str, Any]) -> Limits:
@@ -37,11 +35,5 @@ def take_limits(given: dict[str, Any]) -> Limits:
 
 def limit_arguments(limits: Limits) -> list[str]:
     """The same for another command's line."""
-    fields = attrs.asdict(limits)
     options = {"--limit-iops": "iops", "--limit-rate": "bytes_per_s", "--limit-burst": "burst_s"}
-    return [
-        part
-        for option, field in options.items()
-        if (value := fields[field]) is not None
-        for part in (option, str(value))
-    ]
+    return arguments_of(limits, options)

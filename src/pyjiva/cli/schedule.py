@@ -7,6 +7,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from pyjiva.cli.shared_options import add_options
 from pyjiva.controller import Retention
 
 __all__ = ["schedule_arguments", "schedule_options", "take_schedule"]
@@ -45,9 +46,7 @@ def schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
             for option, text in counts.items()
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(command, options)
 
 
 def take_schedule(given: dict[str, Any]) -> Retention | None:

@@ -7,6 +7,7 @@ import attrs
 import click
 
 from pyjiva.cli.daemon import SIZE
+from pyjiva.cli.shared_options import add_options, arguments_of
 from pyjiva.controller import Tuning
 
 __all__ = ["take_tuning", "tuning_arguments", "tuning_options"]
@@ -43,9 +44,7 @@ def tuning_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Bytes per second that all rebuilds together may read; no limit.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(command, options)
 
 
 def take_tuning(given: dict[str, Any]) -> Tuning:
@@ -55,16 +54,10 @@ def take_tuning(given: dict[str, Any]) -> Tuning:
 
 def tuning_arguments(tuning: Tuning) -> list[str]:
     """The same for another command's line."""
-    fields = attrs.asdict(tuning)
     options = {
         "--min-copies": "min_copies",
         "--park-limit": "park_limit_s",
         "--member-timeout": "member_timeout_s",
         "--rebuild-rate": "rebuild_rate",
     }
-    return [
-        part
-        for option, field in options.items()
-        if (value := fields[field]) is not None
-        for part in (option, str(value))
-    ]
+    return arguments_of(tuning, options)

@@ -4,11 +4,12 @@ from random import Random
 
 import pytest
 
-from pyjiva.errors import ConfigError
+from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.lineage import NOTHING, Change, ChangeKind
 from pyjiva.snapshot import ReplicaState, Store
-from pyjiva.testing.memory_file import MemoryDisk
+from pyjiva.snapshot.chain import CHAIN_FILE
+from pyjiva.testing.memory_file import MemoryDisk, no_fault
 
 SIZE = 1 << 20
 BLOCK = 4096
@@ -91,3 +92,25 @@ def test_another_change_of_the_same_generation_is_not_taken_for_it(made: ChangeK
         with pytest.raises(ConfigError, match="generation"):
             store.change(other)
     assert store.lineage == before
+
+
+def test_which_snapshots_there_are_is_unknown_after_a_failure_alone_not_while_one_is_made() -> None:
+    """A promise that is asked for while a thread makes one is given (campaign seed 8278: and not after)."""
+    disk = MemoryDisk(Random(1))
+    store = reopen(disk)
+    disk.before_step = lambda _: store.refuse_if_unsure()
+    store.change(change(store, ChangeKind.CREATE, name="a"))
+    steps: list[str] = []
+
+    def fail_after_the_rename(step: str) -> None:
+        steps.append(step)
+        if steps[-2:] == [f"rename {CHAIN_FILE}.tmp", "sync directory"]:
+            raise StorageError(StorageFailure.WRITE_ERROR, step)
+
+    disk.before_step = fail_after_the_rename
+    with pytest.raises(StorageError):
+        store.change(change(store, ChangeKind.CREATE, name="b"))
+    disk.before_step = no_fault
+    with pytest.raises(StorageError, match="start the replica again"):
+        store.refuse_if_unsure()
+    reopen(disk).refuse_if_unsure()

@@ -443,7 +443,7 @@ def head_alone(metas: Mapping[str, bytes], size_bytes: int) -> Chain:
 def encode_chain(chain: Chain) -> bytes:
     """`chain` as the content of its file."""
     fields = attrs.asdict(chain, recurse=False, filter=lambda field, _: not field.name.startswith("_"))
-    # Not by `attrs.asdict`, which takes many times as long: there may be thousands of layers.
+    # Not by `attrs.asdict`, which takes longer: there may be thousands of layers.
     fields["layers"] = [dict(zip(_LAYER_FIELDS, _layer_values(layer), strict=True)) for layer in chain.layers]
     content: dict[str, Any] = {"format": FORMAT_VERSION, "chain": fields}
     content["checksum"] = _checksum(content)

@@ -115,10 +115,9 @@ class Layers:
     unsure: bool = attrs.field(default=False, init=False)
     """Whether the directory may show another chain than `chain`: its disk failed."""
     _metas: dict[str, bytes] = attrs.field(factory=dict, init=False)
-    """What Jiva's and Longhorn's files say."""
+    """The `.meta` files as they are on the disk."""
     _told: Chain | None = attrs.field(default=None, init=False)
     """The chain that they are known to agree with."""
-    """The `.meta` files as they are on the disk."""
     _path: tuple[str, ...] = attrs.field(default=(), init=False)
     """The layers that `top` consists of."""
     _spare: tuple[str, OpenLayer] | None = attrs.field(default=None, init=False)
@@ -257,9 +256,12 @@ class Layers:
         temporary = prepare_file(self.directory, CHAIN_FILE, encode_chain(chain))
 
         def put() -> None:
-            self.unsure = True
-            self.owner.guard(lambda: put_in_place(self.directory, temporary, CHAIN_FILE))
-            self.chain, self.recorded, self.unsure = chain, True, False
+            try:
+                self.owner.guard(lambda: put_in_place(self.directory, temporary, CHAIN_FILE))
+            except StorageError:
+                self.unsure = True
+                raise
+            self.chain, self.recorded = chain, True
 
         return put
 

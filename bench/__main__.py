@@ -13,7 +13,7 @@ from bench.profile_sys import markdown as profile_markdown
 from bench.profile_sys import profile_target
 from bench.report import markdown, replace_block
 from bench.run import run_bench
-from bench.targets_sys import TARGETS
+from bench.targets_sys import BASELINE, LIMIT, TARGETS
 from bench.workload import REAL, SMOKE, WORKLOADS, Parameters
 from pyjiva.units import parse_size
 
@@ -120,7 +120,8 @@ def _measure(
     if markdown_path is not None:  # its markers are missing now rather than in 20 minutes
         replace_block(markdown_path.read_text(), "", MADE_BY)
     result = run_bench(kinds, [WORKLOADS[name] for name in workloads], parameters, directory, say)
-    tables = markdown(result.cells, {kind.name: kind.title for kind in kinds}, result.heading)
+    titles = {kind.name: kind.title for kind in kinds}
+    tables = markdown(result.cells, titles, result.heading, baseline=BASELINE, limit=LIMIT)
     at = result.heading.finished_at
     publish(
         tables, result.as_json(), name="", at=at, json_path=json_path, page=markdown_path, made_by=MADE_BY

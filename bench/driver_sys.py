@@ -1,4 +1,4 @@
-"""Building and running the load driver, bench/driver/iscsi_load.c."""
+"""Building what is in C, bench/driver, and running the load driver, iscsi_load."""
 
 import contextlib
 import json
@@ -14,9 +14,9 @@ import attrs
 from bench.errors import BenchError
 from bench.workload import Parameters, Workload
 
-__all__ = ["BUILD_DIRECTORY", "Driver", "build_driver", "missing_packages"]
+__all__ = ["BUILD_DIRECTORY", "Driver", "build_driver", "build_limit_target", "missing_packages"]
 
-SOURCE: Final = Path(__file__).parent / "driver" / "iscsi_load.c"
+SOURCES: Final = Path(__file__).parent / "driver"
 BUILD_DIRECTORY: Final = Path(__file__).parent / "build"
 COMPILER: Final = ("gcc", "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wshadow", "-Wconversion")
 HEADERS: Final = {"stdio.h": "libc6-dev", "iscsi/iscsi.h": "libiscsi-dev"}
@@ -36,21 +36,33 @@ def _preprocess(text: str) -> int:
 
 
 def build_driver(directory: Path = BUILD_DIRECTORY) -> "Driver":
-    """The driver, compiled again if its source is newer.  Raises BenchError."""
-    program = directory / "iscsi_load"
-    if program.exists() and program.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return Driver(program)
+    """The driver, compiled again if a source is newer.  Raises BenchError."""
+    sources = ("iscsi_load.c", "libiscsi_transport.c", "raw_transport.c")
+    return Driver(_build("iscsi_load", sources, ["-liscsi"], directory))
+
+
+def build_limit_target(directory: Path = BUILD_DIRECTORY) -> Path:
+    """The program limit_target, compiled again if a source is newer.  Raises BenchError."""
+    return _build("limit_target", ["limit_target.c"], [], directory)
+
+
+def _build(name: str, sources: Sequence[str], libraries: Sequence[str], directory: Path) -> Path:
+    program = directory / name
+    needed = [*(SOURCES / source for source in sources), *SOURCES.glob("*.h")]
+    if program.exists() and program.stat().st_mtime >= max(path.stat().st_mtime for path in needed):
+        return program
     if missing := missing_packages():
-        raise BenchError(f"the load driver cannot be built: install {' and '.join(missing)}")
+        raise BenchError(f"{name} cannot be built: install {' and '.join(missing)}")
     directory.mkdir(parents=True, exist_ok=True)
-    fresh = directory / f"iscsi_load.{os.getpid()}"
+    fresh = directory / f"{name}.{os.getpid()}"
+    paths = [str(SOURCES / source) for source in sources]
     built = subprocess.run(
-        [*COMPILER, "-o", str(fresh), str(SOURCE), "-liscsi"], capture_output=True, text=True, check=False
+        [*COMPILER, "-o", str(fresh), *paths, *libraries], capture_output=True, text=True, check=False
     )
     if built.returncode != 0:
-        raise BenchError(f"the load driver cannot be built:\n{built.stderr}")
+        raise BenchError(f"{name} cannot be built:\n{built.stderr}")
     fresh.replace(program)  # whole or not at all, also when two benches build at once
-    return Driver(program)
+    return program
 
 
 @attrs.frozen

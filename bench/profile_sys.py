@@ -24,7 +24,7 @@ SAMPLES_PER_S: Final = 200
 FUNCTIONS_SHOWN: Final = 15
 IDLE_THREAD: Final = "WorkerThread._work "
 BUSY_THREAD: Final = "WorkerThread._handle_job "
-NOT_PROFILED: Final = frozenset({"tgtd", "supervisor"})
+NOT_PROFILED: Final = frozenset({"tgtd", "limit", "supervisor"})  # C, or idle
 
 
 @attrs.frozen

@@ -25,7 +25,11 @@ MARKER: Final = "<!-- made by `{}`: {} -->"
 BLOCK_BEGIN: Final = MARKER.format("make bench", "begin")
 BLOCK_END: Final = MARKER.format("make bench", "end")
 SPREAD: Final = "median (least–most) of the rounds"
-ROLES: Final = ("tgtd", "target", "controller", "replica", "supervisor", "driver")  # as tables list them
+# As tables list them.
+ROLES: Final = ("tgtd", "limit", "target", "controller", "replica", "supervisor", "driver")
+PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
+
+Number = Callable[[float], str]
 
 
 @attrs.frozen
@@ -39,58 +43,79 @@ class Heading:
     result_hash: str
 
 
-def markdown(cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading) -> str:
-    """All tables; `titles` are of the targets, in the order of their columns, the baseline first."""
-    by_place = {(cell.workload, cell.target): cell for cell in cells}
-    workloads = [name for name in WORKLOADS if any(cell.workload == name for cell in cells)]
-    baseline, *others = titles
-    driver = _share(cell.driver_cpu_share.most for cell in cells)
-    idle = _share(cell.idle_cpu_share.most for cell in cells)
+@attrs.frozen
+class _Tables:
+    """Cells by workload, a row each, and by target."""
 
-    def by_workload(targets: Iterable[str], value: Callable[[Cell], str]) -> list[str]:
+    cells: Sequence[Cell]
+    titles: Mapping[str, str]
+
+    def of(self, targets: Iterable[str], value: Callable[[Cell], str]) -> list[str]:
+        """A table of one value."""
+        by_place = {(cell.workload, cell.target): cell for cell in self.cells}
         columns = list(targets)
-        rows = [["", *(titles[target] for target in columns)]]
-        for workload in workloads:
-            row = [WORKLOADS[workload].title]
+        rows = [["", *(self.titles[target] for target in columns)]]
+        measured = {cell.workload for cell in self.cells}
+        for workload in [workload for name, workload in WORKLOADS.items() if name in measured]:
+            row = [workload.title]
             for target in columns:
-                cell = by_place.get((workload, target))
+                cell = by_place.get((workload.name, target))
                 row.append("" if cell is None else value(cell))
             rows.append(row)
         return table(rows)
 
+    def compared(
+        self, heading: str, to: str, found: Callable[[Cell], Spread | None], number: Number
+    ) -> list[str]:
+        """A table of what the other targets reached of what `to` did; nothing when there is no such thing."""
+        others = [target for target in self.titles if target != to]
+        if all(found(cell) is None for cell in self.cells if cell.target != to):
+            return []
+
+        def value(cell: Cell) -> str:
+            of_cell = found(cell)
+            return "" if of_cell is None else format_spread(of_cell, number)
+
+        return ["", f"{heading} in the same round; {SPREAD}.", "", *self.of(others, value)]
+
+
+def markdown(
+    cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading, *, baseline: str, limit: str
+) -> str:
+    """All tables; `titles` are of the targets, in the order of their columns.
+
+    `baseline` and `limit` are the targets to which the others are compared.
+    """
+    tables = _Tables(cells, titles)
     parts = [
         *_heading(heading),
         "",
         f"**Throughput**: thousands of commands a second for random, MB/s for sequential loads; {SPREAD}.",
         "",
-        *by_workload(titles, _throughput),
-    ]
-    if others and any(cell.ratio is not None and cell.target != baseline for cell in cells):
-        parts += [
-            "",
-            f"**Ratio to {titles[baseline]}** in the same round; {SPREAD}.",
-            "",
-            *by_workload(
-                others, lambda cell: "" if cell.ratio is None else format_spread(cell.ratio, _two_digits)
-            ),
-        ]
-    parts += [
-        "",
-        "**Latency** in µs, p50 / p99; medians of the rounds.",
-        "",
-        *by_workload(
-            titles, lambda cell: " / ".join(_whole(cell.latency_us[p].median) for p in ("p50", "p99"))
+        *tables.of(titles, _throughput),
+        *tables.compared(
+            f"**Ratio to {titles.get(baseline)}**", baseline, lambda cell: cell.ratio, _two_digits
         ),
+        *tables.compared(
+            f"**Share of the limit** in percent: commands to those of {titles.get(limit)}",
+            limit,
+            lambda cell: cell.share_of_limit,
+            _percent,
+        ),
+        "",
+        f"**Latency** in µs, {' / '.join(PERCENTILES)}; medians of the rounds.",
+        "",
+        *tables.of(titles, lambda cell: " / ".join(_whole(cell.latency_us[p].median) for p in PERCENTILES)),
         "",
         "**Processor time for one command** in µs, user and system, processes of a role together; medians.",
         "",
-        *by_workload(titles, _cpu),
+        *tables.of(titles, _cpu),
         "",
         "**Memory**: largest median of resident MiB over the workloads, all processes of a role together.",
         "",
         *_memory(cells, titles),
         "",
-        f"The driver was busy for at most {driver} of one core; targets that were not under load for {idle}.",
+        _busy(cells, limit),
     ]
     return "\n".join(parts) + "\n"
 
@@ -138,7 +163,7 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(first), line(["---", *["---:"] * (len(first) - 1)]), *map(line, rest)]
 
 
-def format_spread(value: Spread, number: Callable[[float], str]) -> str:
+def format_spread(value: Spread, number: Number) -> str:
     """`median (least–most)`."""
     return f"{number(value.median)} ({number(value.least)}–{number(value.most)})"
 
@@ -149,6 +174,10 @@ def _whole(value: float) -> str:
 
 def _two_digits(value: float) -> str:
     return f"{value:.2f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f}"
 
 
 def _thousands(value: float) -> str:
@@ -186,6 +215,18 @@ def _memory(cells: Sequence[Cell], titles: Mapping[str, str]) -> list[str]:
         if values:
             rows.append([title, ", ".join(values)])
     return table(rows)
+
+
+def _busy(cells: Sequence[Cell], limit: str) -> str:
+    at_limit = [cell for cell in cells if cell.target == limit]
+    others = [cell for cell in cells if cell.target != limit]
+    shares = [f"{_share(cell.driver_cpu_share.most for cell in others)} of one core"] if others else []
+    if at_limit:  # it waits for nothing there: that it is busy is no fault
+        shares.append(f"{_share(cell.driver_cpu_share.most for cell in at_limit)} at the limit")
+    idle = _share(cell.idle_cpu_share.most for cell in cells)
+    return (
+        f"The driver was busy for at most {', '.join(shares)}; targets that were not under load for {idle}."
+    )
 
 
 def _share(values: Iterable[float]) -> str:

@@ -17,7 +17,7 @@ from bench.machine_sys import commit, describe_machine, require_space, warm_page
 from bench.process_sys import cpu_s
 from bench.report import Heading
 from bench.summary import Cell, Sample, summarize
-from bench.targets_sys import BASELINE, RunningTarget, TargetKind
+from bench.targets_sys import BASELINE, LIMIT, RunningTarget, TargetKind
 from bench.workload import Parameters, Workload
 
 __all__ = ["Result", "measure", "run_bench", "started"]
@@ -38,6 +38,7 @@ class Result:
         document = {
             **attrs.asdict(self.heading),
             "baseline": BASELINE,
+            "limit": LIMIT,
             "summary": [attrs.asdict(cell) for cell in self.cells],
             "samples": [attrs.asdict(sample) for sample in self.samples],
         }
@@ -67,7 +68,7 @@ def run_bench(
                     sample = measure(driver, targets, kind.name, workload, parameters, round_number)
                     samples.append(sample)
                     say(_line(sample))
-    return Result(_heading(samples, parameters, directory), summarize(samples, BASELINE), samples)
+    return Result(_heading(samples, parameters, directory), summarize(samples, BASELINE, LIMIT), samples)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ class Cell:
     mb_s: Spread
     ratio: Spread | None
     """Of IOPS to the baseline's in the same round; None: the baseline was not measured."""
+    share_of_limit: Spread | None
+    """The same, to the limit's."""
     latency_us: Mapping[str, Spread]
     cpu_us_per_io: Mapping[str, Spread]
     rss_bytes: Mapping[str, Spread]
@@ -84,14 +86,16 @@ def ratios(samples: Sequence[Sample], *, target: str, baseline: str, workload: s
     ]
 
 
-def summarize(samples: Sequence[Sample], baseline: str) -> list[Cell]:
-    """A cell for each pair of target and workload, in the order of their first samples."""
+def summarize(samples: Sequence[Sample], baseline: str, limit: str) -> list[Cell]:
+    """A cell for each pair of target and workload, in the order of their first samples.
+
+    `baseline` and `limit` are the targets to which the others are compared.
+    """
     groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.workload, sample.target), []).append(sample)
     cells = []
     for (workload, target), group in groups.items():
-        of_baseline = ratios(samples, target=target, baseline=baseline, workload=workload)
         cells.append(
             Cell(
                 target=target,
@@ -99,7 +103,8 @@ def summarize(samples: Sequence[Sample], baseline: str) -> list[Cell]:
                 rounds=len(group),
                 iops=spread(s.iops for s in group),
                 mb_s=spread(s.mb_s for s in group),
-                ratio=spread(of_baseline) if of_baseline else None,
+                ratio=_ratio(samples, target, baseline, workload),
+                share_of_limit=_ratio(samples, target, limit, workload),
                 latency_us=_by_key(group, lambda s: s.latency_us),
                 cpu_us_per_io=_by_key(group, lambda s: s.cpu_us_per_io),
                 rss_bytes=_by_key(group, lambda s: s.rss_bytes),
@@ -109,6 +114,11 @@ def summarize(samples: Sequence[Sample], baseline: str) -> list[Cell]:
             )
         )
     return cells
+
+
+def _ratio(samples: Sequence[Sample], target: str, baseline: str, workload: str) -> Spread | None:
+    found = ratios(samples, target=target, baseline=baseline, workload=workload)
+    return spread(found) if found else None
 
 
 def _by_key(group: Sequence[Sample], values: Callable[[Sample], Mapping[str, float]]) -> dict[str, Spread]:

@@ -14,13 +14,15 @@ from typing import Final
 
 import attrs
 
+from bench.driver_sys import build_limit_target
 from bench.errors import BenchError
 from bench.process_sys import Process, command_line, family, free_port, running
 from pyjiva.units import KIB, MIB
 
-__all__ = ["BASELINE", "TARGETS", "RunningTarget", "TargetKind", "pyjiva_role"]
+__all__ = ["BASELINE", "LIMIT", "TARGETS", "RunningTarget", "TargetKind", "pyjiva_role"]
 
 BASELINE: Final = "tgtd"
+LIMIT: Final = "limit"
 READY_TIME_S: Final = 60.0
 
 TGTD_IQN: Final = "iqn.2001-04.org.example:bench"
@@ -41,7 +43,7 @@ class RunningTarget:
     """A target that takes I/O."""
 
     url: str
-    """As libiscsi writes it, with the LUN."""
+    """As the driver takes it: `iscsi://` with the LUN, as libiscsi writes it, or `raw://`."""
     data: Path
     """All files that hold its data."""
     process: Process
@@ -157,6 +159,18 @@ def _wait_until_answers(process: Process, answers: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
+def start_limit(directory: Path, size_bytes: int) -> Iterator[RunningTarget]:
+    """limit_target over a sparse file in the page cache."""
+    data = directory / "data"
+    data.mkdir()
+    command = [str(build_limit_target()), str(data / "disk.img"), str(size_bytes)]
+    # It has nothing to tidy up: what it acknowledged is in the file.
+    with running(command, directory / "limit.log") as process:
+        ready = process.read_line("ready ", READY_TIME_S)
+        yield RunningTarget(_fields(ready)["url"], data, process, lambda arguments: LIMIT)
+
+
+@contextlib.contextmanager
 def start_local(directory: Path, size_bytes: int) -> Iterator[RunningTarget]:
     """pyjiva's target over one local sparse chain."""
     data = directory / "data"
@@ -213,6 +227,7 @@ TARGETS: Final[dict[str, TargetKind]] = {
     kind.name: kind
     for kind in (
         TargetKind("tgtd", "tgtd", 1, start_tgtd, {"tgtd": "tgt", "tgtadm": "tgt"}),
+        TargetKind(LIMIT, "the kernel alone", 1, start_limit, {"gcc": "gcc"}),
         TargetKind("local", "pyjiva's target, one local chain", 1, start_local),
         _volume(1),
         _volume(3),

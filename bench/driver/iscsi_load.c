@@ -1,16 +1,12 @@
 /*
- * iscsi_load: put a steady load on one iSCSI LUN and say what it did, as JSON on standard output.
+ * iscsi_load: put a steady load on one disk and say what it did, as JSON on standard output.
  *
- * One session, one thread, one event loop over libiscsi's asynchronous API.  The data cannot be compressed and
+ * One connection, one thread, one event loop.  How commands travel is a `transport`: libiscsi to an iSCSI LUN, or
+ * raw_transport.c to limit_target; all else is the same for both.  The data cannot be compressed and
  * is a function of the seed and the block alone: 512 byte sector number N of the LUN begins with eight bytes
  * made from (seed, N) and goes on with the bytes of a pool of 1 MiB of random numbers at N modulo the pool.
  * So every write writes what is there already, every read can be compared, and a sector that is stale, torn,
  * misplaced or of another seed is found.
- *
- * What libiscsi 1.19 settles by itself: it sets TCP_NODELAY; it offers MaxBurstLength, FirstBurstLength and
- * MaxRecvDataSegmentLength of 262144, ImmediateData=Yes, InitialR2T=No and MaxOutstandingR2T=1, and none of
- * that can be set from outside; it sends each PDU with a call of its own (a write's header and data with two)
- * and receives each with two.
  *
  * Exit codes: 0 done; 1 the target, the connection or the system failed; 2 usage; 3 data that was read is wrong.
  */
@@ -18,8 +14,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -28,43 +22,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <iscsi/iscsi.h>
-#include <iscsi/scsi-lowlevel.h>
+#include "transport.h"
 
 enum {
-        SECTOR_BYTES = 512,
         STAMP_BYTES = 8,
         POOL_BYTES = 1 << 20,
         POOL_SECTORS = POOL_BYTES / SECTOR_BYTES,
         BLOCK_BYTES_MAX = 4 << 20, /* what pyjiva takes in one command */
-        DEPTH_MAX = 256,
         WATCHED_MAX = 32,
         PREPARE_BLOCK_BYTES = 256 << 10, /* one burst and one data segment: no R2T */
         PREPARE_DEPTH = 8,
-        STALL_S = 60, /* without any answer we give up: longer than a failover, shorter than a CI job */
-        EXIT_FAILED = 1,
-        EXIT_USAGE = 2,
-        EXIT_MISMATCH = 3,
 };
 
 /* Latencies: buckets of 1/64 of a power of two, so a percentile is at most 1.6 % too high. */
 enum { SUB_BITS = 6, SUB_BUCKETS = 1 << SUB_BITS, BUCKETS = (64 - SUB_BITS + 1) << SUB_BITS };
 
-enum verb { READ, WRITE };
 enum pattern { RANDOM, SEQUENTIAL, SHUFFLED };
-
-struct slot {
-        unsigned char *buffer;
-        struct scsi_iovec iov;
-        uint64_t first_sector;
-        uint64_t began_ns;
-        int64_t pool_phase; /* of what `buffer` holds behind the stamps; -1: something else */
-        struct slot *next_idle;
-};
 
 struct cpu {
         double user_s;
@@ -104,11 +80,10 @@ static struct {
         uint64_t range_bytes;
         bool fill;
         bool read_through;
-        bool cork;
 } options = {.pattern = "random", .verb = "read", .block_bytes = 4096, .depth = 1, .seed = 1};
 
-static struct iscsi_context *iscsi;
-static int lun;
+bool cork;
+static const struct transport *transport;
 static uint32_t lun_block_bytes;
 static unsigned char pool[POOL_BYTES];
 static struct slot slots[DEPTH_MAX];
@@ -121,7 +96,6 @@ static struct phase phase;
 static uint64_t random_state;
 static uint64_t next_block;
 static uint64_t phase_blocks;
-static uint64_t issued;
 static int in_flight;
 static uint64_t phase_began_ns;
 static uint64_t last_answer_ns;
@@ -140,7 +114,7 @@ static struct cpu own_ended;
 static uint64_t mismatches;
 static uint64_t verified_sectors;
 
-__attribute__((noreturn, format(printf, 2, 3))) static void fail(int code, const char *format, ...)
+void fail(int code, const char *format, ...)
 {
         va_list arguments;
 
@@ -351,22 +325,13 @@ static void end_measuring(uint64_t now)
 
 static void submit_all(void);
 
-static void answered(struct iscsi_context *context, int status, void *command_data, void *private_data)
+void answered(struct slot *slot)
 {
-        struct scsi_task *task = command_data;
-        struct slot *slot = private_data;
         uint64_t now = now_ns();
 
         in_flight--;
         uint64_t waited_since_ns = last_answer_ns > measure_began_ns ? last_answer_ns : measure_began_ns;
         last_answer_ns = now;
-        if (status != SCSI_STATUS_GOOD)
-                fail(EXIT_FAILED, "%s at sector %" PRIu64 ": status 0x%x: %s", phase.verb == READ ? "read" : "write",
-                     slot->first_sector, (unsigned)status, iscsi_get_error(context));
-        if (task->residual_status != SCSI_RESIDUAL_NO_RESIDUAL)
-                fail(EXIT_FAILED, "sector %" PRIu64 ": %zu bytes were not transferred", slot->first_sector,
-                     task->residual);
-        scsi_free_scsi_task(task);
         if (measuring && !ended) {
                 uint64_t latency = now - slot->began_ns;
                 ops++;
@@ -401,23 +366,14 @@ static uint64_t choose_block(void)
 static void submit_one(struct slot *slot)
 {
         uint64_t offset = choose_block() * phase.stride_bytes;
-        uint64_t lba = offset / lun_block_bytes;
-        struct scsi_task *task;
 
         slot->first_sector = offset / SECTOR_BYTES;
+        slot->verb = phase.verb;
         slot->iov = (struct scsi_iovec){slot->buffer, phase.block_bytes};
         if (phase.verb == WRITE)
                 make_content(slot);
         slot->began_ns = now_ns();
-        if (phase.verb == READ)
-                task = iscsi_read16_iov_task(iscsi, lun, lba, phase.block_bytes, (int)lun_block_bytes, 0, 0, 0, 0, 0,
-                                             answered, slot, &slot->iov, 1);
-        else
-                task = iscsi_write16_iov_task(iscsi, lun, lba, NULL, phase.block_bytes, (int)lun_block_bytes, 0, 0, 0,
-                                              0, 0, answered, slot, &slot->iov, 1);
-        if (task == NULL)
-                fail(EXIT_FAILED, "cannot queue a command: %s", iscsi_get_error(iscsi));
-        issued++;
+        transport->submit(slot);
         in_flight++;
 }
 
@@ -433,18 +389,6 @@ static void submit_all(void)
         }
 }
 
-static void set_cork(int on)
-{
-        if (setsockopt(iscsi_get_fd(iscsi), IPPROTO_TCP, TCP_CORK, &on, sizeof on) != 0)
-                fail(EXIT_FAILED, "TCP_CORK: %s", strerror(errno));
-}
-
-static void service(int events)
-{
-        if (iscsi_service(iscsi, events) != 0 || iscsi_get_fd(iscsi) < 0)
-                fail(EXIT_FAILED, "the connection failed: %s", iscsi_get_error(iscsi));
-}
-
 /* Run `wanted` until it has ended and every command is answered. */
 static void run_phase(struct phase wanted)
 {
@@ -452,7 +396,7 @@ static void run_phase(struct phase wanted)
         /* The last block needs no more room than it has bytes. */
         phase_blocks = (options.range_bytes - phase.block_bytes) / phase.stride_bytes + 1;
         random_state = mix(options.seed ^ 0x6c6f6164); /* not the sequence that made the pool */
-        next_block = issued = 0;
+        next_block = 0;
         in_flight = 0;
         measuring = ended = false;
         idle_slots = NULL;
@@ -467,21 +411,16 @@ static void run_phase(struct phase wanted)
         submit_all();
         while (in_flight > 0) {
                 /* Send at once, without asking poll whether it would work: it nearly always does. */
-                if (iscsi_which_events(iscsi) & POLLOUT) {
-                        if (options.cork)
-                                set_cork(1);
-                        service(POLLOUT);
-                        if (options.cork)
-                                set_cork(0);
-                }
-                struct pollfd poll_fd = {iscsi_get_fd(iscsi), (short)iscsi_which_events(iscsi), 0};
+                if (transport->wanted_events() & POLLOUT)
+                        transport->service(POLLOUT);
+                struct pollfd poll_fd = {transport->fd(), (short)transport->wanted_events(), 0};
                 if (poll_fd.events == 0)
-                        fail(EXIT_FAILED, "the connection was lost: %s", iscsi_get_error(iscsi));
+                        fail(EXIT_FAILED, "the connection was lost");
                 int ready = poll(&poll_fd, 1, 1000);
                 if (ready < 0 && errno != EINTR)
                         fail(EXIT_FAILED, "poll: %s", strerror(errno));
                 if (ready > 0)
-                        service(poll_fd.revents);
+                        transport->service(poll_fd.revents);
                 else if (now_ns() - last_answer_ns > STALL_S * 1000000000ull)
                         fail(EXIT_FAILED, "no answer for %d s with %d commands outstanding", STALL_S, in_flight);
         }
@@ -503,51 +442,10 @@ static struct phase prepare_phase(enum verb verb)
         };
 }
 
-static void flush_target(void)
-{
-        struct scsi_task *task = iscsi_synchronizecache10_sync(iscsi, lun, 0, 0, 0, 0);
-
-        if (task == NULL || task->status != SCSI_STATUS_GOOD)
-                fail(EXIT_FAILED, "SYNCHRONIZE CACHE: %s", iscsi_get_error(iscsi));
-        scsi_free_scsi_task(task);
-}
-
-/* Connection */
-
-static void connect_lun(void)
-{
-        char name[64];
-
-        snprintf(name, sizeof name, "iqn.2016-09.com.openebs.jiva:bench-%ld", (long)getpid());
-        iscsi = iscsi_create_context(name);
-        if (iscsi == NULL)
-                fail(EXIT_FAILED, "cannot make a libiscsi context");
-        struct iscsi_url *url = iscsi_parse_full_url(iscsi, options.url);
-        if (url == NULL)
-                fail(EXIT_USAGE, "%s", iscsi_get_error(iscsi));
-        lun = url->lun;
-        iscsi_set_targetname(iscsi, url->target);
-        iscsi_set_session_type(iscsi, ISCSI_SESSION_NORMAL);
-        iscsi_set_header_digest(iscsi, ISCSI_HEADER_DIGEST_NONE);
-        iscsi_set_noautoreconnect(iscsi, 1); /* a lost connection is a failed run, not a slow one */
-        iscsi_set_timeout(iscsi, STALL_S);
-        if (iscsi_full_connect_sync(iscsi, url->portal, lun) != 0)
-                fail(EXIT_FAILED, "%s: %s", options.url, iscsi_get_error(iscsi));
-        iscsi_destroy_url(url);
-}
-
 static void check_capacity(void)
 {
-        struct scsi_task *task = iscsi_readcapacity16_sync(iscsi, lun);
-        struct scsi_readcapacity16 *capacity;
+        uint64_t size_bytes = transport->capacity(&lun_block_bytes);
 
-        if (task == NULL || task->status != SCSI_STATUS_GOOD)
-                fail(EXIT_FAILED, "READ CAPACITY(16): %s", iscsi_get_error(iscsi));
-        capacity = scsi_datain_unmarshall(task);
-        if (capacity == NULL || capacity->block_length < SECTOR_BYTES)
-                fail(EXIT_FAILED, "READ CAPACITY(16): no usable answer");
-        lun_block_bytes = capacity->block_length;
-        uint64_t size_bytes = (capacity->returned_lba + 1) * lun_block_bytes;
         if (options.range_bytes == 0)
                 options.range_bytes = size_bytes - size_bytes % options.block_bytes;
         if (options.range_bytes > size_bytes)
@@ -556,14 +454,14 @@ static void check_capacity(void)
                 fail(EXIT_USAGE, "--block, --stride and --range: the LUN's blocks have %u bytes", lun_block_bytes);
         if (options.range_bytes < options.block_bytes)
                 fail(EXIT_USAGE, "--range: smaller than --block");
-        scsi_free_scsi_task(task);
 }
 
 /* Command line and report */
 
 static void usage(void)
 {
-        fputs("usage: iscsi_load URL [--pattern random|sequential|shuffled] [--verb read|write]\n"
+        fputs("usage: iscsi_load iscsi://... | raw://ADDRESS:PORT\n"
+              "                  [--pattern random|sequential|shuffled] [--verb read|write]\n"
               "                  [--block BYTES] [--stride BYTES] [--depth N] (--seconds S | --count N) [--warmup S]\n"
               "                  [--seed N] [--range BYTES] [--fill] [--read-through] [--cork] [--watch PID]...\n"
               "\n"
@@ -571,7 +469,8 @@ static void usage(void)
               "  --stride BYTES  from the start of a block to that of the next; as --block if it is not given\n"
               "  --fill          first write the whole range and flush it (a read needs this once per seed)\n"
               "  --read-through  first read the whole range, so that the target has it in its cache\n"
-              "  --cork          send what is queued in one packet: less work for this program, larger batches\n"
+              "  --cork          send what is queued in one packet: less work for this program, larger batches;\n"
+              "                  raw:// always does\n"
               "  --watch PID     also report the processor time of this process while it was measured\n"
               "  --seconds 0     only fill or read through\n",
               stderr);
@@ -646,7 +545,7 @@ static void parse_options(int argc, char **argv)
                 case 'r': options.range_bytes = number(name, optarg, SECTOR_BYTES, INT64_MAX); break;
                 case 'f': options.fill = true; break;
                 case 't': options.read_through = true; break;
-                case 'c': options.cork = true; break;
+                case 'c': cork = true; break;
                 case 'W':
                         if (watched_count == WATCHED_MAX)
                                 fail(EXIT_USAGE, "--watch: at most %d", WATCHED_MAX);
@@ -690,7 +589,7 @@ static void report(void)
         printf(" \"config\": {\"pattern\": \"%s\", \"verb\": \"%s\", \"block_bytes\": %u, \"depth\": %d, "
                "\"seed\": %" PRIu64 ", \"range_bytes\": %" PRIu64 ", \"lun_block_bytes\": %u, \"cork\": %s}}\n",
                options.pattern, options.verb, options.block_bytes, options.depth, options.seed, options.range_bytes,
-               lun_block_bytes, options.cork ? "true" : "false");
+               lun_block_bytes, cork ? "true" : "false");
         if (fflush(stdout) != 0)
                 fail(EXIT_FAILED, "standard output: %s", strerror(errno));
 }
@@ -699,7 +598,8 @@ int main(int argc, char **argv)
 {
         parse_options(argc, argv);
         make_pool(options.seed);
-        connect_lun();
+        transport = strncmp(options.url, "raw://", 6) ? &libiscsi_transport : &raw_transport;
+        transport->connect(options.url);
         check_capacity();
         int depth = options.depth > PREPARE_DEPTH ? options.depth : PREPARE_DEPTH;
         size_t buffer_bytes = options.block_bytes > PREPARE_BLOCK_BYTES ? options.block_bytes : PREPARE_BLOCK_BYTES;
@@ -708,7 +608,7 @@ int main(int argc, char **argv)
                         fail(EXIT_FAILED, "no memory for %d buffers", depth);
         if (options.fill) {
                 run_phase(prepare_phase(WRITE));
-                flush_target();
+                transport->flush();
         }
         if (options.read_through)
                 run_phase(prepare_phase(READ));
@@ -727,8 +627,7 @@ int main(int argc, char **argv)
                         .warmup_ns = (uint64_t)(options.warmup_s * 1e9),
                         .measure_ns = (uint64_t)(options.seconds * 1e9),
                 });
-        iscsi_logout_sync(iscsi);
-        iscsi_destroy_context(iscsi);
+        transport->disconnect();
         report();
         return mismatches ? EXIT_MISMATCH : 0;
 }

@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.process_sys import cpu_s, free_port
 from bench.targets_sys import RunningTarget, start_local
 from pyjiva.units import KIB, MIB
+from tests.bench.spoiling import flip_bit
 from tests.bench.waiting import wait_for
 
 pytestmark = pytest.mark.real
@@ -122,11 +123,7 @@ def test_data_cannot_be_compressed_and_no_sector_is_like_another(
 )
 def test_one_wrong_bit_is_found(driver: Driver, target: RunningTarget, offset_bytes: int, what: str) -> None:
     driver.run(target.url, "--fill", "--seconds", "0")
-    with head_file(target).open("r+b") as file:
-        file.seek(offset_bytes)
-        (byte,) = file.read(1)
-        file.seek(offset_bytes)
-        file.write(bytes([byte ^ 1]))
+    flip_bit(head_file(target), offset_bytes)
     with head_file(target).with_suffix(".img.sums").open("r+b") as sums:
         sums.write(bytes(8))  # unknown: the target believes the block, and only the driver can tell
     done = run(driver, target.url, "--read-through", "--seconds", "0")
@@ -137,10 +134,7 @@ def test_one_wrong_bit_is_found(driver: Driver, target: RunningTarget, offset_by
 
 def test_the_target_refuses_what_has_rotted_beneath_it(driver: Driver, target: RunningTarget) -> None:
     driver.run(target.url, "--fill", "--seconds", "0")
-    with head_file(target).open("r+b") as file:
-        (byte,) = file.read(1)
-        file.seek(0)
-        file.write(bytes([byte ^ 1]))
+    flip_bit(head_file(target), 0)
     done = run(driver, target.url, "--read-through", "--seconds", "0")
     assert done.returncode == 1
     assert "SENSE KEY:(null)(3) ASCQ:(null)(0x1100)" in done.stderr, "MEDIUM ERROR, UNRECOVERED READ ERROR"

@@ -11,16 +11,23 @@ from bench.workload import SMOKE
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
-TITLES = {"tgtd": "tgtd", "pyjiva-3": "pyjiva, 3 replicas"}
+TITLES = {"tgtd": "tgtd", "limit": "the kernel alone", "pyjiva-3": "pyjiva, 3 replicas"}
+CPU = {
+    "tgtd": {"tgtd": 40.0, "driver": 12.0},
+    "limit": {"limit": 4.0, "driver": 5.0},
+    "pyjiva-3": {"driver": 13.0, "replica": 90.0, "controller": 50.0},
+}
+RSS = {"tgtd": {"tgtd": 5 << 20}, "limit": {"limit": 3 << 20}, "pyjiva-3": {"replica": 120 << 20}}
+PROCESSES = {"tgtd": {"tgtd": 1}, "limit": {"limit": 1}, "pyjiva-3": {"controller": 1, "replica": 3}}
 HEADING = Heading({"kernel": "6.1"}, "abc123+", "2026-01-02 03:04 UTC", SMOKE, "0123456789abcdef")
 
 
 def samples() -> list[Sample]:
-    """Two targets, a load in commands and one in bytes, two rounds."""
+    """Three targets, a load in commands and one in bytes, two rounds."""
     made = []
     for workload, iops, mb_s in (("rand-read-4k-qd32", 20000.0, 81.9), ("seq-read-1m-qd8", 900.0, 943.7)):
         for round_number in (0, 1):
-            for target, factor in (("tgtd", 1.0), ("pyjiva-3", 0.5)):
+            for target, factor in (("tgtd", 1.0), ("limit", 2.5), ("pyjiva-3", 0.5)):
                 speed = factor * (1 + round_number / 10)
                 made.append(
                     Sample(
@@ -32,16 +39,21 @@ def samples() -> list[Sample]:
                         iops=iops * speed,
                         mb_s=mb_s * speed,
                         latency_us={"p50": 100.0, "p90": 150.0, "p99": 300.0, "p99.9": 400.0, "max": 500.0},
-                        cpu_us_per_io={"tgtd": 40.0, "driver": 12.0}
-                        if target == "tgtd"
-                        else {"driver": 13.0, "replica": 90.0, "controller": 50.0},
-                        rss_bytes={"tgtd": 5 << 20} if target == "tgtd" else {"replica": 120 << 20},
-                        process_count={"tgtd": 1} if target == "tgtd" else {"controller": 1, "replica": 3},
-                        driver_cpu_share=0.25,
+                        cpu_us_per_io=CPU[target],
+                        rss_bytes=RSS[target],
+                        process_count=PROCESSES[target],
+                        driver_cpu_share=0.8 if target == "limit" else 0.25,
                         idle_cpu_share=0.01,
                     )
                 )
     return made
+
+
+def tables(*targets: str) -> str:
+    """What is written of a bench of these targets; of all without an argument."""
+    titles = {name: title for name, title in TITLES.items() if not targets or name in targets}
+    cells = summarize([sample for sample in samples() if sample.target in titles], "tgtd", "limit")
+    return markdown(cells, titles, HEADING, baseline="tgtd", limit="limit")
 
 
 def cells_of(text: str, start: str) -> list[str]:
@@ -54,35 +66,49 @@ def cells_of(text: str, start: str) -> list[str]:
 @pytest.mark.parametrize(
     ("section", "cells"),
     [
-        ("**Throughput**", ["21.0k (20.0k–22.0k)", "10.5k (10.0k–11.0k)"]),
-        ("**Ratio to tgtd**", ["0.50 (0.50–0.50)"]),
-        ("**Latency**", ["100 / 300", "100 / 300"]),
-        ("**Processor time", ["tgtd 40, driver 12", "controller 50, replica ×3 90, driver 13"]),
+        ("**Throughput**", ["21.0k (20.0k–22.0k)", "52.5k (50.0k–55.0k)", "10.5k (10.0k–11.0k)"]),
+        ("**Ratio to tgtd**", ["2.50 (2.50–2.50)", "0.50 (0.50–0.50)"]),
+        ("**Share of the limit**", ["40 (40–40)", "20 (20–20)"]),
+        ("**Latency**", ["100 / 150 / 300 / 400"] * 3),
+        (
+            "**Processor time",
+            ["tgtd 40, driver 12", "limit 4, driver 5", "controller 50, replica ×3 90, driver 13"],
+        ),
     ],
 )
 def test_each_table_shows_each_target(section: str, cells: list[str]) -> None:
-    text = markdown(summarize(samples(), "tgtd"), TITLES, HEADING)
+    text = tables()
     assert cells_of(text, section) == cells
 
 
 def test_sequential_loads_are_shown_in_bytes() -> None:
-    text = markdown(summarize(samples(), "tgtd"), TITLES, HEADING)
-    assert "| 1 MiB sequential read, QD 8 | 991 (944–1038) | 495 (472–519) |" in text
+    text = tables()
+    assert "| 1 MiB sequential read, QD 8 | 991 (944–1038) | 2477 (2359–2595) | 495 (472–519) |" in text
 
 
 def test_where_the_numbers_come_from_is_said() -> None:
-    text = markdown(summarize(samples(), "tgtd"), TITLES, HEADING)
+    text = tables()
     for part in ("abc123+", "kernel 6.1", "2 rounds", "seed 20160901", "0123456789abcdef", "8MiB"):
         assert part in text
-    assert "busy for at most 25 % of one core; targets that were not under load for 1 %" in text
+    assert (
+        "busy for at most 25 % of one core, 80 % at the limit; targets that were not under load for 1 %"
+        in text
+    )
     assert "| pyjiva, 3 replicas | replica ×3 120 |" in text
+    assert "| the kernel alone | limit 3 |" in text
 
 
 def test_without_the_baseline_there_are_no_ratios() -> None:
-    alone = [sample for sample in samples() if sample.target == "pyjiva-3"]
-    text = markdown(summarize(alone, "tgtd"), {"pyjiva-3": "pyjiva, 3 replicas"}, HEADING)
+    text = tables("pyjiva-3")
     assert "Ratio" not in text
+    assert "Share" not in text
     assert "10.5k (10.0k–11.0k)" in text
+
+
+def test_the_limit_without_the_baseline_has_shares_alone() -> None:
+    text = tables("limit", "pyjiva-3")
+    assert "Ratio" not in text
+    assert cells_of(text, "**Share of the limit**") == ["20 (20–20)"]
 
 
 def test_the_block_is_replaced_and_the_rest_is_kept() -> None:

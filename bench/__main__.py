@@ -9,6 +9,7 @@ import click
 from bench.command import ended_well, publish, say, work_directory
 from bench.compare_driver import compare_driver
 from bench.driver_sys import BUILD_DIRECTORY
+from bench.plots import draw, require_matplotlib
 from bench.profile_sys import markdown as profile_markdown
 from bench.profile_sys import profile_target
 from bench.report import markdown, replace_block
@@ -117,14 +118,33 @@ def _measure(
     markdown_path: Path | None,
 ) -> None:
     kinds = [kind for name, kind in TARGETS.items() if name in targets]
-    if markdown_path is not None:  # its markers are missing now rather than in 20 minutes
+    if markdown_path is not None:  # what is missing is missing now rather than in 20 minutes
         replace_block(markdown_path.read_text(), "", MADE_BY)
+        require_matplotlib()
     result = run_bench(kinds, [WORKLOADS[name] for name in workloads], parameters, directory, say)
     titles = {kind.name: kind.title for kind in kinds}
-    tables = markdown(result.cells, titles, result.heading, baseline=BASELINE, limit=LIMIT)
+    plots = {}
+    if markdown_path is not None:
+        drawn = draw(result.cells, titles, baseline=BASELINE, limit=LIMIT)
+        plots = {f"{markdown_path.stem}-{plot.name}.svg": plot for plot in drawn}
+    tables = markdown(
+        result.cells,
+        titles,
+        result.heading,
+        baseline=BASELINE,
+        limit=LIMIT,
+        pictures={file: plot.title for file, plot in plots.items()},
+    )
     at = result.heading.finished_at
     publish(
-        tables, result.as_json(), name="", at=at, json_path=json_path, page=markdown_path, made_by=MADE_BY
+        tables,
+        result.as_json(),
+        name="",
+        at=at,
+        json_path=json_path,
+        page=markdown_path,
+        made_by=MADE_BY,
+        beside={file: plot.svg for file, plot in plots.items()},
     )
 
 

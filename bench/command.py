@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, NoReturn
 
 import attrs
@@ -80,15 +80,28 @@ def as_json(samples: Sequence[Any], parameters: Any, *, at: str, of: str, machin
 
 
 def publish(
-    tables: str, samples: str, *, name: str, at: str, json_path: Path | None, page: Path | None, made_by: str
+    tables: str,
+    samples: str,
+    *,
+    name: str,
+    at: str,
+    json_path: Path | None,
+    page: Path | None,
+    made_by: str,
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Print `tables`, keep the `samples`, and put the tables between the markers of `made_by` in `page`."""
+    """Print `tables`, keep the `samples`, and put the tables between the markers of `made_by` in `page`.
+
+    `beside`: what to write into other files of the page's directory, by their names.
+    """
     if json_path is None:
         stamp = at.replace(" UTC", "").replace(" ", "-").replace(":", "")
         json_path = RESULTS_DIRECTORY / f"{name}{stamp}.json"
     json_path.parent.mkdir(parents=True, exist_ok=True)
     json_path.write_text(samples)
     if page is not None:
+        for other, text in beside.items():
+            (page.parent / other).write_text(text)
         page.write_text(replace_block(page.read_text(), tables, made_by))
     print(tables)
     say(f"all samples: {json_path}")

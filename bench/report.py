@@ -1,6 +1,7 @@
 """The tables for people.  Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -80,15 +81,22 @@ class _Tables:
 
 
 def markdown(
-    cells: Sequence[Cell], titles: Mapping[str, str], heading: Heading, *, baseline: str, limit: str
+    cells: Sequence[Cell],
+    titles: Mapping[str, str],
+    heading: Heading,
+    *,
+    baseline: str,
+    limit: str,
+    pictures: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """All tables; `titles` are of the targets, in the order of their columns.
 
-    `baseline` and `limit` are the targets to which the others are compared.
+    `baseline` and `limit` are the targets to which the others are compared; `pictures` are files and titles.
     """
     tables = _Tables(cells, titles)
     parts = [
         *_heading(heading),
+        *[line for file, title in pictures.items() for line in ("", f"![{title}]({file})")],
         "",
         f"**Throughput**: thousands of commands a second for random, MB/s for sequential loads; {SPREAD}.",
         "",

@@ -59,6 +59,7 @@ def needs_all() -> list[str]:
 def test_a_smoke_run_measures_every_target_under_every_load(tmp_path: Path) -> None:
     if missing := needs_all():
         pytest.skip(f"Debian package missing: {', '.join(missing)}")
+    pytest.importorskip("matplotlib")
     page = tmp_path / "performance.md"
     page.write_text(f"above\n{BLOCK_BEGIN}\n{BLOCK_END}\nbelow\n")
     samples = tmp_path / "samples.json"
@@ -76,6 +77,10 @@ def test_a_smoke_run_measures_every_target_under_every_load(tmp_path: Path) -> N
     assert page.read_text().startswith(f"above\n{BLOCK_BEGIN}\n")
     assert page.read_text().endswith(f"{BLOCK_END}\nbelow\n")
     assert "pyjiva, 3 replicas" in page.read_text()
+    assert "**Share of the limit**" in page.read_text()
+    for name in ("performance-throughput.svg", "performance-latency.svg"):
+        assert f"]({name})" in page.read_text()
+        assert "the kernel alone" in (tmp_path / name).read_text()
     assert list(work.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ import attrs
 
 from bench.errors import BenchError
 
-__all__ = ["Process", "command_line", "cpu_s", "family", "free_port", "running"]
+__all__ = ["Memory", "Process", "command_line", "cpu_s", "family", "free_port", "memory_of", "running"]
 
 STOP_TIME_S: Final = 20.0  # a controller that flushes a dirty gigabyte per replica
 PR_SET_PDEATHSIG: Final = 1
@@ -31,6 +31,16 @@ class Identity:
 
     pid: int
     start_ticks: int
+
+
+@attrs.frozen
+class Memory:
+    """What a process has in memory, in bytes (proc_pid_smaps_rollup)."""
+
+    rss_bytes: int
+    """All of it."""
+    pss_bytes: int
+    """A page that N processes share counts an Nth."""
 
 
 @attrs.define(eq=False)
@@ -151,6 +161,18 @@ def command_line(pid: int) -> list[str]:
 def cpu_s(pids: Sequence[int]) -> float:
     """User and system time that these processes have taken so far; ended ones count nothing."""
     return sum(sum(map(int, _stat(pid)[11:13])) for pid in pids if _stat(pid)) / CLOCK_TICKS
+
+
+def memory_of(pid: int) -> Memory:
+    """What it has now.  Raises BenchError: it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise BenchError(f"process {pid} has ended") from error
+    found = {
+        name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines[1:])
+    }
+    return Memory(found["Rss"], found["Pss"])
 
 
 def _stat(pid: int) -> list[str]:

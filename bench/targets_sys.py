@@ -19,7 +19,16 @@ from bench.errors import BenchError
 from bench.process_sys import Process, command_line, family, free_port, running
 from pyjiva.units import KIB, MIB
 
-__all__ = ["BASELINE", "LIMIT", "TARGETS", "RunningTarget", "TargetKind", "pyjiva_role"]
+__all__ = [
+    "BASELINE",
+    "LIMIT",
+    "TARGETS",
+    "RunningTarget",
+    "TargetKind",
+    "begun_volume",
+    "pyjiva_role",
+    "volume_when_ready",
+]
 
 BASELINE: Final = "tgtd"
 LIMIT: Final = "limit"
@@ -49,6 +58,8 @@ class RunningTarget:
     process: Process
     role_of: Callable[[list[str]], str]
     """The role of a process by its command line."""
+    api: str = ""
+    """URL of its API, if it has one."""
 
     def roles(self) -> dict[int, str]:
         """Its processes by number.  Raises BenchError: there are none."""
@@ -184,19 +195,30 @@ def start_local(directory: Path, size_bytes: int) -> Iterator[RunningTarget]:
 @contextlib.contextmanager
 def start_pyjiva(directory: Path, size_bytes: int, replicas: int) -> Iterator[RunningTarget]:
     """A whole volume: one controller, `replicas` replicas, and their supervisor."""
-    data = directory / "data"
+    with begun_volume(directory, size_bytes, replicas) as process:
+        yield volume_when_ready(process, directory, READY_TIME_S)
+
+
+def begun_volume(
+    directory: Path, size_bytes: int, replicas: int
+) -> contextlib.AbstractContextManager[Process]:
+    """`pyjiva up` while the body runs; it is not waited for.  Its data is in `directory`/data."""
     command = [
         sys.executable, "-m", "pyjiva.cli.main", "up", "bench",
         "--size", str(size_bytes),
         "--replicas", str(replicas),
-        "--data", str(data),
-        "--portal", f"127.0.0.1:{free_port()}",
-        "--api", f"127.0.0.1:{free_port()}",
+        "--data", str(directory / "data"),
+        "--portal", "127.0.0.1:0",
+        "--api", "127.0.0.1:0",
     ]  # fmt: skip
-    with running(command, directory / "up.log") as process:
-        ready = _fields(process.read_line("ready ", READY_TIME_S))
-        url = f"iscsi://{ready['portal']}/{ready['iqn']}/{ready['lun']}"
-        yield RunningTarget(url, data, process, pyjiva_role)
+    return running(command, directory / "up.log")
+
+
+def volume_when_ready(process: Process, directory: Path, timeout_s: float) -> RunningTarget:
+    """What `begun_volume` began, when it takes I/O.  Raises BenchError: it does not in time."""
+    ready = _fields(process.read_line("ready ", timeout_s))
+    url = f"iscsi://{ready['portal']}/{ready['iqn']}/{ready['lun']}"
+    return RunningTarget(url, directory / "data", process, pyjiva_role, ready["api"])
 
 
 def pyjiva_role(arguments: list[str]) -> str:

@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -61,6 +62,7 @@ struct phase {
         uint32_t block_bytes;
         uint64_t stride_bytes; /* from the start of a block to that of the next */
         int depth;
+        double rate;        /* commands per second, evenly spaced; 0: as many as are answered */
         uint64_t count;     /* commands to measure; 0: by time */
         uint64_t warmup_ns; /* what completes before is not counted */
         uint64_t measure_ns;
@@ -73,6 +75,7 @@ static struct {
         uint32_t block_bytes;
         uint64_t stride_bytes;
         int depth;
+        double rate;
         double seconds;
         double warmup_s;
         uint64_t count;
@@ -97,6 +100,7 @@ static uint64_t random_state;
 static uint64_t next_block;
 static uint64_t phase_blocks;
 static int in_flight;
+static uint64_t issued;
 static uint64_t phase_began_ns;
 static uint64_t last_answer_ns;
 static bool measuring;
@@ -355,6 +359,13 @@ void answered(struct slot *slot)
         submit_all();
 }
 
+/* When the next command is to be sent.  One that is sent later, as none of the slots was idle or this program was
+   not woken in time, has waited since then: so a target that stands still is charged with all that it holds up. */
+static uint64_t due_ns(void)
+{
+        return phase_began_ns + (uint64_t)((double)issued / phase.rate * 1e9);
+}
+
 static uint64_t choose_block(void)
 {
         if (phase.pattern == RANDOM)
@@ -372,9 +383,10 @@ static void submit_one(struct slot *slot)
         slot->iov = (struct scsi_iovec){slot->buffer, phase.block_bytes};
         if (phase.verb == WRITE)
                 make_content(slot);
-        slot->began_ns = now_ns();
+        slot->began_ns = phase.rate > 0 ? due_ns() : now_ns();
         transport->submit(slot);
         in_flight++;
+        issued++;
 }
 
 static void submit_all(void)
@@ -383,10 +395,26 @@ static void submit_all(void)
                 /* A count is of measured commands: those of the warm-up come on top. */
                 if (phase.count && measuring && ops + (uint64_t)in_flight >= phase.count)
                         return;
+                if (phase.rate > 0 && due_ns() > now_ns())
+                        return;
                 struct slot *slot = idle_slots;
                 idle_slots = slot->next_idle;
                 submit_one(slot);
         }
+}
+
+/* How long to wait for an answer: not beyond the moment at which a command is to be sent. */
+static struct timespec wait_time(void)
+{
+        uint64_t wait_ns = 1000000000u;
+
+        if (phase.rate > 0 && !ended && idle_slots != NULL) {
+                uint64_t due = due_ns(), now = now_ns();
+                uint64_t left_ns = due > now ? due - now : 0;
+                if (left_ns < wait_ns)
+                        wait_ns = left_ns;
+        }
+        return (struct timespec){(time_t)(wait_ns / 1000000000u), (long)(wait_ns % 1000000000u)};
 }
 
 /* Run `wanted` until it has ended and every command is answered. */
@@ -398,6 +426,7 @@ static void run_phase(struct phase wanted)
         random_state = mix(options.seed ^ 0x6c6f6164); /* not the sequence that made the pool */
         next_block = 0;
         in_flight = 0;
+        issued = 0;
         measuring = ended = false;
         idle_slots = NULL;
         for (int i = phase.depth - 1; i >= 0; i--) {
@@ -409,20 +438,23 @@ static void run_phase(struct phase wanted)
         if (phase.warmup_ns == 0)
                 begin_measuring(phase_began_ns);
         submit_all();
-        while (in_flight > 0) {
+        while (in_flight > 0 || (phase.rate > 0 && !ended)) {
                 /* Send at once, without asking poll whether it would work: it nearly always does. */
                 if (transport->wanted_events() & POLLOUT)
                         transport->service(POLLOUT);
                 struct pollfd poll_fd = {transport->fd(), (short)transport->wanted_events(), 0};
                 if (poll_fd.events == 0)
                         fail(EXIT_FAILED, "the connection was lost");
-                int ready = poll(&poll_fd, 1, 1000);
+                struct timespec wait = wait_time();
+                int ready = ppoll(&poll_fd, 1, &wait, NULL);
                 if (ready < 0 && errno != EINTR)
-                        fail(EXIT_FAILED, "poll: %s", strerror(errno));
+                        fail(EXIT_FAILED, "ppoll: %s", strerror(errno));
                 if (ready > 0)
                         transport->service(poll_fd.revents);
-                else if (now_ns() - last_answer_ns > STALL_S * 1000000000ull)
+                else if (in_flight > 0 && now_ns() - last_answer_ns > STALL_S * 1000000000ull)
                         fail(EXIT_FAILED, "no answer for %d s with %d commands outstanding", STALL_S, in_flight);
+                if (phase.rate > 0)
+                        submit_all();
         }
 }
 
@@ -463,10 +495,13 @@ static void usage(void)
         fputs("usage: iscsi_load iscsi://... | raw://ADDRESS:PORT\n"
               "                  [--pattern random|sequential|shuffled] [--verb read|write]\n"
               "                  [--block BYTES] [--stride BYTES] [--depth N] (--seconds S | --count N) [--warmup S]\n"
+              "                  [--rate N]\n"
               "                  [--seed N] [--range BYTES] [--fill] [--read-through] [--cork] [--watch PID]...\n"
               "\n"
               "  --pattern shuffled  every block once, in an order that the seed decides, before any comes again\n"
               "  --stride BYTES  from the start of a block to that of the next; as --block if it is not given\n"
+              "  --rate N        so many commands a second, evenly spaced, at most --depth outstanding; a command's\n"
+              "                  time counts from when it was to be sent\n"
               "  --fill          first write the whole range and flush it (a read needs this once per seed)\n"
               "  --read-through  first read the whole range, so that the target has it in its cache\n"
               "  --cork          send what is queued in one packet: less work for this program, larger batches;\n"
@@ -522,6 +557,7 @@ static void parse_options(int argc, char **argv)
                 {"range", required_argument, NULL, 'r'},    {"fill", no_argument, NULL, 'f'},
                 {"read-through", no_argument, NULL, 't'},   {"cork", no_argument, NULL, 'c'},
                 {"watch", required_argument, NULL, 'W'},    {"stride", required_argument, NULL, 'T'},
+                {"rate", required_argument, NULL, 'R'},
                 {NULL, 0, NULL, 0},
         };
         bool timed = false;
@@ -538,6 +574,7 @@ static void parse_options(int argc, char **argv)
                 case 'b': options.block_bytes = (uint32_t)number(name, optarg, SECTOR_BYTES, BLOCK_BYTES_MAX); break;
                 case 'T': options.stride_bytes = number(name, optarg, SECTOR_BYTES, INT64_MAX); break;
                 case 'd': options.depth = (int)number(name, optarg, 1, DEPTH_MAX); break;
+                case 'R': options.rate = (double)number(name, optarg, 1, 10000000); break;
                 case 's': options.seconds = seconds(name, optarg); timed = true; break;
                 case 'n': options.count = number(name, optarg, 1, UINT64_MAX - 1); break;
                 case 'w': options.warmup_s = seconds(name, optarg); break;
@@ -597,6 +634,8 @@ static void report(void)
 int main(int argc, char **argv)
 {
         parse_options(argc, argv);
+        if (options.rate > 0)
+                (void)prctl(PR_SET_TIMERSLACK, 1ul); /* else each command may be late by 50 us */
         make_pool(options.seed);
         transport = strncmp(options.url, "raw://", 6) ? &libiscsi_transport : &raw_transport;
         transport->connect(options.url);
@@ -623,6 +662,7 @@ int main(int argc, char **argv)
                         .block_bytes = options.block_bytes,
                         .stride_bytes = options.stride_bytes,
                         .depth = options.depth,
+                        .rate = options.rate,
                         .count = options.count,
                         .warmup_ns = (uint64_t)(options.warmup_s * 1e9),
                         .measure_ns = (uint64_t)(options.seconds * 1e9),

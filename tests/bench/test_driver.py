@@ -165,6 +165,27 @@ def test_a_timed_run_reports_what_it_measured(driver: Driver, target: RunningTar
     assert answer["config"]["depth"] == 4
 
 
+def test_a_rate_is_kept_and_a_target_that_stands_still_is_charged_with_what_it_holds_up(
+    driver: Driver, tmp_path: Path
+) -> None:
+    """Of 1000 commands a second about 300 are to be sent while it stands: half of these wait 0.15 s or more,
+    though at most two are outstanding.
+    """
+    with start_local(tmp_path, RANGE_BYTES) as started:
+        driver.run(started.url, "--fill", "--seconds", "0")
+        load = ["--rate", "1000", "--depth", "2", "--seconds", "1.5"]
+        calm = driver.run(started.url, *load)
+        assert 0.8 * 1500 < calm["ops"] < 1.2 * 1500
+        with driver.running(started.url, *load) as answer:
+            time.sleep(0.5)
+            os.kill(started.process.pid, signal.SIGSTOP)
+            time.sleep(0.3)
+            os.kill(started.process.pid, signal.SIGCONT)
+            stood = answer()
+    assert 0.8 * 1500 < stood["ops"] < 1.2 * 1500
+    assert stood["latency_us"]["p90"] > 50_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -177,6 +198,7 @@ def test_a_timed_run_reports_what_it_measured(driver: Driver, target: RunningTar
         (["--count", "1", "--block", "1000"], "multiple of 512"),
         (["--count", "1", "--depth", "257"], "1 to 256"),
         (["--seconds", "-1"], "seconds are needed"),
+        (["--seconds", "1", "--rate", "0"], "--rate 0"),
         (["--count", "1", "--range", str(2 * RANGE_BYTES)], "the LUN has"),
         (["--count", "1", "--range", "4096", "--block", "8192"], "smaller than --block"),
     ],

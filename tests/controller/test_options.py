@@ -68,6 +68,7 @@ def test_how_many_copies_a_write_needs_can_be_told(
     ("field", "value"),
     [
         ("rebuild_rate", 0),
+        ("background_floor", 0),
         ("member_timeout_s", 0.9),
         ("member_timeout_s", 30.1),
         ("member_timeout_s", math.nan),

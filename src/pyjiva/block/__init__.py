@@ -17,15 +17,18 @@ from pyjiva.block.limit import LimitedDevice, Limiter, Limits
 from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 from pyjiva.block.space import Space, SpaceSource
+from pyjiva.block.yielding import FLOOR_BYTES_PER_S, Hosts, Yielding
 from pyjiva.block.zero_detect import ZeroDetect
 
 __all__ = [
     "ATOMIC_BYTES_MAX",
+    "FLOOR_BYTES_PER_S",
     "PARAMETERS_BYTES_MAX",
     "BlockDevice",
     "BlockStatus",
     "Buffer",
     "Flush",
+    "Hosts",
     "IntervalLocks",
     "LimitedDevice",
     "Limiter",
@@ -41,5 +44,6 @@ __all__ = [
     "Unmap",
     "Write",
     "WriteZeroes",
+    "Yielding",
     "ZeroDetect",
 ]

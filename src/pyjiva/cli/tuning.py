@@ -9,6 +9,7 @@ import click
 from pyjiva.cli.daemon import SIZE
 from pyjiva.cli.shared_options import add_options, arguments_of
 from pyjiva.controller import Tuning
+from pyjiva.units import format_size
 
 __all__ = ["take_tuning", "tuning_arguments", "tuning_options"]
 
@@ -43,6 +44,13 @@ def tuning_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=SIZE,
             help="Bytes per second that all rebuilds together may read; no limit.",
         ),
+        click.option(
+            "--background-floor",
+            type=SIZE,
+            default=format_size(defaults.background_floor),
+            show_default=True,
+            help="Bytes per second at which rebuilds, scrubs and the like go on however busy hosts are.",
+        ),
     ]
     return add_options(command, options)
 
@@ -59,5 +67,6 @@ def tuning_arguments(tuning: Tuning) -> list[str]:
         "--park-limit": "park_limit_s",
         "--member-timeout": "member_timeout_s",
         "--rebuild-rate": "rebuild_rate",
+        "--background-floor": "background_floor",
     }
     return arguments_of(tuning, options)

@@ -35,6 +35,7 @@ from pyjiva.block import (
     BlockStatus,
     Buffer,
     Flush,
+    Hosts,
     IntervalLocks,
     Lock,
     Read,
@@ -176,6 +177,8 @@ class DataPath:
     _writes: dict[int, None] = attrs.field(factory=dict, init=False)
     """Ids of host writes in flight, oldest first: what `stable` is counted from."""
     _last_id: int = attrs.field(default=0, init=False)
+    _own_ids: int = attrs.field(default=0, init=False)
+    """How many of them were for what no host has asked for."""
     _parked: collections.deque[tuple[float, Request | ChangeRequest | FillRequest]] = attrs.field(
         factory=collections.deque, init=False
     )
@@ -414,6 +417,7 @@ class DataPath:
             _complete(request, StorageError(StorageFailure.NOT_READY, why_not))
             return
         payload = (encode_message(request.change),)
+        self._own_ids += 1
         self._last_id = id_ = self._last_id + 1
         header = encode_header(
             FrameType.CHANGE, request_id=id_, epoch=self.epoch, stable=self.stable(), payload=payload
@@ -435,6 +439,7 @@ class DataPath:
             self._park(lock)
             return
         payload = (request.data,)
+        self._own_ids += 1
         self._last_id = id_ = self._last_id + 1
         offset, length = request.offset_bytes, request.length_bytes
         header = encode_header(
@@ -483,6 +488,12 @@ class DataPath:
             return oldest - 1
         return self._last_id
 
+    @property
+    def hosts(self) -> Hosts:
+        """What hosts have asked for and wait for, without what is parked."""
+        waiting = any(isinstance(pending.request, Request) for pending in self._pending.values())
+        return Hosts(self._last_id - self._own_ids, waiting)
+
     # --- internal calls (pings, promises, rebuilds)
 
     def call(
@@ -502,6 +513,7 @@ class DataPath:
         """
         member = self.members[member_id]
         assert member.link is not None, f"replica {member_id} is not connected"
+        self._own_ids += 1
         self._last_id = id_ = self._last_id + 1
         header = encode_header(
             type_,

@@ -216,9 +216,10 @@ class FillingDevice:
             self._under_way.discard(piece)
             self._there[piece] = 1
             self._release(piece)
-            if self.rate and not asked:
-                took_s = trio.current_time() - began_at
-                await trio.sleep(max(0.0, WORKERS * extent.length_bytes / self.rate - took_s))
+            if not asked:
+                took_s, length = trio.current_time() - began_at, extent.length_bytes
+                rest_s = self.volume.background.rest_s(took_s, length, at_once=WORKERS)
+                await trio.sleep(max(rest_s, WORKERS * length / self.rate - took_s if self.rate else 0.0))
 
     async def _next_piece(self) -> int | None:
         """What is to be filled next: what somebody waits for, else the first that is missing."""

@@ -5,6 +5,7 @@ from typing import Final
 
 import attrs
 
+from pyjiva.block import FLOOR_BYTES_PER_S
 from pyjiva.controller.quorum import REPLICAS_MAX, min_copies_default
 from pyjiva.errors import ConfigError
 
@@ -59,10 +60,14 @@ class Tuning:
     """
     rebuild_rate: int | None = None
     """Bytes per second that all rebuilds together may compare and copy; None: no limit."""
+    background_floor: int = FLOOR_BYTES_PER_S
+    """Bytes per second at which such work goes on however much hosts ask for (`block.Yielding`)."""
 
     def __attrs_post_init__(self) -> None:
         if self.rebuild_rate is not None and self.rebuild_rate < 1:
             raise ConfigError(f"rebuild rate {self.rebuild_rate}: at least 1 byte per second")
+        if self.background_floor < 1:
+            raise ConfigError(f"background floor {self.background_floor}: at least 1 byte per second")
         if not MEMBER_TIMEOUT_S_MIN <= self.member_timeout_s <= self.disk_timeout_s:
             least, most = MEMBER_TIMEOUT_S_MIN, self.disk_timeout_s
             raise ConfigError(f"member timeout {self.member_timeout_s:g}: {least:g} to {most:g} seconds")

@@ -35,6 +35,7 @@ from typing import Final, Protocol
 import attrs
 
 from pyjiva.block import Buffer, Lock
+from pyjiva.controller.background import Turn
 from pyjiva.controller.dirty_map import Work
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
@@ -126,6 +127,8 @@ class Resync:
     good_bytes: int = attrs.field(default=0, init=False)
     """With `if_bad`: ranges that were let be."""
     step: ResyncStep = attrs.field(default=ResyncStep.LOCKING, init=False)
+    turn: Turn = attrs.field(factory=Turn, init=False)
+    """When its next range may be begun: the port's business."""
     _total_bytes: int = attrs.field(init=False)
     _data_until: int = attrs.field(default=0, init=False)
     """The last probe saw data from `position` up to here."""

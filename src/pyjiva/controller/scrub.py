@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import attrs
 
 from pyjiva.block import Lock
+from pyjiva.controller.background import Turn
 from pyjiva.extent import Extent
 from pyjiva.replication import Frame, Status
 from pyjiva.units import MIB
@@ -80,6 +81,8 @@ class Scrub:
     different: int = attrs.field(default=0, init=False)
     """Chunks in which members differ."""
     step: ScrubStep = attrs.field(default=ScrubStep.PACING, init=False)
+    turn: Turn = attrs.field(factory=Turn, init=False)
+    """When its next chunk may be begun: the port's business."""
     _lock: Lock | None = attrs.field(default=None, init=False)
     _waiting: set[int] = attrs.field(factory=set, init=False)
     _digests: dict[int, bytes] = attrs.field(factory=dict, init=False)

@@ -18,7 +18,8 @@ import attrs
 import structlog
 import trio
 
-from pyjiva.block import Buffer, Flush, Lock, Request, Space
+from pyjiva.block import Buffer, Flush, Hosts, Lock, Request, Space, Yielding
+from pyjiva.controller.background import Background
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.data_path import DataPath
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
@@ -165,6 +166,8 @@ class Volume:
     _repairs: Repairs = attrs.field(init=False)
     _rot_to_repair: dict[tuple[int, Extent], None] = attrs.field(factory=dict, init=False)
     """What was met before the volume was served: until then there is nobody to repair it from."""
+    background: Background = attrs.field(init=False)
+    """When what no host has asked for may go on."""
     _rebuild_pace: Pace = attrs.field(init=False)
     _scrub: Scrub | None = attrs.field(default=None, init=False)
     """The one under way, or the last one."""
@@ -195,6 +198,8 @@ class Volume:
         self.past = Past(Lineage(size_bytes=self.options.size_bytes), self)
         self._repairs = Repairs(self.options.size_bytes, self)
         self._rebuild_pace = Pace(self.options.tuning.rebuild_rate)
+        yielding = Yielding(self.options.tuning.background_floor)
+        self.background = Background(yielding, self.clock, self._hosts, self._call_later)
         self._data = DataPath(
             ids,
             self.options.size_bytes,
@@ -706,12 +711,31 @@ class Volume:
     def may_go_on(self, resync: Resync | Scrub) -> bool:
         """Part of ResyncPort and ScrubPort."""
         if isinstance(resync, Scrub):
-            return self._scrub_pace.may_go_on(resync.go_on)
-        return self._roster.phase is Phase.SETTLING or self._rebuild_pace.may_go_on(resync.go_on)
+            pace = self._scrub_pace
+        elif self._roster.phase is Phase.SETTLING:
+            return True
+        else:
+            pace = self._rebuild_pace
+        scrubbing = self._scrub is not None and self._scrub.step is not ScrubStep.OVER
+        return self.background.may_go_on(resync, pace, at_once=len(self._resyncs) + scrubbing)
 
     def spent(self, resync: Resync | Scrub, length_bytes: int) -> None:
         """Part of ResyncPort and ScrubPort."""
         (self._scrub_pace if isinstance(resync, Scrub) else self._rebuild_pace).spent(length_bytes)
+        resync.turn.spent_bytes += length_bytes
+
+    def _hosts(self) -> Hosts | None:
+        """Writes that wait for copies wait for a rebuild: it does not wait for them."""
+        return self._data.hosts if self._data.writes_open else None
+
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        async def later() -> None:
+            await trio.sleep(seconds)
+            call()
+            self.batch.end()
+
+        assert self._nursery is not None
+        self._nursery.start_soon(later)
 
     def advanced(self, resync: Resync) -> None:
         """Part of ResyncPort."""

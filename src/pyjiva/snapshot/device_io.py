@@ -438,6 +438,11 @@ class ChainDevice:  # hot
             return self._clock() - started_at
         return 0.0
 
+    @property
+    def requests(self) -> int:
+        """How many there have been that read or change data, since the device was opened."""
+        return self._reads + self._writes + self._zeroings
+
     def statistics(self) -> ChainStatistics:
         """Counters since the device was opened."""
         return ChainStatistics(

@@ -1,7 +1,8 @@
 """Give back the space of deleted snapshots, in the background.  The trio shell of `merge_sys`.
 
 A step holds back only the requests that overlap it (`ChainDevice.alone`).  Between steps it rests for as long
-as the step took, so that it takes half of the disk's time at most, and longer if there is a rate.
+as the step took, so that it takes half of the disk's time at most; longer while hosts, or a rebuild, read and
+write (`block.Yielding`), and longer if there is a rate.
 """
 
 from functools import partial
@@ -11,6 +12,7 @@ import attrs
 import structlog
 import trio
 
+from pyjiva.block import Hosts, Yielding
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent
 from pyjiva.snapshot.device_io import ChainDevice
@@ -30,6 +32,7 @@ class Merger:
     device: ChainDevice
     rate: int | None = None
     """Bytes per second that may be copied; None: no limit but that of the rests."""
+    yielding: Yielding = attrs.field(factory=Yielding)
     copied_bytes: int = attrs.field(default=0, init=False)
     merge: Merge | None = attrs.field(default=None, init=False)
     """The one under way."""
@@ -61,8 +64,11 @@ class Merger:
             alone = None if extent == everything else extent
             await self.device.alone(alone, partial(self._step, self.merge, copied))
             self.copied_bytes += copied[0]
-            took_s = trio.current_time() - began_at
-            await trio.sleep(max(took_s, copied[0] / self.rate if self.rate else 0.0))
+            now = trio.current_time()
+            took_s = now - began_at
+            hosts = Hosts(self.device.requests, waiting=False)
+            rest_s = self.yielding.rest_s(hosts, now_s=now, took_s=took_s, length_bytes=copied[0])
+            await trio.sleep(max(took_s, rest_s, copied[0] / self.rate if self.rate else 0.0))
         return True
 
     def _begin(self) -> None:

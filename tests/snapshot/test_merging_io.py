@@ -1,0 +1,68 @@
+"""How much of the time a merge takes, beside hosts and alone."""
+
+from collections.abc import Callable
+from random import Random
+
+import trio
+from trio.testing import MockClock
+
+from pyjiva.block import Read
+from pyjiva.block.yielding import REST
+from pyjiva.snapshot import ChainDevice, Merger, ReplicaState, Store
+from pyjiva.snapshot.merge_sys import STEP_BYTES
+from pyjiva.testing import MemoryDisk
+from pyjiva.transport import EndOfBatch
+from pyjiva.units import MIB
+
+SIZE_BYTES = 32 * MIB
+STEP_S = 0.1  # of whatever runs in a thread
+
+
+async def slowly(call: Callable[[], None]) -> None:
+    """Instead of a thread: a disk that takes its time."""
+    await trio.sleep(STEP_S)
+    call()
+
+
+def with_a_deleted_snapshot() -> Store:
+    """A store whose removed layer and head hold as much, in other places."""
+    identity = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
+    store = Store.open_in(MemoryDisk(Random(1)).open_directory(), identity, boot_id="b-1")
+    store.write(0, SIZE_BYTES // 2, [b"o" * (SIZE_BYTES // 2)])
+    store.flush()
+    store.create_snapshot("kept")
+    store.write(SIZE_BYTES // 2, SIZE_BYTES // 2, [b"n" * (SIZE_BYTES // 2)])
+    store.delete_snapshot("kept")
+    return store
+
+
+async def host(device: ChainDevice, batch: EndOfBatch) -> None:
+    """Read now and then; what is read is in the page cache."""
+    while True:
+        device.submit(Read(0, 4096, lambda _: None))
+        batch.end()
+        await trio.sleep(STEP_S / 4)
+
+
+async def merge(*, hosts: bool) -> float:
+    """How long it takes to merge them."""
+    batch, store = EndOfBatch(), with_a_deleted_snapshot()
+    device = ChainDevice(store, batch, slowly)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        if hosts:
+            nursery.start_soon(host, device, batch)
+        began_at_s = trio.current_time()
+        nursery.start_soon(Merger(device).run)
+        while store.chain.next_merge() is not None:
+            await trio.sleep(STEP_S / 10)
+        took_s = trio.current_time() - began_at_s
+        nursery.cancel_scope.cancel()
+    store.close()
+    return took_s
+
+
+async def test_a_merge_rests_longer_while_there_are_reads(autojump_clock: MockClock) -> None:
+    """Alone for as long as a step took, beside them for REST times as long."""
+    longer_s = (REST - 1) * STEP_S * (SIZE_BYTES // 2 // STEP_BYTES)
+    assert longer_s <= await merge(hosts=True) - await merge(hosts=False) < 2 * longer_s

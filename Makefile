@@ -1,7 +1,7 @@
 # What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
 .DEFAULT_GOAL := help
-.PHONY: help up test tests check format bench bench-rebuild bench-stall bench-scale sim torture fuzz suite clean
+.PHONY: help up test tests check format bench bench-rebuild bench-stall bench-scale bench-yielding sim torture fuzz suite clean
 
 # `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
@@ -15,6 +15,7 @@ help:
 	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make bench-rebuild, make bench-stall   what a rebuild moves; how long a host waits when a replica dies'
 	@echo 'make bench-scale   many volumes on one machine, a very large one, many sessions'
+	@echo 'make bench-yielding   how much rebuilds, scrubs and the like delay hosts'
 	@echo 'make sim     many simulated worlds: make sim SIM_WORLDS=300 SIM_SECONDS=120'
 	@echo 'make torture real daemons, real faults, every read checked: make torture TORTURE_SECONDS=1800'
 	@echo 'make fuzz    look for inputs that break the target: make fuzz FUZZ_SECONDS=600'
@@ -47,7 +48,7 @@ bench:
 	@scripts/venv test,bench
 	@exec .venv/bin/python -m bench --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
 
-bench-rebuild bench-stall bench-scale: bench-%:
+bench-rebuild bench-stall bench-scale bench-yielding: bench-%:
 	@scripts/debian-packages bench
 	@scripts/venv test,bench
 	@exec .venv/bin/python -m bench.$* --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)

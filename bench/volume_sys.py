@@ -154,12 +154,16 @@ class BenchVolume:
 
     def received_bytes(self, replica: int) -> int:
         """What came in on its data connections since its process began, by its own count."""
+        return self.counter(replica, "pyjiva_replica_received_bytes_total")
+
+    def counter(self, replica: int, name: str) -> int:
+        """A metric of a replica, since its process began.  Raises BenchError: it has none of that name."""
         text = self._get(self.health_ports[replica], "/metrics")
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name == "pyjiva_replica_received_bytes_total":
+                if sample.name == name:
                     return int(sample.value)
-        raise BenchError(f"replica {replica} does not count what it receives")
+        raise BenchError(f"replica {replica} does not count {name}")
 
     def wait(self, what: str, condition: Callable[[], bool], timeout_s: float) -> None:
         """Look until it is so.  Raises BenchError: it is not in time."""
@@ -173,14 +177,16 @@ class BenchVolume:
         """Wait until all replicas are in sync."""
         self.wait("healthy", lambda: self.status()["state"] == "healthy", timeout_s)
 
+    def is_merged(self) -> bool:
+        """Whether no replica has a file of a snapshot."""
+        return not list(self.data.glob("*/volume-snap-*"))
+
     def check_identical(self) -> None:
         """Compare the replicas' data, byte by byte.  Raises BenchError: they differ.
 
         Nothing may be in flight, and no snapshot be there.
         """
-        self.wait(
-            "what was deleted is merged", lambda: not list(self.data.glob("*/volume-snap-*")), READY_TIME_S
-        )
+        self.wait("what was deleted is merged", self.is_merged, READY_TIME_S)
         paths = [next((self.data / f"replica-{n}").glob("volume-head-*.img")) for n in self.data_ports]
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]

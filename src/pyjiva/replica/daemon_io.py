@@ -75,6 +75,8 @@ class ReplicaStatistics:
     unstable_writes_known: bool
     received_bytes: int
     """On all data connections since the start, with headers and what strangers sent."""
+    merged_bytes: int
+    """Copied since the start to give back the space of deleted snapshots."""
 
 
 @attrs.define(eq=False)
@@ -151,6 +153,7 @@ class ReplicaDaemon:
             in_sync=state.record is not None and state.replica_id in state.record.in_sync,
             unstable_writes_known=self._unstable.extents() is not None,
             received_bytes=self._received_bytes + sum(stream.received_bytes for stream in self._streams),
+            merged_bytes=self._snapshots.merger.copied_bytes,
         )
 
     # --- one connection

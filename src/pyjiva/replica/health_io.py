@@ -35,6 +35,7 @@ class ReplicaCollector(Collector):
             "flushes": ("fdatasync calls", done.flushes),
             "flush_seconds": ("seconds in fdatasync", done.flush_s),
             "received_bytes": ("bytes received on data connections, headers included", state.received_bytes),
+            "merged_bytes": ("bytes copied to give back the space of deleted snapshots", state.merged_bytes),
         }
         gauges = {
             "in_sync": ("1 when the last membership record names this replica", int(state.in_sync)),

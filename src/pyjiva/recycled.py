@@ -10,23 +10,31 @@ One task's business: two threads could be given the same buffer.
 """
 
 import collections
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 
-__all__ = ["RecycledBuffers"]
+__all__ = ["Buffers", "RecycledBuffers"]
 
 KEPT_MAX: Final = 4  # for each stream and file: at 1 MiB each, not too much for 64 sessions
+
+
+class Buffers(Protocol):
+    """Where large buffers come from."""
+
+    def take(self, size_bytes: int) -> memoryview:
+        """A writable view of `size_bytes` bytes with unspecified content; nobody else has a view of them."""
 
 
 @attrs.define(eq=False)
 class RecycledBuffers:
     """Gives out buffers of any size; keeps the last few for the next time."""
 
+    _kept_max: int = KEPT_MAX
     _kept: collections.deque[bytearray] = attrs.field(factory=collections.deque, init=False)
 
     def take(self, size_bytes: int) -> memoryview:
-        """A writable view of `size_bytes` bytes with unspecified content; nobody else has a view of them."""
+        """See Buffers."""
         kept = self._kept
         for _ in range(len(kept)):
             buffer = kept[0]
@@ -36,7 +44,7 @@ class RecycledBuffers:
                 return memoryview(buffer)[:size_bytes]
         buffer = bytearray(size_bytes)
         kept.append(buffer)
-        if len(kept) > KEPT_MAX:
+        if len(kept) > self._kept_max:
             kept.popleft()
         return memoryview(buffer)
 

@@ -66,6 +66,10 @@ class LyingStream:
         """Nobody is there."""
 
     @property
+    def is_local(self) -> bool:
+        return False
+
+    @property
     def peer_address(self) -> tuple[str, int]:
         return "replica", 9502
 

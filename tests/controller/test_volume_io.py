@@ -10,6 +10,7 @@ from pyjiva.controller import Volume, VolumeState
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot import Store
 from pyjiva.testing.cluster import open_cluster, wait_state
+from pyjiva.units import MIB
 from tests.suites.block_device import CASES, SIZE_BYTES, Case, Driver, case_name, noise
 
 
@@ -40,6 +41,29 @@ async def test_a_replica_that_comes_back_is_rebuilt_while_the_host_writes(tmp_pa
                 await driver.write(n * 40_000 + 512, noise(512, seed=n))
             await wait_state(volume, VolumeState.HEALTHY)
             await driver.check()
+        contents = [cluster.content(i) for i in (1, 2, 3)]
+    assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
+
+
+async def test_large_payloads_to_replicas_on_this_machine_do_not_travel(tmp_path: Path) -> None:
+    """Nor do they when a replica was lost while it had something of the memory: a new one is begun."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True) as (volume, batch):
+            driver = Driver(volume, batch)
+            assert cluster.memory is not None
+            for number in range(4):
+                data = cluster.memory.take(MIB)
+                data[:] = noise(MIB, seed=number)
+                if number == 1:  # when it has been told of the data
+                    batch.at_end(lambda: volume.lose_member(2, "to see what follows"))
+                await driver.write(number % 2 * MIB, data)
+                del data
+                await driver.check()
+                await wait_state(volume, VolumeState.HEALTHY)
+                received = {i: node.daemon.statistics().received_bytes for i, node in cluster.nodes.items()}
+                received.pop(2)  # which was rebuilt
+                assert max(received.values()) < MIB // 4
+            assert cluster.memory.generation == 1
         contents = [cluster.content(i) for i in (1, 2, 3)]
     assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
 

@@ -36,8 +36,8 @@ DATA = {
 EXPECTED = {
     Phase.GREETING: {FrameType.HELLO},
     Phase.CHALLENGED: {FrameType.AUTHENTICATE},
-    Phase.KNOWN: {FrameType.PROMISE, FrameType.PING},
-    Phase.ATTACHED: {FrameType.PROMISE, FrameType.PING, FrameType.ACCEPT, *DATA},
+    Phase.KNOWN: {FrameType.PROMISE, FrameType.PING, FrameType.SHARE},
+    Phase.ATTACHED: {FrameType.PROMISE, FrameType.PING, FrameType.SHARE, FrameType.ACCEPT, *DATA},
     Phase.REPLACED: set[FrameType](),
 }
 PAIRS = list(itertools.product(Phase, FrameType))
@@ -136,8 +136,8 @@ def test_who_does_not_know_the_key_stays_outside(proof: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "status", "reason"),
     [
-        ({"versions": (1, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 7], this replica speaks 4"),
-        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 4"),
+        ({"versions": (1, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 7], this replica speaks 5"),
+        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 5"),
         ({"volume_id": "other"}, Status.WRONG_VOLUME, "belongs to another volume"),
     ],
 )

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pyjiva.block_sums import sums_of, sums_of_all
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, DataFile, open_directory, sums_size_bytes
@@ -233,6 +234,25 @@ def test_a_repair_that_does_not_end_leaves_the_block_bad_or_good_never_believed(
         )
     for good in (0, 2 * SUM_BLOCK_BYTES):
         assert not bench.is_bad(good)
+
+
+def test_checksums_that_come_with_a_write_are_believed() -> None:
+    """Right or wrong: whoever made them saw the data first."""
+    bench = Bench()
+    data = [Random(n).randbytes(SUM_BLOCK_BYTES) for n in range(2)]
+    bench.file.write(0, data, sums_of_all(data))
+    assert bytes(bench.file.read(0, 2 * SUM_BLOCK_BYTES)) == b"".join(data)
+    bench.file.write(SUM_BLOCK_BYTES, [b"x" * SUM_BLOCK_BYTES], sums_of(data[0]))
+    assert (bench.is_bad(0), bench.is_bad(SUM_BLOCK_BYTES)) == (False, True)
+
+
+@pytest.mark.parametrize("cut", [512, SUM_BLOCK_BYTES, SUM_BLOCK_BYTES + 512])
+def test_what_is_written_from_several_buffers_has_its_checksums(cut: int) -> None:
+    bench = Bench()
+    data = Random(cut).randbytes(3 * SUM_BLOCK_BYTES)
+    bench.file.write(SUM_BLOCK_BYTES, [data[:cut], data[cut:]])
+    assert not bench.is_bad(SUM_BLOCK_BYTES, len(data))
+    assert bytes(bench.directory.open("sums").read(8, 24)) == sums_of(data)
 
 
 def test_a_block_that_the_disk_has_lost_is_bad() -> None:

@@ -36,7 +36,8 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("iscsi", "controller", "replica", "supervisor", "checkup", "migration", "backup"),
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport"),
-    ("units", "extent", "membership", "lineage", "recycled"),
+    ("block_sums", "extent", "membership", "lineage", "recycled"),
+    ("units",),
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only

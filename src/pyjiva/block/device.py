@@ -80,6 +80,8 @@ class Write:
     error: StorageError | None = None
     atomic: bool = False
     """A crash leaves all of it or nothing (SBC-4 WRITE ATOMIC).  At most ATOMIC_BYTES_MAX."""
+    sums: bytes | None = None
+    """The checksums of its blocks (`block_sums`), if they are known; then all of them are whole."""
 
 
 @attrs.define(eq=False)

@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from pyjiva.block_sums import sums_of
 from pyjiva.checkup.facts import DataFacts, MapFacts
 from pyjiva.checkup.layer_scan import LayerScan
 from pyjiva.errors import StorageError
@@ -20,7 +21,6 @@ from pyjiva.sparse import (
     SUM_BLOCK_BYTES,
     ReadableDirectory,
     ReadableFile,
-    sums_of,
     sums_size_bytes,
 )
 from pyjiva.units import MIB, align_down, align_up

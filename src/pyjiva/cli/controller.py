@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 import click
+import structlog
 import trio
 
 from pyjiva.block import BlockDevice, LimitedDevice, Limits, ZeroDetect
@@ -36,15 +37,25 @@ from pyjiva.controller.api_io import serve_api
 from pyjiva.controller.fill_source_io import SnapshotSource
 from pyjiva.controller.filling_io import FillingDevice, FillSource
 from pyjiva.errors import ConfigError
-from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
+from pyjiva.iscsi import (
+    RECEIVE_BUFFERS_KEPT_MAX,
+    Target,
+    TargetOptions,
+    open_portal,
+    portal_address,
+    serve_portal,
+)
+from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.scsi import LogicalUnit, UnitIdentity
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.shared_memory_sys import SharedBuffers
 
 __all__ = ["main"]
 
 IQN_PREFIX: Final = "iqn.2016-09.com.openebs.jiva:"
 EXIT_FENCED: Final = 3
 REVIEW_SPACE_S: Final = 5.0  # as often as replicas look at their disks
+TRIM_S: Final = 10.0  # memory of which hosts have had no use for so long is given back
 
 
 @attrs.frozen
@@ -130,13 +141,32 @@ def main(
 
 async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access, keeping: "Keeping") -> int:
     batch = EndOfBatch()
-    volume = Volume(options, batch, clock=boot_clock)
-    return await Controller(options, endpoints, access, batch, volume, keeping).run()
+    memory = _shared_memory()
+    volume = Volume(options, batch, clock=boot_clock, memory=memory)
+    # What hosts write is received where replicas can reach it.
+    buffers = RecycledBuffers(RECEIVE_BUFFERS_KEPT_MAX) if memory is None else memory
+    return await Controller(options, endpoints, access, batch, volume, keeping, buffers).run()
+
+
+def _shared_memory() -> SharedBuffers | None:
+    try:
+        return SharedBuffers()
+    except OSError as error:
+        structlog.get_logger(__name__).warning(
+            "no memory is shared with replicas on this machine", reason=error.strerror or str(error)
+        )
+        return None
 
 
 def _source_of(url: str) -> FillSource:
     """Raises ConfigError: it is no URL of a source."""
     return BackupSource(url) if url.startswith(BACKUP_SCHEME) else SnapshotSource(url)
+
+
+async def _trim(memory: SharedBuffers) -> None:
+    while True:
+        await trio.sleep(TRIM_S)
+        memory.trim()
 
 
 async def _review_space(unit: LogicalUnit) -> None:
@@ -159,6 +189,7 @@ class Controller:
     batch: EndOfBatch
     volume: Volume
     keeping: Keeping
+    buffers: Buffers
     filling: FillingDevice | None = None
     snapshots: Snapshots = attrs.field(init=False)
     limits: HostLimits = attrs.field(init=False)
@@ -253,11 +284,13 @@ class Controller:
             advertised=access.advertised,
         )
         self.volume.on_resized = unit.capacity_changed
-        self.target = Target(target_options, units={0: unit}, batch=self.batch)
+        self.target = Target(target_options, {0: unit}, self.batch, buffers=self.buffers)
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)
             nursery.start_soon(_review_space, unit)
+            if isinstance(self.buffers, SharedBuffers):
+                nursery.start_soon(_trim, self.buffers)
             if self.keeping.retention is not None:
                 nursery.start_soon(self.snapshots.keep_schedule, self.keeping.retention)
             print(

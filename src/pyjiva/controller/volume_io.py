@@ -74,6 +74,7 @@ from pyjiva.controller.roster_event import (
     Unsettled,
 )
 from pyjiva.controller.scrub import Scrub, ScrubStep
+from pyjiva.controller.sharing_link import Memory, Sharing
 from pyjiva.controller.status import (
     WITNESS,
     RebuildStatus,
@@ -146,12 +147,15 @@ class Volume:
     clock: Callable[[], float] = trio.current_time
     """In seconds, steady; for the lease it must count on in a suspended machine (`clock_sys`)."""
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
+    memory: Memory | None = None
+    """What is shared with replicas on this machine."""
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when host I/O is carried out for the first time."""
     _roster: Roster = attrs.field(init=False)
     _data: DataPath = attrs.field(init=False)
     _saves: ParameterSaves = attrs.field(init=False)
     _lease: Lease = attrs.field(init=False)
+    _sharing: Sharing = attrs.field(init=False)
     _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
     _disks: dict[int, DiskDeadline] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
@@ -216,6 +220,7 @@ class Volume:
         self._data.now_s = self.clock()
         self._data.clock = self.clock
         self._lease = Lease()
+        self._sharing = Sharing(self.memory, self._ask)
         self._saves = ParameterSaves(
             lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, park_limit_s
         )
@@ -382,10 +387,11 @@ class Volume:
                     now = self.clock()
                     self._directories[member_id] = report.directory
                     self._heard[member_id] = Heard(stream, stream.received_bytes, now, now + PING_S)
-                    self._data.member_up(member_id, stream)
+                    self._data.member_up(member_id, self._sharing.link(member_id, stream))
                     self._apply(LinkUp(member_id, report))
+                    self._sharing.offer(member_id)
                     self.batch.end()
-                    await pump(stream, decoder, partial(self._data.answered, member_id), self.batch)
+                    await pump(stream, decoder, partial(self._answered, member_id), self.batch)
             except OSError as error:
                 reason = f"not reachable: {error.strerror or error}"
             except trio.TooSlowError:
@@ -397,6 +403,9 @@ class Volume:
             self.batch.end()
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_S_MAX)
+
+    def _answered(self, member_id: int, frame: Frame) -> None:
+        self._data.answered(member_id, self._sharing.received(member_id, frame))
 
     def _open_link(self, address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
         if self.connect is not None:
@@ -417,6 +426,7 @@ class Volume:
         if heard is not None:
             _log.warning("replica lost", replica=member_id, reason=reason)
             heard.stream.shut_down()
+            self._sharing.lost(member_id)
             self._disk(member_id).lost()
             self._end_resyncs_with(member_id)
             not_repaired = self._repairs.lost(member_id)

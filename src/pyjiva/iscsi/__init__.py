@@ -3,9 +3,17 @@
 from pyjiva.iscsi.access import InitiatorRules
 from pyjiva.iscsi.chap import ChapSecrets, OwnSecret, check_separate, parse_secrets
 from pyjiva.iscsi.session import SessionStatus
-from pyjiva.iscsi.target_io import Target, TargetOptions, open_portal, portal_address, serve_portal
+from pyjiva.iscsi.target_io import (
+    RECEIVE_BUFFERS_KEPT_MAX,
+    Target,
+    TargetOptions,
+    open_portal,
+    portal_address,
+    serve_portal,
+)
 
 __all__ = [
+    "RECEIVE_BUFFERS_KEPT_MAX",
     "ChapSecrets",
     "InitiatorRules",
     "OwnSecret",

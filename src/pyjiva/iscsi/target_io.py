@@ -7,6 +7,7 @@ For each connection one task waits, receives and handles (`_serve`), one sends w
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -25,14 +26,23 @@ from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX
 from pyjiva.iscsi.pdu import AsyncEvent, LoginStatus
 from pyjiva.iscsi.session import Session, SessionStatus, SessionTable
 from pyjiva.iscsi.slots import LoginSlots
+from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.stream_io import BatchedStream, own_stream
 
-__all__ = ["Target", "TargetOptions", "open_portal", "portal_address", "serve_portal"]
+__all__ = [
+    "RECEIVE_BUFFERS_KEPT_MAX",
+    "Target",
+    "TargetOptions",
+    "open_portal",
+    "portal_address",
+    "serve_portal",
+]
 
 log = structlog.get_logger(__name__)
 
+RECEIVE_BUFFERS_KEPT_MAX: Final = 32  # of a MiB each, for all sessions together
 SHUT_DOWN_TIME_S: Final = 5.0  # for tasks in flight and for logouts, when the target stops
 
 
@@ -81,6 +91,8 @@ class Target:
     batch: EndOfBatch
     draw: Callable[[int], bytes] = secrets.token_bytes
     """So many bytes that nobody can guess, for challenges."""
+    buffers: Buffers = attrs.field(factory=partial(RecycledBuffers, RECEIVE_BUFFERS_KEPT_MAX))
+    """Where write data is received into."""
     _server: DeviceServer = attrs.field(init=False)
     _table: SessionTable = attrs.field(init=False)
     _streams: dict[Session, BatchedStream] = attrs.field(factory=dict, init=False)
@@ -169,7 +181,7 @@ class Target:
         peer = ""
         logging_in = True
         try:
-            async with own_stream(socket_stream, self.batch) as stream:
+            async with own_stream(socket_stream, self.batch, self.buffers) as stream:
                 peer = format_portal(*stream.peer_address)
                 framing = Framing(stream.buffer, LOGIN_SEGMENT_BYTES)
                 session_login = None

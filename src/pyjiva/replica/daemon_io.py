@@ -43,6 +43,7 @@ from pyjiva.replication import (
 )
 from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store
 from pyjiva.transport import EndOfBatch, Stream
+from pyjiva.transport.shared_memory_sys import MappedMemory, MemoryName
 from pyjiva.transport.stream_io import own_stream
 
 __all__ = ["ReplicaDaemon", "ReplicaStatistics"]
@@ -225,6 +226,8 @@ class ReplicaDaemon:
             case FrameType.PING:
                 self._unstable.settle(frame.epoch, frame.stable)
                 answer(session.peer, frame, message=self._sign_of_life())
+            case FrameType.SHARE:
+                self._share(session, frame)
             case FrameType.PROMISE:
                 self._keep_soon(session, frame, partial(self._promise, session, frame))
             case FrameType.ACCEPT:
@@ -257,6 +260,16 @@ class ReplicaDaemon:
                 start_past(self.device, session.peer, frame, self._squeeze_soon)
             case _:
                 raise RemoteProtocolError(f"frame type {frame.type} is not for a replica")
+
+    def _share(self, session: Session, frame: Frame) -> None:
+        name = decode_message(frame.payload, MemoryName)
+        try:
+            session.memory = MappedMemory.of(name)
+        except OSError as error:  # it runs in another namespace, or as another user
+            _log.info("controller's memory is not reachable", reason=error.strerror or str(error))
+            refuse(session.peer, frame, Status.NOT_SUPPORTED, "the memory is not reachable from here")
+        else:
+            answer(session.peer, frame)
 
     def _sign_of_life(self) -> PingAnswer:
         space = self.device.space

@@ -21,6 +21,8 @@ from pyjiva.replication import (
     Frame,
     FrameType,
     Status,
+    decode_reference,
+    digest_of,
     encode_extents,
     encode_header,
     unsqueeze,
@@ -31,6 +33,7 @@ __all__ = ["DataPath", "SqueezeSoon", "answer_read"]
 _FORCE_UNIT_ACCESS: Final = 1  # Flag.FORCE_UNIT_ACCESS as a plain integer
 _ATOMIC: Final = 4  # Flag.ATOMIC
 _LZ4: Final = 16  # Flag.LZ4
+_SHARED: Final = 64  # Flag.SHARED
 
 SqueezeSoon = Callable[[Peer, Frame, Sequence[Buffer]], None]
 """Squeeze what a READ gave, which takes long, then call `answer_read`."""
@@ -69,7 +72,28 @@ class DataPath:  # hot
             refuse(session.peer, frame, Status.FENCED, reason, epoch=self.promised_epoch)
             return
         self.unstable.settle(frame.epoch, frame.stable)
-        self._verbs[frame.type](session.peer, frame)
+        if frame.code & _SHARED:
+            self._shared(session, frame)
+        else:
+            self._verbs[frame.type](session.peer, frame)
+
+    def _shared(self, session: Session, frame: Frame) -> None:
+        """A frame whose payload lies in the memory that the controller shares."""
+        if session.memory is None:
+            raise RemoteProtocolError("refers to a memory that is not shared")
+        reference = decode_reference(frame.payload, frame.offset_bytes, frame.length_bytes)
+        parts = [session.memory.view(offset, length) for offset, length in reference.parts]
+        if frame.code & _LZ4 or frame.type not in (FrameType.WRITE, FrameType.READ):
+            refuse(session.peer, frame, Status.BAD_REQUEST, "its payload cannot lie in the shared memory")
+        elif frame.type == FrameType.WRITE:
+            if not reference.sums and digest_of(parts) != reference.digest:
+                raise RemoteProtocolError(f"payload of frame {frame.request_id} has a wrong checksum")
+            self._submit_write(session.peer, frame, parts, reference.sums or None)
+        elif len(parts) == 1:
+            done = partial(_put_read, session.peer, frame, parts[0])
+            self.device.submit(Read(frame.offset_bytes, frame.length_bytes, done))
+        else:
+            refuse(session.peer, frame, Status.BAD_REQUEST, f"{len(parts)} places for what is read")
 
     def _read(self, peer: Peer, frame: Frame) -> None:
         if frame.length_bytes > PAYLOAD_BYTES_MAX:
@@ -102,15 +126,21 @@ class DataPath:  # hot
             reason = f"WRITE of {frame.length_bytes} bytes came with {len(payload)}"
             refuse(peer, frame, Status.BAD_REQUEST, reason)
             return
+        self._submit_write(peer, frame, (payload,))
+
+    def _submit_write(
+        self, peer: Peer, frame: Frame, data: Sequence[Buffer], sums: bytes | None = None
+    ) -> None:
         self.unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
         self.device.submit(
             Write(
                 frame.offset_bytes,
                 frame.length_bytes,
-                (payload,),
+                data,
                 partial(_answer, peer, frame),
                 bool(frame.code & _FORCE_UNIT_ACCESS),
                 atomic=bool(frame.code & _ATOMIC),
+                sums=sums,
             )
         )
 
@@ -150,6 +180,17 @@ def _answer_read(peer: Peer, frame: Frame, request: Read) -> None:
         refuse_storage(peer, frame, request.error)
         return
     answer_read(peer, frame, request.data, None)
+
+
+def _put_read(peer: Peer, frame: Frame, room: memoryview, request: Read) -> None:
+    if request.error is not None:
+        refuse_storage(peer, frame, request.error)
+        return
+    start = 0
+    for part in request.data:
+        room[start : start + len(part)] = part
+        start += len(part)
+    peer.send(encode_header(frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch))
 
 
 def answer_read(peer: Peer, frame: Frame, data: Sequence[Buffer], squeezed: bytes | None) -> None:

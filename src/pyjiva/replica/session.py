@@ -34,6 +34,14 @@ from pyjiva.replication import (
     replica_proof,
 )
 
+
+class MappedMemory(Protocol):
+    """See `transport.shared_memory_sys.MappedMemory`."""
+
+    def view(self, offset_bytes: int, length_bytes: int) -> memoryview:
+        """A part of it.  Raises RemoteProtocolError: it does not lie in it."""
+
+
 __all__ = ["ALLOWED", "Peer", "Phase", "Session", "answer"]
 
 
@@ -61,8 +69,8 @@ _DATA: Final = frozenset(t for t in FrameType if t >= FrameType.READ)
 ALLOWED: Final[dict[Phase, frozenset[FrameType]]] = {
     Phase.GREETING: frozenset({FrameType.HELLO}),
     Phase.CHALLENGED: frozenset({FrameType.AUTHENTICATE}),
-    Phase.KNOWN: frozenset({FrameType.PROMISE, FrameType.PING}),
-    Phase.ATTACHED: frozenset({FrameType.PROMISE, FrameType.PING, FrameType.ACCEPT}) | _DATA,
+    Phase.KNOWN: frozenset({FrameType.PROMISE, FrameType.PING, FrameType.SHARE}),
+    Phase.ATTACHED: frozenset({FrameType.PROMISE, FrameType.PING, FrameType.SHARE, FrameType.ACCEPT}) | _DATA,
     Phase.REPLACED: frozenset(),
 }
 
@@ -76,6 +84,8 @@ class Session:
     """Fresh for this connection (`replication.NONCE_BYTES` random bytes, hexadecimal)."""
     phase: Phase = Phase.GREETING
     hello: Hello | None = None
+    memory: MappedMemory | None = None
+    """What the controller shares with this replica."""
 
     def check_allowed(self, frame: Frame) -> None:
         """Raise RemoteProtocolError if `frame` must not come in this phase and tell the peer so."""

@@ -32,6 +32,7 @@ from pyjiva.replication.message import (
     encode_message,
     replica_proof,
 )
+from pyjiva.replication.reference import PARTS_MAX, Reference, decode_reference, digest_of, refer
 from pyjiva.replication.squeeze import squeeze, unsqueeze
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "FAILURE_OF_STATUS",
     "HEADER_BYTES",
     "NONCE_BYTES",
+    "PARTS_MAX",
     "PAYLOAD_BYTES_MAX",
     "PROTOCOL_VERSION",
     "STATUS_OF_FAILURE",
@@ -54,15 +56,19 @@ __all__ = [
     "LineageMark",
     "PingAnswer",
     "PromiseAnswer",
+    "Reference",
     "Refusal",
     "ReplicaReport",
     "Status",
     "controller_proof",
     "decode_extents",
     "decode_message",
+    "decode_reference",
+    "digest_of",
     "encode_extents",
     "encode_header",
     "encode_message",
+    "refer",
     "replica_proof",
     "squeeze",
     "unsqueeze",

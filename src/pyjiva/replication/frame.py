@@ -71,6 +71,8 @@ class FrameType(enum.IntEnum):
     PROMISE = 3
     ACCEPT = 4
     PING = 5
+    SHARE = 6
+    """There is memory that both can reach: from now on payloads may lie in it (`reference`)."""
     READ = 16
     WRITE = 17
     UNMAP = 18
@@ -112,6 +114,10 @@ class Flag(enum.IntFlag):
     TOOK_PART = 32
     """ACCEPT: the replica is one that the record means, no blank disk in its place.  EQUAL says so too; but
     this one may need what it missed, and goes on remembering what it has written.
+    """
+    SHARED = 64
+    """WRITE: the payload lies in shared memory.  READ: what is read is to be put there.  What came instead of
+    the payload says where (`reference`).
     """
 
 

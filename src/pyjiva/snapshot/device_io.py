@@ -179,7 +179,7 @@ class ChainDevice:  # hot
             self._queue_for_thread(request)
             return
         try:
-            self.store.write(offset, length, request.data)
+            self.store.write(offset, length, request.data, request.sums)
         except StorageError as error:
             request.error = error
         if request.force_unit_access and request.error is None:
@@ -354,7 +354,7 @@ class ChainDevice:  # hot
         request.data = (self.store.read(request.offset_bytes, request.length_bytes),)
 
     def _write_in_thread(self, request: Write) -> None:
-        write = self.store.write_atomic if request.atomic else self.store.write
+        write = self.store.write_atomic if request.atomic else partial(self.store.write, sums=request.sums)
         write(request.offset_bytes, request.length_bytes, request.data)
 
     def _zero_in_thread(self, request: Unmap | WriteZeroes) -> None:

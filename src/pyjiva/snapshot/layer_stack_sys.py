@@ -161,7 +161,7 @@ class LayerStack:  # hot
         whole = not offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
         return whole or all(run[0] == self._number for run in runs)
 
-    def write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
+    def write(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
         """See CheckedFile."""
         length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         if not length:
@@ -170,17 +170,24 @@ class LayerStack:  # hot
         first, last = offset_bytes >> _SHIFT, (end - 1) >> _SHIFT
         self._load(first, last + 1 - first)
         if self.index.is_all(self._number, first, last + 1 - first):
-            self._head.file.write(offset_bytes, buffers)
+            self._head.file.write(offset_bytes, buffers, sums)
         elif offset_bytes & _MASK or (end & _MASK and end != self.size_bytes):
             with self._copy_up:
                 self._write_parts(offset_bytes, end, buffers)
         else:
-            self._write_blocks(offset_bytes, buffers, first, last + 1 - first)
+            self._write_blocks(offset_bytes, buffers, first, last + 1 - first, sums)
 
-    def _write_blocks(self, offset_bytes: int, buffers: Sequence[Buffer], first: int, count: int) -> None:
+    def _write_blocks(
+        self,
+        offset_bytes: int,
+        buffers: Sequence[Buffer],
+        first: int,
+        count: int,
+        sums: bytes | None = None,
+    ) -> None:
         """Write blocks, the parts of which that the head does not hold are whole, and hold them all."""
         with self._holding(first, count):
-            self._head.file.write(offset_bytes, buffers)
+            self._head.file.write(offset_bytes, buffers, sums)
 
     @contextmanager
     def _holding(self, first: int, count: int) -> Iterator[None]:

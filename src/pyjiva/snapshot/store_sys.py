@@ -250,17 +250,18 @@ class VolumeStore:  # hot
             self._refuse(offset_bytes, length_bytes, StorageFailure.READ_ERROR)
         return self._head.read(offset_bytes, length_bytes)
 
-    def write(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
-        """Write `buffers`, `length_bytes` in all.  Stable only after a flush that begins later."""
+    def write(
+        self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None
+    ) -> None:
+        """Write `buffers`; `sums` as CheckedFile has it.  Stable only after a flush that begins later."""
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
             self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
-        # Counted before the test of the mark, so that mark_clean sees this write or this write its mark
-        # gone.
+        # Before the test of the mark, so that mark_clean sees this write or this write its mark gone.
         with self._count_lock:
             self._writes_started += 1
         try:
             self._prepare(offset_bytes, length_bytes)
-            self._head.write(offset_bytes, buffers)
+            self._head.write(offset_bytes, buffers, sums)
         finally:
             with self._count_lock:
                 self._writes_ended += 1

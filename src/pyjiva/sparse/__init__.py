@@ -1,6 +1,6 @@
 """Sparse files and the directory they lie in: what a replica's disk can do, and nothing about volumes."""
 
-from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_of, sums_size_bytes
+from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_size_bytes
 from pyjiva.sparse.directory_sys import (
     TEMPORARY_SUFFIX,
     Directory,
@@ -34,6 +34,5 @@ __all__ = [
     "read_file",
     "replace_file",
     "storage_error",
-    "sums_of",
     "sums_size_bytes",
 ]

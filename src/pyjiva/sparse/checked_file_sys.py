@@ -35,12 +35,13 @@ from typing import Final
 import attrs
 import xxhash
 
+from pyjiva.block_sums import sums_of, sums_of_all
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse.file_sys import Buffer, DataFile
 from pyjiva.units import KIB, MIB, STORED_BLOCK_BYTES, align_down
 
-__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_of", "sums_size_bytes"]
+__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_size_bytes"]
 
 SUM_BLOCK_BYTES: Final = STORED_BLOCK_BYTES
 _SHIFT: Final = 12
@@ -116,8 +117,10 @@ class CheckedFile:  # hot
                 )
             # A write was under way there: look again.
 
-    def write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
-        """See DataFile."""
+    def write(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
+        """See DataFile.  `sums`: the checksums of the blocks, if they are known and all are whole
+        (`block_sums`).
+        """
         length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         end = offset_bytes + length
         if offset_bytes & _MASK or (end & _MASK and end != self._size_bytes):
@@ -126,7 +129,7 @@ class CheckedFile:  # hot
         else:
             self._begin_write(offset_bytes, length)
             self.data.write(offset_bytes, buffers)
-            self._end_write(offset_bytes, length, buffers)
+            self._end_write(offset_bytes, length, buffers, sums)
 
     def _begin_write(self, offset_bytes: int, length_bytes: int) -> None:
         """Make the checksums of whole blocks unknown, but of bad ones: a write to `data` may begin."""
@@ -142,13 +145,18 @@ class CheckedFile:  # hot
             unknown = bytes(count << _SUM_SHIFT)
         self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (unknown,))
 
-    def _end_write(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
+    def _end_write(
+        self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None
+    ) -> None:
         """The write has ended, and the blocks hold `buffers`."""
-        data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        if length_bytes <= SUM_BLOCK_BYTES:
-            sums = _SUM.pack(_hash(data) or 1) if length_bytes else b""
+        if sums is not None:
+            assert len(sums) == sums_size_bytes(length_bytes)
+        elif length_bytes > SUM_BLOCK_BYTES:
+            sums = sums_of_all(buffers)
+        elif length_bytes:
+            sums = _SUM.pack(_hash(buffers[0] if len(buffers) == 1 else b"".join(buffers)) or 1)
         else:
-            sums = sums_of(data)
+            sums = b""
         self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
         if self._bad:
             self._forget_bad(self._bad_in(Extent(offset_bytes, length_bytes)))
@@ -345,13 +353,6 @@ class CheckedFile:  # hot
 
     def _block(self, offset_bytes: int) -> Extent:
         return Extent(offset_bytes, min(SUM_BLOCK_BYTES, self._size_bytes - offset_bytes))
-
-
-def sums_of(data: Buffer) -> bytes:
-    """What the file of the checksums has for the blocks `data`."""
-    view = memoryview(data)
-    sums = [_hash(view[at : at + SUM_BLOCK_BYTES]) or 1 for at in range(0, len(view), SUM_BLOCK_BYTES)]
-    return struct.pack(f"<{len(sums)}Q", *sums)
 
 
 def _first_bad(sums: Buffer, data: Buffer, count: int) -> int:

@@ -16,6 +16,7 @@ from pyjiva.controller import ControllerOptions, ReplicaAddress, Tuning, Volume,
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, Store
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.shared_memory_sys import SharedBuffers
 from pyjiva.units import MIB
 
 __all__ = ["KEY", "VOLUME_ID", "Cluster", "open_cluster", "wait_state"]
@@ -46,6 +47,8 @@ class Cluster:
     nodes: dict[int, Node] = attrs.field(factory=dict, init=False)
     boot_ids: dict[int, str] = attrs.field(factory=dict, init=False)
     """What each replica's machine says its boot is; change it to pretend a reboot."""
+    memory: SharedBuffers | None = attrs.field(default=None, init=False)
+    """What the last volume shares with its replicas."""
 
     async def start_replica(self, replica_id: int) -> None:
         """Start the daemon of one replica on the port that it had before."""
@@ -102,7 +105,8 @@ class Cluster:
             tuning=Tuning(member_timeout_s=member_timeout_s),
         )
         batch = EndOfBatch()
-        volume = Volume(options, batch)
+        self.memory = SharedBuffers()
+        volume = Volume(options, batch, memory=self.memory)
         async with trio.open_nursery() as nursery:
             await nursery.start(volume.run)
             yield volume, batch

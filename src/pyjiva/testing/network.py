@@ -85,6 +85,11 @@ class MemoryStream:
                 self.end()
 
     @property
+    def is_local(self) -> bool:
+        """Each node is a machine."""
+        return False
+
+    @property
     def peer_address(self) -> tuple[str, int]:
         """The peer's name."""
         return self.there, 0

@@ -14,28 +14,32 @@ from typing import Final
 
 import attrs
 
-from pyjiva.recycled import RecycledBuffers
+from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.units import KIB, MIB
 
 __all__ = ["RECEIVE_BYTES_MAX", "RECEIVE_BYTES_MIN", "ReceiveBuffer"]
 
-RECEIVE_BYTES_MAX: Final = (
-    1 * MIB
-)  # one new buffer per MiB of write data: its page faults cost less than 10 % of the receive
 RECEIVE_BYTES_MIN: Final = (
     64 * KIB
 )  # a receive is offered at least this much room: a full 64 KiB burst in one call
+RECEIVE_BYTES_MAX: Final = 1 * MIB + RECEIVE_BYTES_MIN
+"""One buffer for a MiB of write data, so that a message of that size with its header lies in one."""
+EXACT_BYTES_MIN: Final = 256 * KIB
+"""Of a message that misses this much no more is received than it misses: what came of the next one beside it
+would have to be copied, up to all of it.
+"""
 
 
 @attrs.define
 class ReceiveBuffer:  # hot
     """The not yet parsed bytes of one stream."""
 
+    _large: Buffers = attrs.field(factory=RecycledBuffers)
+    """Where a stream that carries data receives into."""
     _view: memoryview = attrs.field(init=False, factory=lambda: memoryview(bytearray(RECEIVE_BYTES_MIN)))
     _start: int = attrs.field(init=False, default=0)
     _end: int = attrs.field(init=False, default=0)
     _given_out: bool = attrs.field(init=False, default=False)
-    _large: RecycledBuffers = attrs.field(init=False, factory=RecycledBuffers)
 
     def __len__(self) -> int:
         """How many bytes wait to be parsed."""
@@ -48,9 +52,12 @@ class ReceiveBuffer:  # hot
         size = len(self._view)
         if self._start == self._end and not self._given_out:
             self._start = self._end = 0
-        room = max(RECEIVE_BYTES_MIN, wanted_bytes - len(self))
+        missing = wanted_bytes - len(self)
+        room = max(RECEIVE_BYTES_MIN, missing)
         if size - self._end < room:
             self._renew(room)
+        if missing >= EXACT_BYTES_MIN:
+            return self._view[self._end : self._end + missing]
         return self._view[self._end :]
 
     def _renew(self, room_bytes: int) -> None:

@@ -27,5 +27,9 @@ class Stream(Protocol):
         """End the connection in both directions."""
 
     @property
+    def is_local(self) -> bool:
+        """Whether the peer is reached by an address of this machine."""
+
+    @property
     def peer_address(self) -> tuple[str, int]:
         """Host and port of the peer."""

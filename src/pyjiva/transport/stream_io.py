@@ -22,6 +22,7 @@ from typing import Final
 import attrs
 import trio
 
+from pyjiva.recycled import Buffers
 from pyjiva.transport.batch import EndOfBatch
 from pyjiva.transport.receive_buffer import ReceiveBuffer
 from pyjiva.units import MIB
@@ -40,7 +41,7 @@ class BatchedStream:
 
     _sock: socket.socket
     _batch: EndOfBatch
-    buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer, init=False)
+    buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer)
     _out: collections.deque[Buffer] = attrs.field(factory=collections.deque, init=False)
     queued_bytes: int = attrs.field(default=0, init=False)
     """Bytes handed to `send` that the kernel has not taken yet."""
@@ -185,6 +186,11 @@ class BatchedStream:
         return str(host), int(port)
 
     @property
+    def is_local(self) -> bool:
+        """Whether the peer is reached by an address of this machine, and its network namespace."""
+        return self.local_address[0] == self.peer_address[0]
+
+    @property
     def peer_address(self) -> tuple[str, int]:
         """Host and port of the peer; empty when it is gone already."""
         try:
@@ -195,14 +201,16 @@ class BatchedStream:
 
 
 @asynccontextmanager
-async def own_stream(stream: trio.SocketStream, batch: EndOfBatch) -> AsyncIterator[BatchedStream]:
+async def own_stream(
+    stream: trio.SocketStream, batch: EndOfBatch, buffers: Buffers | None = None
+) -> AsyncIterator[BatchedStream]:
     """Take `stream` over (accepted by `trio.serve_tcp` or connected) as a BatchedStream with its sender
-    task.
+    task.  `buffers`: where data is received into; None: buffers of its own.
     """
     sock = socket.socket(fileno=stream.socket.detach())
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    batched = BatchedStream(sock, batch)
+    batched = BatchedStream(sock, batch, ReceiveBuffer() if buffers is None else ReceiveBuffer(buffers))
     error: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:

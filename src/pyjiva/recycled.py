@@ -51,8 +51,8 @@ class RecycledBuffers:
 
 def _nobody_has_a_view(buffer: bytearray) -> bool:
     try:
-        buffer.append(0)
+        last = buffer.pop()  # first, and then append: the other way round needs room that is not there yet
     except BufferError:
         return False
-    buffer.pop()
+    buffer.append(last)
     return True

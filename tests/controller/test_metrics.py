@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyjiva.block import Limiter, Limits
+from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller import Snapshots, Volume, VolumeState
 from pyjiva.controller.api_io import serve_api
 from pyjiva.controller.metrics import MODES, VolumeCollector
@@ -25,6 +25,7 @@ from pyjiva.units import KIB, MIB
 from tests.suites.block_device import Driver, noise
 
 PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
+OLD_NAMES = "## Old names"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 COUNTS = st.integers(0, 2**50)
@@ -103,7 +104,7 @@ def samples_of(text: str) -> Samples:
 def text_of(status: VolumeStatus, sessions: int = 0) -> str:
     """As `/metrics` gives it."""
     registry = CollectorRegistry()
-    registry.register(VolumeCollector(lambda: status, lambda: sessions))
+    registry.register(VolumeCollector(lambda: status, lambda: sessions, Meters(lambda: 0)))
     return generate_latest(registry).decode()
 
 
@@ -163,10 +164,10 @@ def test_any_status_gives_a_text_that_can_be_read_again(status: VolumeStatus, se
 def rows() -> dict[str, set[str]]:
     """Metric → its labels, as the page says."""
     table = {}
-    for line in PAGE.read_text().splitlines():
-        if line.startswith("| `pyjiva_"):
+    for line in PAGE.read_text().partition(OLD_NAMES)[0].splitlines():
+        if line.startswith(("| `pyjiva_", "| `openebs_")):
             name, _, labels = line.split("|")[1:4]
-            table[name.strip(" `")] = set(re.findall("`([a-z_]+)`", labels))
+            table[name.strip(" `")] = set(re.findall("`([a-zA-Z_]+)`", labels))
     return table
 
 
@@ -178,7 +179,10 @@ async def test_the_page_names_every_metric_of_both_processes_and_no_other(tmp_pa
                 await trio.sleep(0.01)
         registry = CollectorRegistry()
         registry.register(ReplicaCollector(daemon, daemon.device))
-        exposed = samples_of(generate_latest(registry).decode()) | samples_of(text_of(EXAMPLE))
+        told = attrs.evolve(
+            EXAMPLE, replicas=(attrs.evolve(EXAMPLE.replicas[0], used_bytes=1), EXAMPLE.replicas[1])
+        )
+        exposed = samples_of(generate_latest(registry).decode()) | samples_of(text_of(told))
     known: dict[str, set[str]] = {}
     for name, labels in exposed:
         known.setdefault(name, set()).update(dict(labels))
@@ -234,6 +238,7 @@ async def _serve(volume: Volume, task_status: trio.TaskStatus[int] = trio.TASK_S
         portals=list,
         sessions=list,
         limiter=Limiter(Limits(), trio.current_time),
+        meters=Meters(lambda: 0),
         task_status=task_status,
     )
 

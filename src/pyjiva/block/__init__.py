@@ -15,6 +15,7 @@ from pyjiva.block.device import (
 from pyjiva.block.interval_lock import IntervalLocks, Lock
 from pyjiva.block.limit import LimitedDevice, Limiter, Limits
 from pyjiva.block.memory import MemoryDevice
+from pyjiva.block.meter import OPERATIONS, Meter, MeteredDevice, Meters, Times
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 from pyjiva.block.space import Space, SpaceSource
 from pyjiva.block.yielding import FLOOR_BYTES_PER_S, Hosts, Yielding
@@ -23,6 +24,7 @@ from pyjiva.block.zero_detect import ZeroDetect
 __all__ = [
     "ATOMIC_BYTES_MAX",
     "FLOOR_BYTES_PER_S",
+    "OPERATIONS",
     "PARAMETERS_BYTES_MAX",
     "BlockDevice",
     "BlockStatus",
@@ -36,11 +38,15 @@ __all__ = [
     "Lock",
     "MemoryDevice",
     "MemoryParameters",
+    "Meter",
+    "MeteredDevice",
+    "Meters",
     "ParameterStore",
     "Read",
     "Request",
     "Space",
     "SpaceSource",
+    "Times",
     "Unmap",
     "Write",
     "WriteZeroes",

@@ -28,7 +28,7 @@ Source of the verbs: nbdkit's plugin interface, reduced to what SBC-3 asks for.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -56,7 +56,16 @@ ATOMIC_BYTES_MAX: Final = 1 * MIB
 
 
 @attrs.define(eq=False)
-class Read:
+class _Metered:
+    """What a `MeteredDevice` keeps with a request until it is done; unset without one."""
+
+    begun_ns: int = attrs.field(init=False, repr=False)
+    then: Callable[[Any], None] = attrs.field(init=False, repr=False)
+    """The submitter's `done`."""
+
+
+@attrs.define(eq=False)
+class Read(_Metered):
     """Read `length_bytes` at `offset_bytes`; holes read as zeros."""
 
     offset_bytes: int
@@ -68,7 +77,7 @@ class Read:
 
 
 @attrs.define(eq=False)
-class Write:
+class Write(_Metered):
     """Write `data`, `length_bytes` in all, at `offset_bytes`."""
 
     offset_bytes: int
@@ -85,7 +94,7 @@ class Write:
 
 
 @attrs.define(eq=False)
-class Unmap:
+class Unmap(_Metered):
     """Make the range read as zeros for ever and give its space back where whole file-system blocks are
     free.
     """
@@ -97,7 +106,7 @@ class Unmap:
 
 
 @attrs.define(eq=False)
-class WriteZeroes:
+class WriteZeroes(_Metered):
     """Make the range read as zeros for ever.  Space may or may not be given back."""
 
     offset_bytes: int
@@ -108,7 +117,7 @@ class WriteZeroes:
 
 
 @attrs.define(eq=False)
-class Flush:
+class Flush(_Metered):
     """Bring every write that was answered before this was submitted to stable storage (SBC-3 SYNCHRONIZE
     CACHE).
     """
@@ -118,7 +127,7 @@ class Flush:
 
 
 @attrs.define(eq=False)
-class BlockStatus:
+class BlockStatus(_Metered):
     """Which parts of the range hold data; the rest are holes (SBC-3 GET LBA STATUS: mapped, deallocated)."""
 
     offset_bytes: int

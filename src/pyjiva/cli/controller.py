@@ -6,6 +6,7 @@ block device.
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import click
 import structlog
 import trio
 
-from pyjiva.block import BlockDevice, LimitedDevice, Limits, ZeroDetect
+from pyjiva.block import BlockDevice, LimitedDevice, Limits, MeteredDevice, Meters, ZeroDetect
 from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
 from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
@@ -76,6 +77,7 @@ class Keeping:
     """Where a new volume has its content from."""
     detect_zeros: bool = False
     limits: Limits = attrs.field(factory=Limits)
+    old_metric_names: bool = False
 
 
 @click.command()
@@ -102,6 +104,7 @@ class Keeping:
 @fill_options
 @limit_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
+@click.option("--old-metric-names", is_flag=True, help="Metrics openebs_* as OpenEBS' exporter had them.")
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
@@ -115,6 +118,7 @@ def main(
     api: Address,
     key_file: Path,
     detect_zeros: bool,
+    old_metric_names: bool,
     new_volume: bool,
     stop_with_stdin: bool,
     **given: Any,
@@ -132,7 +136,9 @@ def main(
             new_volume=new_volume,
             tuning=take_tuning(given),
         )
-        keeping = Keeping(take_schedule(given), take_fill(given), detect_zeros, take_limits(given))
+        keeping = Keeping(
+            take_schedule(given), take_fill(given), detect_zeros, take_limits(given), old_metric_names
+        )
         allowed = read_access(AccessOptions(**given), warn=True)
         return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed, keeping)
 
@@ -193,6 +199,8 @@ class Controller:
     filling: FillingDevice | None = None
     snapshots: Snapshots = attrs.field(init=False)
     limits: HostLimits = attrs.field(init=False)
+    meters: Meters = attrs.field(factory=partial(Meters, time.perf_counter_ns), init=False)
+    """Of what the target asks of the volume."""
     target: Target | None = None
     portals: list[str] = attrs.field(factory=list)
     fenced: bool = False
@@ -248,7 +256,8 @@ class Controller:
             if self.keeping.detect_zeros:
                 device = ZeroDetect(device)
             nursery.start_soon(self.limits.run)
-            await self._offer(LimitedDevice(device, self.limits.limiter), portals, api)
+            limited = LimitedDevice(device, self.limits.limiter)
+            await self._offer(MeteredDevice(limited, self.meters), portals, api)
 
     async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
         """The volume, or what makes it complete while it is filled."""
@@ -309,6 +318,8 @@ class Controller:
             portals=lambda: self.portals,
             sessions=self._sessions,
             limiter=self.limits.limiter,
+            meters=self.meters,
+            old_metric_names=self.keeping.old_metric_names,
             filled=lambda: None if self.filling is None else self.filling.share,
             task_status=task_status,
         )

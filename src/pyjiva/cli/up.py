@@ -60,6 +60,7 @@ class UpOptions:
     fill: FillFrom | None = None
     detect_zeros: bool = False
     limits: Limits = attrs.field(factory=Limits)
+    old_metric_names: bool = False
 
 
 @attrs.frozen
@@ -101,6 +102,7 @@ class Commands:
 @fill_options
 @limit_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
+@click.option("--old-metric-names", is_flag=True, help="Metrics openebs_* as OpenEBS' exporter had them.")
 @access_options
 def command(
     name: str,
@@ -112,6 +114,7 @@ def command(
     api: Address,
     block_size: int,
     detect_zeros: bool,
+    old_metric_names: bool,
     **given: Any,
 ) -> None:
     """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
@@ -126,8 +129,19 @@ def command(
         tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
         limits = take_limits(given)
+        access = AccessOptions(**given)
         options = UpOptions(
-            request, data, portals, api, AccessOptions(**given), tuning, retention, fill, detect_zeros, limits
+            request,
+            data,
+            portals,
+            api,
+            access,
+            tuning,
+            retention,
+            fill,
+            detect_zeros,
+            limits,
+            old_metric_names,
         )
         return await run_up(options)
 
@@ -161,6 +175,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         arguments += [*options.access.arguments(), *tuning_arguments(options.tuning)]
         arguments += schedule_arguments(options.retention) + fill_arguments(options.fill)
         arguments += ["--detect-zeros"] if options.detect_zeros else []
+        arguments += ["--old-metric-names"] if options.old_metric_names else []
         arguments += limit_arguments(options.limits)
         return await UpVolume(directory, arguments, api, commands or Commands()).run()
 

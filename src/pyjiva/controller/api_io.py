@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.block import Limiter, Limits
+from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.snapshot_api_io import snapshot_routes
@@ -39,13 +39,15 @@ async def serve_api(
     portals: Callable[[], Sequence[str]],
     sessions: Callable[[], Sequence[dict[str, Any]]],
     limiter: Limiter,
+    meters: Meters,
+    old_metric_names: bool = False,
     filled: Callable[[], float | None] = lambda: None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the API until cancelled; reports the port.  Raises ConfigError: it is taken.
 
-    `portals` and `sessions` come from the iSCSI target, which this package does not know; `filled` is the
-    share that is there of a volume that is filled from elsewhere.
+    `portals` and `sessions` come from the iSCSI target, which this package does not know, `meters` from what
+    it submits to; `filled` is the share that is there of a volume that is filled from elsewhere.
     """
 
     async def get_volume(_: Request) -> Response:
@@ -67,7 +69,9 @@ async def serve_api(
             Route("/v1/volume", get_volume),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
-            metrics_route(VolumeCollector(volume.status, lambda: len(sessions()))),
+            metrics_route(
+                VolumeCollector(volume.status, lambda: len(sessions()), meters, old_names=old_metric_names)
+            ),
             *_changes(volume),
             Route("/v1/limits", partial(_post_limits, limiter), methods=["POST"]),
             *snapshot_routes(snapshots),

@@ -16,6 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from pyjiva.block import Meters
+from pyjiva.controller.openebs_metrics import Picture, openebs_families
 from pyjiva.controller.status import (
     WITNESS,
     RebuildStatus,
@@ -144,7 +146,13 @@ class VolumeCollector(Collector):
 
     status: Callable[[], VolumeStatus]
     sessions: Callable[[], int]
+    meters: Meters
+    """Of what hosts ask."""
+    old_names: bool = False
+    """`openebs_*` as they once were."""
 
     def collect(self) -> Iterator[Metric]:
         """Part of prometheus_client's Collector."""
-        yield from families(self.status(), self.sessions())
+        picture = Picture(self.status(), self.sessions(), self.meters)
+        yield from families(picture.status, picture.sessions)
+        yield from openebs_families(picture, old=self.old_names)

@@ -9,8 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pyjiva.block import Flush, MemoryDevice, MeteredDevice, Meters, Read, Write
+from pyjiva.block import Flush, Limiter, Limits, MemoryDevice, MeteredDevice, Meters, Read, Write
 from pyjiva.controller.metrics import VolumeCollector
+from pyjiva.controller.path_metrics import HostPath
+from pyjiva.controller.path_times import PathTimes
 from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
 from pyjiva.units import GIB, MIB
 from tests.controller.test_metrics import EXAMPLE, OLD_NAMES, PAGE, Samples, samples_of
@@ -38,7 +40,8 @@ def meters() -> Meters:
 
 def scrape(*, old: bool, status: VolumeStatus = EXAMPLE, sessions: int = 1) -> str:
     registry = CollectorRegistry()
-    registry.register(VolumeCollector(lambda: status, lambda: sessions, meters(), old_names=old))
+    path = HostPath(meters(), Limiter(Limits(), lambda: 0.0), PathTimes(lambda: 0))
+    registry.register(VolumeCollector(lambda: status, lambda: sessions, path, old_names=old))
     return generate_latest(registry).decode()
 
 

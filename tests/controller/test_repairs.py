@@ -41,7 +41,7 @@ async def test_rot_is_read_from_another_replica_and_repaired_in_place(tmp_path: 
             rot(cluster, replica_id, place)
         for _ in range(6):  # reads go round among the members
             await driver.check()
-        assert await wait_repaired(volume, 1) == RotCounts(0, 1, 0)
+        assert await wait_repaired(volume, 1) == RotCounts(0, 1, 0, 1)
         await wait_state(volume, VolumeState.HEALTHY)
         assert volume.start_scrub(None)
         while (scrub := volume.status().scrub) is None or scrub.running:
@@ -83,7 +83,7 @@ async def test_rot_in_every_copy_is_an_error_and_never_data(tmp_path: Path) -> N
         await driver.submit(request)
         assert request.error is not None
         assert request.error.failure is StorageFailure.BAD_CHECKSUM
-        assert await wait_repaired(volume, 1) == RotCounts(0, 0, 1)
+        assert await wait_repaired(volume, 1) == RotCounts(0, 0, 1, 1)
         assert await driver.read(0, 8192) == noise(64 * KIB)[:8192]
         assert volume.status().state is VolumeState.HEALTHY, "no copy is thrown away for it"
         await driver.write(8192, noise(4096, seed=2))

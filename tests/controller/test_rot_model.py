@@ -229,11 +229,11 @@ def test_rot_in_all_copies_is_tried_again_when_the_host_reads_it_and_counted_onc
     for _ in range(3):
         members.repairs.found(1, Extent(2 * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
         members.run()
-    assert [members.repairs.counts(m) for m in MEMBERS] == [RotCounts(0, 0, 1)] * 3
+    assert [members.repairs.counts(m) for m in MEMBERS] == [RotCounts(0, 0, 1, 1)] * 3
     members.rotten[3].clear()  # the host wrote it, and two of the writes rotted as well
     members.repairs.found(1, Extent(2 * STORED_BLOCK_BYTES, STORED_BLOCK_BYTES))
     members.run()
-    assert members.repairs.counts(1) == RotCounts(0, 1, 0)
+    assert members.repairs.counts(1) == RotCounts(0, 1, 0, 1)
     members.scrub.start()
     members.run()
     assert [members.repairs.counts(m).hopeless for m in MEMBERS] == [0, 0, 0]

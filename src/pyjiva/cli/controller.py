@@ -148,7 +148,7 @@ def main(
 async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access, keeping: "Keeping") -> int:
     batch = EndOfBatch()
     memory = _shared_memory()
-    volume = Volume(options, batch, clock=boot_clock, memory=memory)
+    volume = Volume(options, batch, clock=boot_clock, clock_ns=time.perf_counter_ns, memory=memory)
     # What hosts write is received where replicas can reach it.
     buffers = RecycledBuffers(RECEIVE_BUFFERS_KEPT_MAX) if memory is None else memory
     return await Controller(options, endpoints, access, batch, volume, keeping, buffers).run()

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
+from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.snapshot_api_io import snapshot_routes
 from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.status import VolumeState
@@ -70,7 +71,12 @@ async def serve_api(
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
             metrics_route(
-                VolumeCollector(volume.status, lambda: len(sessions()), meters, old_names=old_metric_names)
+                VolumeCollector(
+                    volume.status,
+                    lambda: len(sessions()),
+                    HostPath(meters, limiter, volume.times),
+                    old_names=old_metric_names,
+                )
             ),
             *_changes(volume),
             Route("/v1/limits", partial(_post_limits, limiter), methods=["POST"]),

@@ -40,12 +40,14 @@ from pyjiva.block import (
     Lock,
     Read,
     Request,
+    Times,
     Unmap,
     Write,
     WriteZeroes,
 )
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.dirty_map import DirtyMap
+from pyjiva.controller.path_times import PathTimes
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
@@ -99,6 +101,8 @@ class Pending:
     """Header and payload, for a member that comes back (writes and flushes)."""
     extent: tuple[int, int]
     at_s: float
+    sent_ns: int | None = None
+    """Of a host's request, by the clock of `times`."""
     lost: int = 0
     """Members of `waiting` whose answer cannot come any more: they wait to be given up, or for a replay."""
     failed: int = 0
@@ -123,6 +127,8 @@ class MemberIo:
     """One member as the data path sees it."""
 
     bit: int
+    answers: dict[FrameType, Times]
+    """How long it took to answer."""
     link: Link | None = None
     in_flight: int = 0
     synced_until: int = 0
@@ -157,6 +163,8 @@ class DataPath:
     """Set by the volume's clock; coarse."""
     clock: Callable[[], float] | None = None
     """The time now, for the lease; None: there is none to keep."""
+    times: PathTimes = attrs.field(factory=lambda: PathTimes(lambda: 0))
+    """Of the volume's clock."""
     lease_until_s: float = attrs.field(default=float("-inf"), init=False)
     """Reads may be answered before this moment (`lease`)."""
     must_ack: int = attrs.field(default=0, init=False)
@@ -211,7 +219,7 @@ class DataPath:
     def add_member(self, member_id: int) -> None:
         """One more that can be talked to, if it is not known yet; a bit is never given to another one."""
         if member_id not in self.members:
-            self.members[member_id] = MemberIo(1 << len(self.members))
+            self.members[member_id] = MemberIo(1 << len(self.members), self.times.member(member_id))
 
     def forget(self, member_id: int) -> None:
         """It does not belong to the volume any more; if it ever does again, all of it is compared."""
@@ -269,6 +277,7 @@ class DataPath:
     def _park(self, lock: Lock) -> None:
         """Put a host request that holds its lock aside."""
         self._parked.append((self._queued.get(lock, self.now_s), lock.owner))
+        self.times.parked.set(running=True)
         self._release(lock)
 
     def _dispatch_read(self, lock: Lock) -> None:
@@ -304,7 +313,10 @@ class DataPath:
             length_bytes=length,
             stable=self.stable(),
         )
-        pending = Pending(type_, best.bit, request, lock, (), (offset, length), self.now_s, 0, without)
+        sent_ns = self.times.clock_ns()
+        pending = Pending(
+            type_, best.bit, request, lock, (), (offset, length), self.now_s, sent_ns, 0, without
+        )
         self._pending[id_] = pending
         best.in_flight += 1
         best.link.send(header)
@@ -342,7 +354,8 @@ class DataPath:
             payload=payload,
         )
         buffers = (header, *payload)
-        pending = Pending(type_, self.must_ack, request, lock, buffers, (offset, length), self.now_s)
+        sent_ns = self.times.clock_ns()
+        pending = Pending(type_, self.must_ack, request, lock, buffers, (offset, length), self.now_s, sent_ns)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
         for member in self._of(self.writable):
@@ -389,10 +402,14 @@ class DataPath:
     def _dispatch_flush(self, request: Flush) -> None:
         if not self.writes_open:
             self._parked.append((self.now_s, request))
+            self.times.parked.set(running=True)
             return
         self._last_id = id_ = self._last_id + 1
         header = encode_header(FrameType.FLUSH, request_id=id_, epoch=self.epoch, stable=self.stable())
-        pending = Pending(FrameType.FLUSH, self.must_ack, request, None, (header,), (0, 0), self.now_s)
+        sent_ns = self.times.clock_ns()
+        pending = Pending(
+            FrameType.FLUSH, self.must_ack, request, None, (header,), (0, 0), self.now_s, sent_ns
+        )
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
         self._send(self.writable, header)
@@ -559,6 +576,8 @@ class DataPath:
                 f"replica {member_id} answered request {frame.request_id}, which is not open"
             )
         member.in_flight -= 1
+        if pending.sent_ns is not None:
+            member.answers[pending.type].add(self.times.arrived_ns - pending.sent_ns)
         if frame.code == Status.FENCED:
             if frame.epoch > EPOCH_MAX:
                 raise RemoteProtocolError(
@@ -752,6 +771,8 @@ class DataPath:
             self._release(pending.lock)
         if pending.request is None:
             return
+        if pending.sent_ns is not None and pending.type in self.times.settled:
+            self.times.settled[pending.type].add(self.times.arrived_ns - pending.sent_ns)
         is_read = pending.type in (FrameType.READ, FrameType.BLOCK_STATUS)
         if is_read or pending.error is not None or self._has_copies:
             _complete(pending.request, pending.error)
@@ -772,6 +793,7 @@ class DataPath:
         self, *, must_ack: int, writable: int, readable: int, rebuilding: int, min_copies: int, serving: bool
     ) -> None:
         """Take over who is in, as the roster sees it now; whatever this settles or opens goes on."""
+        self.times.arrived()
         self._suspect &= ~(
             writable & ~self.writable
         )  # all of it was compared; not of one that is still to go
@@ -812,6 +834,7 @@ class DataPath:
                 self._parked[-1] = (at_s, request)
             elif self._queued and (lock := next(reversed(self._queued))).owner is request:
                 self._queued[lock] = at_s
+        self.times.parked.set(running=bool(self._parked))
 
     def member_up(self, member_id: int, link: Link) -> None:
         """Frames for `member_id` may go to `link` from now on."""
@@ -824,6 +847,7 @@ class DataPath:
         What it was not sent holds a lock, which the copy would have had to wait for; but for a flush, which
         it gets now.
         """
+        self.times.arrived()
         member = self.members[member_id]
         bit = member.bit
         for id_, pending in list(self._pending.items()):
@@ -856,6 +880,7 @@ class DataPath:
         again = [each for each in self._withheld if isinstance(each[1], Write | Unmap | WriteZeroes)]
         self._withheld = [each for each in self._withheld if each not in again]
         self._parked.extendleft(reversed(again))
+        self.times.parked.set(running=bool(self._parked))
 
     def member_down(self, member_id: int) -> None:
         """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""
@@ -916,6 +941,7 @@ class DataPath:
         )
         while self._parked and self._parked[0][0] < limit:
             _complete(self._parked.popleft()[1], error)
+        self.times.parked.set(running=bool(self._parked))
         while self._withheld and self._withheld[0][0] < limit:
             _complete(self._withheld.pop(0)[1], error)
         while self._unconfirmed and self._unconfirmed[0][0] < limit:
@@ -944,6 +970,11 @@ class DataPath:
     def busy(self) -> bool:
         """Whether a host request is in flight or parked."""
         return bool(self._parked) or any(p.request is not None for p in self._pending.values())
+
+    @property
+    def waiting_for_others(self) -> int:
+        """How many host requests wait for one that overlaps them."""
+        return len(self._queued)
 
     @property
     def parked(self) -> int:

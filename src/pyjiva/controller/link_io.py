@@ -89,13 +89,19 @@ async def _ask(
 
 
 async def pump(
-    stream: Stream, decoder: FrameDecoder, on_frame: Callable[[Frame], None], batch: EndOfBatch
+    stream: Stream,
+    decoder: FrameDecoder,
+    on_arrival: Callable[[], None],
+    on_frame: Callable[[Frame], None],
+    batch: EndOfBatch,
 ) -> None:  # hot
-    """Hand every frame that arrives to `on_frame` until the connection ends.
+    """Hand every frame that arrives to `on_frame` until the connection ends; `on_arrival` is called before
+    what came together.
 
     Raises RemoteProtocolError: the replica sent what it must not.
     """
     while await stream.fill(decoder.wanted_bytes):
+        on_arrival()
         while (frame := decoder.next_frame()) is not None:
             on_frame(frame)
         batch.end()

@@ -16,8 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from pyjiva.block import Meters
 from pyjiva.controller.openebs_metrics import Picture, openebs_families
+from pyjiva.controller.path_metrics import HostPath, path_families
 from pyjiva.controller.status import (
     WITNESS,
     RebuildStatus,
@@ -59,6 +59,7 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[ReplicaStatus], float]]]] = {
         lambda r: r.rebuilds.compared_bytes,
     ),
     "rebuild_seconds": ("time that copies to it were under way", lambda r: r.rebuilds.seconds),
+    "checksum_errors": ("ranges met that are not what was written", lambda r: r.rot.found),
     "rot_repaired": ("ranges with rot written again from another replica", lambda r: r.rot.repaired),
 }
 
@@ -146,13 +147,14 @@ class VolumeCollector(Collector):
 
     status: Callable[[], VolumeStatus]
     sessions: Callable[[], int]
-    meters: Meters
+    path: HostPath
     """Of what hosts ask."""
     old_names: bool = False
     """`openebs_*` as they once were."""
 
     def collect(self) -> Iterator[Metric]:
         """Part of prometheus_client's Collector."""
-        picture = Picture(self.status(), self.sessions(), self.meters)
+        picture = Picture(self.status(), self.sessions(), self.path.meters)
         yield from families(picture.status, picture.sessions)
+        yield from path_families(picture.status, self.path)
         yield from openebs_families(picture, old=self.old_names)

@@ -69,6 +69,8 @@ class RotCounts:
     """Ranges that were written again."""
     hopeless: int = 0
     """Ranges, now, of which no other member has a good copy."""
+    found: int = 0
+    """Ranges met; one that waits for its repair, or is hopeless, counts once."""
 
 
 @attrs.define
@@ -78,6 +80,7 @@ class _Patient:
     queue: collections.deque[tuple[Extent, bool]] = attrs.field(factory=collections.deque)
     """Blocks to repair, the first of them under way; and whether a repair's own reads found them bad."""
     running: Resync | None = None
+    found: int = 0
     repaired: int = 0
     hopeless: set[Extent] = attrs.field(factory=set)
 
@@ -116,7 +119,7 @@ class Repairs:
         if member not in self._patients:
             return RotCounts()
         patient = self._patients[member]
-        return RotCounts(len(patient.queue), patient.repaired, len(patient.hopeless))
+        return RotCounts(len(patient.queue), patient.repaired, len(patient.hopeless), patient.found)
 
     def _found(self, member: int, extent: Extent, by_repair: bool) -> None:
         start = align_down(extent.offset_bytes, STORED_BLOCK_BYTES)
@@ -124,6 +127,8 @@ class Repairs:
         patient = self._patients[member]
         if any(blocks.clip(queued) == blocks for queued, _ in patient.queue):
             return
+        if blocks not in patient.hopeless:
+            patient.found += 1
         if len(patient.queue) >= QUEUE_MAX:
             self.port.too_much_rot(member)
             return

@@ -80,6 +80,8 @@ class ReplicaStatus:
     """Why it is not in sync; empty when it is."""
     rebuilds: RebuildTotals = attrs.field(factory=RebuildTotals)
     """All copies to it, also those that have ended."""
+    requests_in_flight: int = 0
+    """What it was asked and has not answered, its part in copies included."""
 
 
 @attrs.frozen
@@ -98,3 +100,5 @@ class VolumeStatus:
     scrub: ScrubStatus | None
     parked_requests: int = 0
     """Of hosts, that wait until enough replicas can be reached."""
+    locked_requests: int = 0
+    """Of hosts, that wait for one before them that overlaps them."""

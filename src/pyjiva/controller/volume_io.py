@@ -31,6 +31,7 @@ from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.pace import Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
 from pyjiva.controller.past import NOWHERE, Past
+from pyjiva.controller.path_times import PathTimes
 from pyjiva.controller.rebuild_totals import RebuildBook
 from pyjiva.controller.repairs import Repairs
 from pyjiva.controller.resync import Resync
@@ -149,6 +150,8 @@ class Volume:
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
     memory: Memory | None = None
     """What is shared with replicas on this machine."""
+    clock_ns: Callable[[], int] | None = None
+    """Steady, for how long things take; None: `clock`."""
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when host I/O is carried out for the first time."""
     _roster: Roster = attrs.field(init=False)
@@ -216,6 +219,7 @@ class Volume:
             park_limit_s,
             lambda: self.past.lineage.generation,
             self._snapshots_are_changing,
+            times=PathTimes(self.clock_ns or self._clock_ns),
         )
         self._data.now_s = self.clock()
         self._data.clock = self.clock
@@ -252,6 +256,14 @@ class Volume:
         if not spaces:
             return None
         return Space(max(s.used_bytes for s in spaces), min(s.available_bytes for s in spaces))
+
+    def _clock_ns(self) -> int:
+        return int(self.clock() * 1e9)
+
+    @property
+    def times(self) -> PathTimes:
+        """How long its replicas take."""
+        return self._data.times
 
     # --- life
 
@@ -391,7 +403,8 @@ class Volume:
                     self._apply(LinkUp(member_id, report))
                     self._sharing.offer(member_id)
                     self.batch.end()
-                    await pump(stream, decoder, partial(self._answered, member_id), self.batch)
+                    answered = partial(self._answered, member_id)
+                    await pump(stream, decoder, self.times.arrived, answered, self.batch)
             except OSError as error:
                 reason = f"not reachable: {error.strerror or error}"
             except trio.TooSlowError:
@@ -1014,6 +1027,7 @@ class Volume:
             replicas=replicas,
             scrub=self._scrub_status(),
             parked_requests=self._data.parked,
+            locked_requests=self._data.waiting_for_others,
         )
 
     def _replica_status(self, member: Member) -> ReplicaStatus:
@@ -1036,6 +1050,7 @@ class Volume:
             available_bytes=None if space is None else space.available_bytes,
             reason="" if mode is Mode.IN_SYNC or votes else member.reason,
             rebuilds=self._rebuilds.totals(member.id, self.clock()),
+            requests_in_flight=self._data.members[member.id].in_flight,
         )
 
     def _rebuild_status(self, resync: Resync) -> RebuildStatus:

@@ -8,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pyjiva.block import OPERATIONS
 from pyjiva.replica.daemon_io import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice
+from pyjiva.transport.exposition import Distribution, histogram
 from pyjiva.transport.http_io import metrics_route, serve_http
 
 __all__ = ["ReplicaCollector", "serve_health"]
@@ -58,6 +60,17 @@ class ReplicaCollector(Collector):
             GaugeMetricFamily(f"pyjiva_replica_{name}", text, value=value)
             for name, (text, value) in gauges.items()
         ]
+        metrics.append(
+            histogram(
+                "pyjiva_replica_disk_seconds",
+                "how long a disk thread had requests that the page cache could not answer in place",
+                ("operation",),
+                [
+                    Distribution((OPERATIONS[verb],), times.cumulative(), times.total_s)
+                    for verb, times in self._device.disk_times.items()
+                ],
+            )
+        )
         return metrics
 
 

@@ -1,7 +1,7 @@
 """One replica's directory as a store of bytes and durable state, and as a block device."""
 
 from pyjiva.snapshot.chain import Chain, Layer
-from pyjiva.snapshot.device_io import ChainDevice, ChainStatistics, open_chain_device
+from pyjiva.snapshot.device_io import ChainDevice, open_chain_device
 from pyjiva.snapshot.layer_content_sys import LayerInfo, LayerParts
 from pyjiva.snapshot.layered_store_sys import Store
 from pyjiva.snapshot.merge_sys import Merge
@@ -9,6 +9,7 @@ from pyjiva.snapshot.merging_io import Merger
 from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta
 from pyjiva.snapshot.requests import Hash, Past, PastVerb, Spoil
 from pyjiva.snapshot.state import ReplicaState
+from pyjiva.snapshot.statistics import ChainStatistics
 
 __all__ = [
     "Chain",

@@ -31,10 +31,11 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot.layered_store_sys import Store
 from pyjiva.snapshot.past_sys import carry_out_past
 from pyjiva.snapshot.requests import Hash, Past, Spoil
+from pyjiva.snapshot.statistics import ChainStatistics, DiskTimes, no_times
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import MIB
 
-__all__ = ["ChainDevice", "ChainStatistics", "open_chain_device"]
+__all__ = ["ChainDevice", "open_chain_device"]
 
 WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes over beyond that
 REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
@@ -47,26 +48,6 @@ Verb = Callable[[Any], None]
 RunInThread = Callable[[Callable[[], None]], Awaitable[None]]
 """Run a blocking call while other tasks go on.  Simulations give one that lets virtual time pass instead.
 """
-
-
-@attrs.frozen
-class ChainStatistics:
-    """What a device has done since it was opened."""
-
-    reads: int
-    read_bytes: int
-    reads_missed: int
-    """Reads that the page cache could not answer."""
-    writes: int
-    written_bytes: int
-    zeroings: int
-    zeroed_bytes: int
-    flushes: int
-    """fdatasync calls; one may have answered many Flush requests."""
-    flush_s: float
-    """Seconds spent in them."""
-    waiting: int
-    """Requests that are queued for a thread or in one."""
 
 
 @attrs.define(eq=False)
@@ -109,6 +90,8 @@ class ChainDevice:  # hot
     _zeroed_bytes: int = attrs.field(default=0, init=False)
     _flushes: int = attrs.field(default=0, init=False)
     _flush_s: float = attrs.field(default=0.0, init=False)
+    disk_times: DiskTimes = attrs.field(factory=no_times, init=False)
+    """How long a thread had each request; of flushes, how long each fdatasync took."""
     _retire_at: float = attrs.field(default=0.0, init=False)
     _one_alone: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _held_back: list[Any] = attrs.field(factory=list, init=False)
@@ -251,12 +234,16 @@ class ChainDevice:  # hot
                 await self._idle_workers.park()
                 continue
             trip = self._take_trip()
+            began_at = self._clock()
             try:
                 await self._call(trip, partial(self._carry_out, trip))
             except trio.Cancelled:  # before the thread started
                 self._queue.extendleft(reversed(trip))
                 raise
+            took_ns = int((self._clock() - began_at) * 1e9)
             for request in trip:
+                if (times := self.disk_times.get(type(request))) is not None:
+                    times.add(took_ns)
                 if request.error is None and getattr(request, "force_unit_access", False):
                     self._flush_waiters.append(request)
                     self._flush_wanted.set()
@@ -300,7 +287,9 @@ class ChainDevice:  # hot
                 self._flush_waiters[:0] = waiters
                 raise
             self._flushes += 1
-            self._flush_s += self._clock() - began_at
+            took_s = self._clock() - began_at
+            self._flush_s += took_s
+            self.disk_times[Flush].add(int(took_s * 1e9))
             for request in waiters:
                 self._waiting -= 1
                 request.done(request)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pyjiva.errors import ConfigError
+from pyjiva.transport.exposition import BuildCollector
 
 __all__ = ["metrics_route", "serve_http"]
 
@@ -39,8 +40,11 @@ async def serve_http(
 
 
 def metrics_route(collector: Collector) -> Route:
-    """`GET /metrics`: what `collector` says at that moment, in Prometheus' text format."""
+    """`GET /metrics`: what `collector` says at that moment, and which program it is, in Prometheus' text
+    format.
+    """
     registry = CollectorRegistry()
+    registry.register(BuildCollector())
     registry.register(collector)
 
     async def get_metrics(_: Request) -> Response:

@@ -71,11 +71,13 @@ class Api:
         self.code = 200
         self.paths: dict[str, tuple[int, Any]] = {}
         self.asked: list[str] = []
+        self.authorizations: list[str | None] = []
         api = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 api.asked.append(f"{self.command} {self.path}")
+                api.authorizations.append(self.headers["Authorization"])
                 path = self.path.partition("?")[0]
                 if api.bodies:
                     code, answer = 200, json.dumps(api.bodies.pop(0)).encode()

@@ -120,6 +120,7 @@ class Replica:
     journal: Path
     size_bytes: int
     key_file: Path
+    """Of the volume; its text is the API's token too."""
     witness: bool
     boot: int = 1
     reachable: bool = True
@@ -148,7 +149,8 @@ class Replica:
             *("--volume", VOLUME, "--volume-id", VOLUME_ID, "--replica-id", str(self.number)),
             *("--directory", str(self.directory), "--size", str(self.size_bytes)),
             *("--data", f"{host}:{DATA_PORT}", "--health", f"{host}:{HEALTH_PORT}"),
-            *("--key-file", str(self.key_file), *(("--witness",) if self.witness else ())),
+            *("--key-file", str(self.key_file), "--api-token-file", str(self.key_file)),
+            *(("--witness",) if self.witness else ()),
         )
 
     def cut_power(self, random: Random) -> int:
@@ -223,7 +225,8 @@ class Controller:
             ),
             *(word for pair in kinds for word in pair),
             *("--portal", f"{self.host}:{ISCSI_PORT}", "--api", f"{self.host}:{API_PORT}"),
-            *("--key-file", str(self.key_file), *(("--new-volume",) if new_volume else ())),
+            *("--key-file", str(self.key_file), "--api-token-file", str(self.key_file)),
+            *(("--new-volume",) if new_volume else ()),
         )
 
 

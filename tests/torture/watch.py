@@ -15,6 +15,7 @@ import attrs
 import httpx
 import trio
 
+from pyjiva.transport.token_file_sys import read_token
 from tests.torture.clients import Client
 from tests.torture.machines import API_PORT, Controller, hold_everything
 from tests.torture.place import Place
@@ -90,9 +91,13 @@ class Watch:
                         )
             await trio.sleep(LOOK_S)
 
+    def _client(self) -> httpx.AsyncClient:
+        headers = read_token(self.current().key_file).headers()
+        return httpx.AsyncClient(timeout=2.0, trust_env=False, headers=headers)
+
     async def ask(self) -> None:
         """Ask the API for ever."""
-        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as http:
+        async with self._client() as http:
             while True:
                 await self.ask_once(http)
                 await trio.sleep(STATUS_S)
@@ -101,8 +106,9 @@ class Watch:
         """The state of the volume, and its events since the last time."""
         api = f"http://{self.current().host}:{API_PORT}/v1"
         try:
-            status = (await http.get(f"{api}/volume")).json()
-            events = (await http.get(f"{api}/events")).json()
+            volume, happened = await http.get(f"{api}/volume"), await http.get(f"{api}/events")
+            volume.raise_for_status()
+            status, events = volume.json(), happened.json()
         except (httpx.HTTPError, ValueError):
             self.status = None
             return
@@ -119,7 +125,7 @@ class Watch:
 
     async def wait_healthy(self, timeout_s: float) -> bool:
         """Whether the volume says it is healthy within that time."""
-        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as http:
+        async with self._client() as http:
             with trio.move_on_after(timeout_s):
                 while True:
                     await self.ask_once(http)

@@ -23,6 +23,7 @@ import xxhash
 
 from pyjiva.errors import BackupError, ConfigError
 from pyjiva.extent import Extent
+from pyjiva.transport.bearer import Token
 from pyjiva.units import MIB
 
 __all__ = ["ApiSource", "open_api_source"]
@@ -116,11 +117,14 @@ class ApiSource:
 
 
 @asynccontextmanager
-async def open_api_source(address: str, snapshot: str) -> AsyncIterator[ApiSource]:
-    """The snapshot of the volume whose API is at `address`."""
+async def open_api_source(
+    address: str, snapshot: str, token: Token | None = None
+) -> AsyncIterator[ApiSource]:
+    """The snapshot of the volume whose API is at `address`, and asks for `token`."""
     url = address if "://" in address else f"http://{address}"
     # No proxy of the environment: it stands between here and the world, not before a controller.
-    async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as client:
+    headers = {} if token is None else token.headers()
+    async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, headers=headers) as client:
         yield await ApiSource.open(client, url.rstrip("/"), snapshot)
 
 
@@ -155,7 +159,7 @@ async def _ask(
             await trio.sleep(pause_s * 2 ** (attempt - 1))
         try:
             answer = await client.get(address + path, params=parameters)
-            if answer.status_code in (400, 404, 409):
+            if answer.status_code in (400, 401, 404, 409):
                 raise ConfigError(f"the controller at {address} refused: {_reason(answer)}")
             if answer.status_code != httpx.codes.OK:
                 raise _TryAgainError(f"HTTP status {answer.status_code}: {_reason(answer)}")

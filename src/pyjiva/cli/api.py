@@ -1,33 +1,76 @@
 """How commands talk to a controller's API."""
 
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import attrs
 import click
 import httpx
 
-__all__ = ["EXIT_UNREACHABLE", "Api", "api_option"]
+from pyjiva.errors import ConfigError
+from pyjiva.transport.bearer import Token
+from pyjiva.transport.token_file_sys import read_token
+
+__all__ = ["EXIT_UNREACHABLE", "TOKEN_VARIABLE", "Api", "ApiAddress", "api_option", "open_api_address"]
 
 TIMEOUT_S: Final = 5.0
 EXIT_UNREACHABLE: Final = 1
+TOKEN_VARIABLE: Final = "PYJIVA_API_TOKEN_FILE"
+_NO_TOKEN: Final = f"it asks for a token: give --api-token-file FILE or {TOKEN_VARIABLE}"
+_WRONG_TOKEN: Final = f"the token of --api-token-file or {TOKEN_VARIABLE} is not its own"
 
 
-api_option: Final = click.option(
-    "--api",
-    default="http://127.0.0.1:9501",
-    show_default=True,
-    envvar="PYJIVA_API",
-    show_envvar=True,
-    help="The controller's API.",
-)
+@attrs.frozen
+class ApiAddress:
+    """Whom to ask, and what to show."""
+
+    url: str
+    token: Token | None = None
+
+
+def api_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --api and --api-token-file; the command gets `api`, an ApiAddress."""
+
+    @functools.wraps(command)
+    def with_address(*, api: str, api_token_file: Path | None, **given: Any) -> Any:
+        return command(api=open_api_address(api, api_token_file), **given)
+
+    url = click.option(
+        "--api",
+        default="http://127.0.0.1:9501",
+        show_default=True,
+        envvar="PYJIVA_API",
+        show_envvar=True,
+        help="The controller's API.",
+    )
+    token = click.option(
+        "--api-token-file",
+        type=click.Path(path_type=Path),
+        envvar=TOKEN_VARIABLE,
+        show_envvar=True,
+        help="The token that it asks for.",
+    )
+    return url(token(with_address))
+
+
+def open_api_address(url: str, token_file: Path | None) -> ApiAddress:
+    """Raises UsageError: the token cannot be read."""
+    try:
+        token = None if token_file is None else read_token(token_file)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    return ApiAddress(url if "://" in url else f"http://{url}", token)
 
 
 class Api:
     """The API at one address; whatever goes wrong ends the process with one line and exit code 1."""
 
-    def __init__(self, address: str, timeout_s: float = TIMEOUT_S) -> None:
-        self.address = address if "://" in address else f"http://{address}"
+    def __init__(self, address: ApiAddress, timeout_s: float = TIMEOUT_S) -> None:
+        self.address = address.url
+        self.headers = {} if address.token is None else address.token.headers()
         self.timeout_s = timeout_s
 
     def get(self, path: str, **parameters: str) -> Any:
@@ -46,7 +89,16 @@ class Api:
         url = self.address.rstrip("/") + path
         try:
             # No proxy of the environment: it stands between here and the world, not before a controller.
-            answer = httpx.request(method, url, params=parameters, timeout=self.timeout_s, trust_env=False)
+            answer = httpx.request(
+                method,
+                url,
+                params=parameters,
+                headers=self.headers,
+                timeout=self.timeout_s,
+                trust_env=False,
+            )
+            if answer.status_code == httpx.codes.UNAUTHORIZED:
+                self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")
             if answer.status_code in (400, 404, 409, 503):
                 self.give_up(str(answer.json()["error"]), what="the controller refused")
             answer.raise_for_status()

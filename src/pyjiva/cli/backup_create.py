@@ -11,7 +11,7 @@ from pyjiva.backup.api_source_io import open_api_source
 from pyjiva.backup.configuration import CHUNK_BYTES
 from pyjiva.backup.create_io import CreateOptions, create_backup
 from pyjiva.backup.directory_source_io import DirectorySource, open_replica
-from pyjiva.cli.api import api_option
+from pyjiva.cli.api import ApiAddress, api_option
 from pyjiva.cli.backup_options import Reporter, StoreAddress, rate_option, run_backup, store_options
 from pyjiva.cli.daemon import SIZE
 from pyjiva.errors import ConfigError
@@ -40,7 +40,7 @@ __all__ = ["command"]
 def command(
     store: StoreAddress,
     snapshot: str,
-    api: str,
+    api: ApiAddress,
     directory: Path | None,
     rate: int | None,
     chunk_size: int | None,
@@ -59,7 +59,7 @@ def command(
                 return await _create(
                     store, DirectorySource.of(replica, snapshot), options, chunk_size, as_json
                 )
-        async with open_api_source(api, snapshot) as source:
+        async with open_api_source(api.url, snapshot, api.token) as source:
             return await _create(store, source, options, chunk_size, as_json)
 
     options = CreateOptions(full=full, rate=rate)

@@ -1,10 +1,11 @@
 """`pyjiva clone`: a new volume with what a snapshot of another one holds, from one command."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pyjiva.cli.api import Api
+from pyjiva.cli.api import TOKEN_VARIABLE, Api, open_api_address
 from pyjiva.cli.up import command as up
 
 __all__ = ["command"]
@@ -23,7 +24,16 @@ __all__ = ["command"]
     show_envvar=True,
     help="The API of the volume that has the snapshot.",
 )
-def command(snapshot: str, name: str, options: tuple[str, ...], source: str) -> None:
+@click.option(
+    "--of-token-file",
+    type=click.Path(path_type=Path),
+    envvar=TOKEN_VARIABLE,
+    show_envvar=True,
+    help="The token that it asks for.",
+)
+def command(
+    snapshot: str, name: str, options: tuple[str, ...], source: str, of_token_file: Path | None
+) -> None:
     """Run the new volume NAME, which holds what SNAPSHOT holds, until Ctrl-C.
 
     It is complete from its first moment: what is not there yet is fetched when it is asked for, and all of it
@@ -32,7 +42,7 @@ def command(snapshot: str, name: str, options: tuple[str, ...], source: str) -> 
 
     Exit code: as of `pyjiva up`, or 1 when there is no such snapshot.
     """
-    client = Api(source)
+    client = Api(open_api_address(source, of_token_file))
     past: dict[str, Any] = client.get("/v1/snapshots")
     try:
         if snapshot not in [each["name"] for each in past["snapshots"]]:
@@ -41,6 +51,8 @@ def command(snapshot: str, name: str, options: tuple[str, ...], source: str) -> 
     except (KeyError, TypeError, ValueError):
         client.not_understood()
     arguments = [name, "--fill-from", f"{client.address.rstrip('/')}/v1/snapshots/{snapshot}"]
+    if of_token_file is not None:
+        arguments += ["--fill-token-file", str(of_token_file)]
     if not any(each == "--size" or each.startswith("--size=") for each in options):
         arguments += ["--size", str(size)]
     up.main([*arguments, *options], prog_name="pyjiva up", standalone_mode=False)

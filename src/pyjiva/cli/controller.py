@@ -23,6 +23,7 @@ from pyjiva.cli.fill import FillFrom, fill_options, take_fill
 from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.cli.schedule import schedule_options, take_schedule
+from pyjiva.cli.token_option import token_option
 from pyjiva.cli.tuning import take_tuning, tuning_options
 from pyjiva.controller import (
     ControllerOptions,
@@ -49,7 +50,9 @@ from pyjiva.iscsi import (
 from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.scsi import LogicalUnit, UnitIdentity
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.bearer import Token
 from pyjiva.transport.shared_memory_sys import SharedBuffers
+from pyjiva.transport.token_file_sys import read_token
 
 __all__ = ["main"]
 
@@ -65,6 +68,8 @@ class Endpoints:
 
     portals: tuple[Address, ...]
     api: Address
+    token: Token | None
+    """What requests to the API have to carry."""
     stop_with_stdin: bool
 
 
@@ -97,6 +102,7 @@ class Keeping:
     help="iSCSI address; repeat for several.",
 )
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
+@token_option
 @access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @tuning_options
@@ -116,6 +122,7 @@ def main(
     witnesses: tuple[ReplicaAddress, ...],
     portals: tuple[Address, ...],
     api: Address,
+    api_token_file: Path | None,
     key_file: Path,
     detect_zeros: bool,
     old_metric_names: bool,
@@ -140,7 +147,8 @@ def main(
             take_schedule(given), take_fill(given), detect_zeros, take_limits(given), old_metric_names
         )
         allowed = read_access(AccessOptions(**given), warn=True)
-        return await _run(options, Endpoints(portals, api, stop_with_stdin), allowed, keeping)
+        token = None if api_token_file is None else read_token(api_token_file)
+        return await _run(options, Endpoints(portals, api, token, stop_with_stdin), allowed, keeping)
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 
@@ -164,9 +172,11 @@ def _shared_memory() -> SharedBuffers | None:
         return None
 
 
-def _source_of(url: str) -> FillSource:
-    """Raises ConfigError: it is no URL of a source."""
-    return BackupSource(url) if url.startswith(BACKUP_SCHEME) else SnapshotSource(url)
+def _source_of(fill: FillFrom) -> FillSource:
+    """Raises ConfigError: it is no URL of a source, or its token cannot be read."""
+    if fill.url.startswith(BACKUP_SCHEME):
+        return BackupSource(fill.url)
+    return SnapshotSource(fill.url, fill.token())
 
 
 async def _trim(memory: SharedBuffers) -> None:
@@ -266,7 +276,7 @@ class Controller:
             if self.volume.past.lineage.filling is not None:
                 raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")
             return self.volume
-        self.filling = FillingDevice(self.volume, self.snapshots, _source_of(fill.url), fill.rate)
+        self.filling = FillingDevice(self.volume, self.snapshots, _source_of(fill), fill.rate)
         nursery.start_soon(self.filling.run)
         await self.filling.ready.wait()
         return self.filling
@@ -320,6 +330,7 @@ class Controller:
             limiter=self.limits.limiter,
             meters=self.meters,
             old_metric_names=self.keeping.old_metric_names,
+            token=self.endpoints.token,
             filled=lambda: None if self.filling is None else self.filling.share,
             task_status=task_status,
         )

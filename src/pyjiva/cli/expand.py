@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.daemon import SIZE
 from pyjiva.units import format_size
 
@@ -16,7 +16,7 @@ CHANGE_S: Final = 60.0
 @click.command("expand")
 @click.argument("size", type=SIZE)
 @api_option
-def command(size: int, api: str) -> None:
+def command(size: int, api: ApiAddress) -> None:
     """Make the volume larger: SIZE is what it is to have, such as 20GiB.
 
     Initiators are told (Linux: iscsiadm -m session --rescan, then resize2fs or xfs_growfs).  A volume can

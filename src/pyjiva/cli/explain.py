@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.render import open_console
 from pyjiva.cli.status import EXIT_CODES
 from pyjiva.controller.causes import cause_of
@@ -21,7 +21,7 @@ AS_IT_SHOULD_BE: Final = ("in-sync", "witness")
 @click.command("explain")
 @api_option
 @click.option("--events", "count", type=click.IntRange(0), default=20, show_default=True, help="How many.")
-def command(api: str, count: int) -> None:
+def command(api: ApiAddress, count: int) -> None:
     """Say why the volume is as it is, what to do about it, and what happened last.
 
     Exit code as of `pyjiva status`.

@@ -1,6 +1,7 @@
 """Where a new volume has its content from: options that `pyjiva up` and the controller share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -8,6 +9,8 @@ import click
 
 from pyjiva.cli.daemon import SIZE
 from pyjiva.cli.shared_options import add_options
+from pyjiva.transport.bearer import Token
+from pyjiva.transport.token_file_sys import read_token
 
 __all__ = ["FillFrom", "fill_arguments", "fill_options", "take_fill"]
 
@@ -19,6 +22,12 @@ class FillFrom:
     url: str
     rate: int | None
     """Bytes per second that are fetched unasked; None: no limit."""
+    token_file: Path | None = None
+    """The token of the other volume's API."""
+
+    def token(self) -> Token | None:
+        """Raises ConfigError: its file holds none, or cannot be read."""
+        return None if self.token_file is None else read_token(self.token_file)
 
 
 def fill_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +38,11 @@ def fill_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="URL",
             help="What a new volume holds: http://HOST:PORT/v1/snapshots/NAME, or backup:STORE#BACKUP.",
         ),
+        click.option(
+            "--fill-token-file",
+            type=click.Path(path_type=Path),
+            help="The token that the API of --fill-from asks for.",
+        ),
         click.option("--fill-rate", type=SIZE, help="Bytes per second that are fetched unasked; no limit."),
     ]
     return add_options(command, options)
@@ -36,12 +50,13 @@ def fill_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def take_fill(given: dict[str, Any]) -> FillFrom | None:
     """Take the values out of what a command was given; None: the volume begins empty."""
-    url, rate = given.pop("fill_from"), given.pop("fill_rate")
+    url, rate, token_file = given.pop("fill_from"), given.pop("fill_rate"), given.pop("fill_token_file")
     if url is None:
-        if rate is not None:
-            raise click.UsageError("--fill-rate needs --fill-from")
+        for option, value in (("--fill-rate", rate), ("--fill-token-file", token_file)):
+            if value is not None:
+                raise click.UsageError(f"{option} needs --fill-from")
         return None
-    return FillFrom(url, rate)
+    return FillFrom(url, rate, token_file)
 
 
 def fill_arguments(fill: FillFrom | None) -> list[str]:
@@ -49,4 +64,5 @@ def fill_arguments(fill: FillFrom | None) -> list[str]:
     if fill is None:
         return []
     rate = [] if fill.rate is None else ["--fill-rate", str(fill.rate)]
-    return ["--fill-from", fill.url, *rate]
+    token = [] if fill.token_file is None else ["--fill-token-file", str(fill.token_file.absolute())]
+    return ["--fill-from", fill.url, *rate, *token]

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from pyjiva.block import Limits
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.errors import ConfigError
 from pyjiva.units import format_size, parse_size
 
@@ -19,7 +19,7 @@ NONE = "none"
 @click.option("--iops", help=f"Commands per second, or {NONE}.")
 @click.option("--rate", help=f"Bytes per second that are read and written, such as 50MiB, or {NONE}.")
 @click.option("--burst", "burst_s", type=float, help="Seconds' worth that may come at once after rest.")
-def command(api: str, iops: str | None, rate: str | None, burst_s: float | None) -> None:
+def command(api: ApiAddress, iops: str | None, rate: str | None, burst_s: float | None) -> None:
     """Limit what all hosts together may ask of a volume, from now on; without options, show the limits.
 
     They hold until the controller ends; see the options of `pyjiva up` for those that it begins with.

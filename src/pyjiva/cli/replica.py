@@ -1,6 +1,7 @@
 """`pyjiva-replica`: one copy of one volume, in one directory."""
 
 import contextlib
+import functools
 import resource
 import sys
 from pathlib import Path
@@ -11,11 +12,14 @@ import structlog
 import trio
 
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.token_option import token_option
 from pyjiva.errors import ConfigError
 from pyjiva.replica import ReplicaDaemon, ReplicaOptions
 from pyjiva.replica.health_io import serve_health
 from pyjiva.snapshot import ChainDevice, Store
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.bearer import Token
+from pyjiva.transport.token_file_sys import check_reach, read_token
 
 __all__ = ["main"]
 
@@ -38,6 +42,7 @@ LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 )
 @click.option("--data", type=ADDRESS, default="127.0.0.1:9502", show_default=True, help="Data port.")
 @click.option("--health", type=ADDRESS, default="127.0.0.1:9503", show_default=True, help="Metrics port.")
+@token_option
 @click.option("--witness", is_flag=True, help="Hold no data: vote, so that two replicas need no third.")
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
@@ -50,6 +55,7 @@ def main(
     block_size_bytes: int,
     data: Address,
     health: Address,
+    api_token_file: Path | None,
     witness: bool,
     key_file: Path,
     stop_with_stdin: bool,
@@ -67,7 +73,9 @@ def main(
             key=read_key(key_file),
             witness=witness,
         )
-        return await _run(options, data, health, stop_with_stdin)
+        token = None if api_token_file is None else read_token(api_token_file)
+        check_reach(health.host, token)  # now: a directory that was made would be left behind
+        return await _run(options, data, health, token, stop_with_stdin)
 
     sys.exit(run_daemon("pyjiva-replica", run, volume=volume_name, id=replica_id))
 
@@ -84,7 +92,9 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(options: ReplicaOptions, data: Address, health: Address, stop_with_stdin: bool) -> int:
+async def _run(
+    options: ReplicaOptions, data: Address, health: Address, token: Token | None, stop_with_stdin: bool
+) -> int:
     _allow_many_files()
     store = Store.open_or_create(
         options.directory,
@@ -101,7 +111,8 @@ async def _run(options: ReplicaOptions, data: Address, health: Address, stop_wit
         daemon = ReplicaDaemon(store, device, options.key, batch)
         async with trio.open_nursery() as nursery:
             await _listen(nursery, daemon, data)
-            nursery.start_soon(serve_health, daemon, device, health.host, health.port)
+            serve = functools.partial(serve_health, daemon, device, health.host, health.port, token=token)
+            nursery.start_soon(serve)
             nursery.start_soon(_end_when_broken, store, nursery.cancel_scope)
             cause = await wait_for_stop(stop_with_stdin=stop_with_stdin)
             if cause is StopCause.ORPHANED:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.controller import ReplicaAddress
 
@@ -25,7 +25,7 @@ def command() -> None:
 @click.option("--witness", is_flag=True, help="It votes and holds no data.")
 @click.option("--wait", is_flag=True, help="Wait until it is in sync.")
 @api_option
-def add(replica: ReplicaAddress, witness: bool, wait: bool, api: str) -> None:
+def add(replica: ReplicaAddress, witness: bool, wait: bool, api: ApiAddress) -> None:
     """Copy everything to a replica, whose `pyjiva-replica` runs already, and make it one of the volume's.
 
     Exit code: 0 begun (with --wait: done), 1 it cannot be.
@@ -41,7 +41,7 @@ def add(replica: ReplicaAddress, witness: bool, wait: bool, api: str) -> None:
 @click.argument("replica_id", type=click.IntRange(1), metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait until the volume goes on without it.")
 @api_option
-def rm(replica_id: int, wait: bool, api: str) -> None:
+def rm(replica_id: int, wait: bool, api: ApiAddress) -> None:
     """Take a replica out of the volume.  Its directory is left as it is.
 
     Exit code: 0 begun (with --wait: done), 1 it cannot be.

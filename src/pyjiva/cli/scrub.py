@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.render import open_console, render_scrub
 from pyjiva.errors import ConfigError
 from pyjiva.units import parse_size
@@ -22,7 +22,7 @@ EXIT_HOPELESS: Final = 5
 @api_option
 @click.option("--rate", help="At most so many bytes per second on each replica, such as 50MiB.")
 @click.option("--wait", is_flag=True, help="Wait for the end, and for the repairs.")
-def command(api: str, rate: str | None, wait: bool) -> None:
+def command(api: ApiAddress, rate: str | None, wait: bool) -> None:
     """Read all of the volume on all replicas in sync; repair what is not what was written.
 
     Exit code: 0 done (without --wait: begun), 1 it cannot be, 5 some blocks have no good copy.

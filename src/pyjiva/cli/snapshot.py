@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 from rich.tree import Tree
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.render import open_console
 from pyjiva.units import format_size
 
@@ -24,7 +24,7 @@ def command() -> None:
 @click.argument("name")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="To be kept with it; repeat.")
 @api_option
-def create(name: str, labels: tuple[str, ...], api: str) -> None:
+def create(name: str, labels: tuple[str, ...], api: ApiAddress) -> None:
     """Keep what the volume holds now as the snapshot NAME, on all replicas.
 
     What was written to the device before is in it; what a file system has not written yet is not: freeze it
@@ -38,7 +38,7 @@ def create(name: str, labels: tuple[str, ...], api: str) -> None:
 @command.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @api_option
-def ls(as_json: bool, api: str) -> None:
+def ls(as_json: bool, api: ApiAddress) -> None:
     """List the snapshots as a tree, with what each takes.
 
     A snapshot's size is what was written between the one that it stands on and itself.  Exit code: 0, or 1
@@ -68,7 +68,7 @@ def _tree(answer: dict[str, Any]) -> Tree:
 @command.command("rm")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @api_option
-def rm(names: tuple[str, ...], api: str) -> None:
+def rm(names: tuple[str, ...], api: ApiAddress) -> None:
     """Delete snapshots; their space comes back in the background.
 
     Exit code: 0 done, 1 one cannot be.
@@ -82,7 +82,7 @@ def rm(names: tuple[str, ...], api: str) -> None:
 @click.argument("name")
 @click.option("--keep-newer", is_flag=True, help="Keep the snapshots that were made since.")
 @api_option
-def revert(name: str, keep_newer: bool, api: str) -> None:
+def revert(name: str, keep_newer: bool, api: ApiAddress) -> None:
     """Let the volume hold what it held when NAME was made.  No initiator may be logged in.
 
     What was written since is lost, unless a snapshot has it.  Exit code: 0 done, 1 it cannot be.
@@ -95,7 +95,7 @@ def revert(name: str, keep_newer: bool, api: str) -> None:
 @click.option("--since", default="", metavar="OLDER", help="An older snapshot; else: what it holds.")
 @click.option("--json", "as_json", is_flag=True, help="The ranges, as JSON.")
 @api_option
-def diff(name: str, since: str, as_json: bool, api: str) -> None:
+def diff(name: str, since: str, as_json: bool, api: ApiAddress) -> None:
     """Where NAME may differ from an older snapshot, in bytes.
 
     Exit code: 0, or 1 when there is no such snapshot.

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.render import open_console, render
 from pyjiva.cli.watch import watch
 
@@ -21,7 +21,7 @@ EXIT_CODES: Final[dict[str, int]] = {"healthy": 0, "degraded": 3, "parked": 4}
 @click.option("--json", "as_json", is_flag=True, help="Print the API's answer.")
 @click.option("--watch", "watching", is_flag=True, help="Show it as it changes, until Ctrl-C.")
 @click.option("--until-healthy", is_flag=True, help="As --watch, and end when the volume is healthy.")
-def command(api: str, as_json: bool, watching: bool, until_healthy: bool) -> None:
+def command(api: ApiAddress, as_json: bool, watching: bool, until_healthy: bool) -> None:
     """Show a volume, its replicas and its sessions.
 
     Exit code: 0 healthy, 3 degraded, 4 parked, 1 the controller cannot be reached.

@@ -21,6 +21,7 @@ from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
 from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
 from pyjiva.cli.limits import limit_arguments, limit_options, take_limits
 from pyjiva.cli.schedule import schedule_arguments, schedule_options, take_schedule
+from pyjiva.cli.token_option import token_option
 from pyjiva.cli.tuning import take_tuning, tuning_arguments, tuning_options
 from pyjiva.controller import Retention, Tuning
 from pyjiva.errors import StorageError
@@ -33,6 +34,7 @@ from pyjiva.supervisor import (
     VolumeRequest,
 )
 from pyjiva.supervisor.machine import EXIT_CONFIG, STOP_S
+from pyjiva.transport.token_file_sys import check_reach, read_token
 
 __all__ = ["Commands", "UpOptions", "command", "run_up"]
 
@@ -61,6 +63,8 @@ class UpOptions:
     detect_zeros: bool = False
     limits: Limits = attrs.field(factory=Limits)
     old_metric_names: bool = False
+    token_file: Path | None = None
+    """What requests to the API and to the replicas' health ports have to carry."""
 
 
 @attrs.frozen
@@ -94,6 +98,7 @@ class Commands:
     help="iSCSI address; repeat for several.",
 )
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
+@token_option
 @click.option(
     "--block-size", type=int, default=512, show_default=True, help="Bytes in a logical block: 512 or 4096."
 )
@@ -112,6 +117,7 @@ def command(
     data: Path,
     portals: tuple[Address, ...],
     api: Address,
+    api_token_file: Path | None,
     block_size: int,
     detect_zeros: bool,
     old_metric_names: bool,
@@ -142,6 +148,7 @@ def command(
             detect_zeros,
             limits,
             old_metric_names,
+            api_token_file,
         )
         return await run_up(options)
 
@@ -154,7 +161,11 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
 
     Raises ConfigError, StorageError: it cannot be, or not here; nothing was started.
     """
-    access = read_access(options.access)  # the controller reads it again: what is wrong is to be said now
+    # The controller reads these again: what is wrong is to be said now.
+    access, token_file = read_access(options.access), options.token_file
+    check_reach(options.api.host, None if token_file is None else read_token(token_file))
+    if options.fill is not None:
+        options.fill.token()
     with contextlib.ExitStack() as stack:
         open_directory = functools.partial(VolumeDirectory.open_or_create, options.data, options.volume)
         held = stack.enter_context(HeldPorts())
@@ -177,7 +188,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         arguments += ["--detect-zeros"] if options.detect_zeros else []
         arguments += ["--old-metric-names"] if options.old_metric_names else []
         arguments += limit_arguments(options.limits)
-        return await UpVolume(directory, arguments, api, commands or Commands()).run()
+        return await UpVolume(directory, arguments, api, token_file, commands or Commands()).run()
 
 
 def _choose_replica_ports(directory: VolumeDirectory, held: HeldPorts) -> None:
@@ -199,6 +210,7 @@ class UpVolume:
     serving: Sequence[str]
     """The controller's options for where and to whom it offers the volume."""
     api: Address
+    token_file: Path | None
     commands: Commands
     _children: Children = attrs.field(init=False)
     _is_ready: bool = attrs.field(default=False, init=False)
@@ -228,6 +240,7 @@ class UpVolume:
         ready = dict(field.partition("=")[::2] for field in line.split()[1:])
         portal, iqn, api = (ready.get(field, "") for field in ("portal", "iqn", "api"))
         url = f"iscsi://{portal}/{iqn}/0"
+        token = "" if self.token_file is None else f" --api-token-file {self.token_file}"
         _say(
             "use it with one of these:\n"
             f"  iscsiadm -m discovery -t sendtargets -p {portal}\n"
@@ -235,7 +248,7 @@ class UpVolume:
             f"  qemu-img info {url}\n"
             f"  iscsi-ls -s iscsi://{portal}\n"
             f"  iscsi-inq {url}\n"
-            f"  pyjiva status --api {api}\n"
+            f"  pyjiva status --api {api}{token}\n"
             "Ctrl-C stops it; the same command brings it back."
         )
 
@@ -245,6 +258,7 @@ class UpVolume:
             *("--volume", volume.name, "--volume-id", volume.volume_id),
             *("--size", str(volume.size_bytes), "--block-size", str(volume.block_size_bytes)),
             *("--key-file", str(self.directory.key_file), "--stop-with-stdin"),
+            *([] if self.token_file is None else ["--api-token-file", str(self.token_file.absolute())]),
         ]
         if name == CONTROLLER:
             return [*self.commands.controller, *common, *self._controller_options()]

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from pyjiva.cli.api import Api, api_option
+from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.render import open_console
 from pyjiva.units import format_size
 
@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.command("usage")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @api_option
-def command(as_json: bool, api: str) -> None:
+def command(as_json: bool, api: ApiAddress) -> None:
     """Show what the volume takes: its size, on each replica's disk, by snapshot, and what is on its way back.
 
     Exit code: 0, or 1 when no volume answers.

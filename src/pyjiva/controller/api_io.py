@@ -24,6 +24,7 @@ from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
+from pyjiva.transport.bearer import Token
 from pyjiva.transport.http_io import metrics_route, serve_http
 from pyjiva.units import parse_size
 
@@ -43,9 +44,10 @@ async def serve_api(
     meters: Meters,
     old_metric_names: bool = False,
     filled: Callable[[], float | None] = lambda: None,
+    token: Token | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the API until cancelled; reports the port.  Raises ConfigError: it is taken.
+    """Serve the API until cancelled; reports the port.  Raises ConfigError: see `serve_http`.
 
     `portals` and `sessions` come from the iSCSI target, which this package does not know, `meters` from what
     it submits to; `filled` is the share that is there of a volume that is filled from elsewhere.
@@ -83,7 +85,7 @@ async def serve_api(
             *snapshot_routes(snapshots),
         ]
     )
-    await serve_http(app, host, port, task_status=task_status)
+    await serve_http(app, host, port, token=token, task_status=task_status)
 
 
 def _changes(volume: Volume) -> list[Route]:

@@ -9,6 +9,7 @@ import xxhash
 from pyjiva.controller.filling_io import SourceLost
 from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent
+from pyjiva.transport.bearer import Token
 
 __all__ = ["SnapshotSource"]
 
@@ -20,6 +21,8 @@ class SnapshotSource:
     """The snapshot at `url`: http://HOST:PORT/v1/snapshots/NAME."""
 
     url: str
+    token: Token | None = None
+    """What that API asks for."""
     _client: httpx.AsyncClient = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -27,7 +30,8 @@ class SnapshotSource:
         if not base.startswith(("http://", "https://")) or not slash or not name or "/" in name:
             raise ConfigError(f"{self.url!r}: write http://HOST:PORT/v1/snapshots/NAME")
         # No proxy of the environment: it stands between here and the world, not before a controller.
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        headers = {} if self.token is None else self.token.headers()
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, headers=headers)
 
     async def size_bytes(self) -> int:
         """Part of FillSource: of the volume that the snapshot belongs to."""

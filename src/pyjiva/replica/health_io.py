@@ -1,4 +1,4 @@
-"""The replica's health and metrics over HTTP (port 9503): read only, no secrets."""
+"""The replica's health and metrics over HTTP (port 9503): read only."""
 
 import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +11,7 @@ from starlette.routing import Route
 from pyjiva.block import OPERATIONS
 from pyjiva.replica.daemon_io import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice
+from pyjiva.transport.bearer import Token
 from pyjiva.transport.exposition import Distribution, histogram
 from pyjiva.transport.http_io import metrics_route, serve_http
 
@@ -80,10 +81,12 @@ async def serve_health(
     host: str,
     port: int,
     *,
+    token: Token | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `/v1/health` and `/metrics` until cancelled; reports the port.  Raises ConfigError: it is
-    taken.
+    """Serve `/v1/health` and `/metrics` until cancelled; reports the port.
+
+    Raises ConfigError: see `serve_http`.
     """
 
     async def health(_: Request) -> Response:
@@ -98,4 +101,4 @@ async def serve_health(
         )
 
     app = Starlette(routes=[Route("/v1/health", health), metrics_route(ReplicaCollector(daemon, device))])
-    await serve_http(app, host, port, task_status=task_status)
+    await serve_http(app, host, port, token=token, task_status=task_status)

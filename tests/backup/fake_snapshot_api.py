@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.transport.http_io import serve_http
+from pyjiva.transport.http_io import problem_response, serve_http
+from pyjiva.transport.problem import Problem, Reason
 from tests.backup.worlds import Volume, snapshot_of
 
 __all__ = ["FakeApi"]
@@ -66,7 +67,9 @@ class FakeApi:
     async def _changed(self, request: Request) -> Response:
         since = request.query_params.get("since")
         if since is not None and since not in self.volume.snapshots:
-            return self._answer(request, JSONResponse({"error": f"no snapshot {since}"}, status_code=404))
+            return self._answer(
+                request, problem_response(Problem.of(Reason.NO_SUCH_SNAPSHOT, f"no snapshot {since}"))
+            )
         extents = await snapshot_of(self.volume, request.path_params["name"]).changed(since)
         body = {"extents": [[extent.offset_bytes, extent.length_bytes] for extent in extents]}
         return self._answer(request, JSONResponse(body))
@@ -74,7 +77,9 @@ class FakeApi:
     async def _data(self, request: Request) -> Response:
         offset, length = (int(request.query_params[key]) for key in ("offset", "length"))
         if length > DATA_BYTES_MAX:
-            return self._answer(request, JSONResponse({"error": "at most 4 MiB"}, status_code=400))
+            return self._answer(
+                request, problem_response(Problem.of(Reason.INVALID_PARAMETER, "at most 4 MiB"))
+            )
         content = self.volume.snapshots[request.path_params["name"]][0][offset : offset + length]
         headers = {"X-Content-XXH3": xxhash.xxh3_64_hexdigest(content)}
         return self._answer(

@@ -10,8 +10,10 @@ from starlette.responses import JSONResponse, Response
 
 from pyjiva.backup.api_source_io import ApiSource, open_api_source
 from pyjiva.backup.work_io import ungrouped
-from pyjiva.errors import BackupError, ConfigError
+from pyjiva.errors import BackupError, ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.transport.http_io import problem_response
+from pyjiva.transport.problem import Problem
 from tests.backup.fake_snapshot_api import FakeApi
 from tests.backup.worlds import Volume
 
@@ -84,7 +86,9 @@ def bare(answer: Response) -> Response:
 
 def busy(_: Response) -> Response:
     """No answer now."""
-    return JSONResponse({"error": "the volume is parked"}, status_code=503)
+    return problem_response(
+        Problem.of_storage(StorageError(StorageFailure.NOT_READY, "the volume is parked"))
+    )
 
 
 @pytest.mark.parametrize("fault", [cut, flip, bare, busy])

@@ -4,6 +4,8 @@ import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
 
+from pyjiva.transport.problem import PROBLEM_TYPE
+
 __all__ = ["STATUS", "Api"]
 
 REBUILD: Final = {
@@ -87,6 +89,7 @@ class Api:
                 else:
                     code, answer = api.code, api.body
                 self.send_response(code)
+                self.send_header("Content-Type", "application/json" if code < 400 else PROBLEM_TYPE)
                 self.end_headers()
                 self.wfile.write(answer)
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pyjiva.cli.main import commands
 from pyjiva.supervisor.ports_sys import HeldPorts
+from pyjiva.transport.problem import Problem, Reason
 from tests.cli.fake_api import STATUS, Api
 from tests.cli.processes import end, running, wait_state
 
@@ -40,7 +41,10 @@ def test_with_wait_the_end_is_waited_for(api: Api) -> None:
 
 
 def test_a_refusal_is_one_line(api: Api) -> None:
-    api.paths["/v1/replicas/1"] = (409, {"error": "replica 1 is the last one in sync"})
+    api.paths["/v1/replicas/1"] = (
+        409,
+        Problem.of(Reason.REFUSED, "replica 1 is the last one in sync").body(),
+    )
     code, output = pyjiva("rm", "1", "--api", api.url)
     assert code == 1
     assert output == f"pyjiva: the controller refused at {api.url}: replica 1 is the last one in sync\n"

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from pyjiva.cli.scrub import command
+from pyjiva.transport.problem import Problem, Reason
 from tests.cli.fake_api import STATUS, Api
 
 OVER = {"running": False, "position_bytes": 10 * 1024**3, "bad": 1, "different": 0}
@@ -19,7 +20,7 @@ def test_it_is_begun_with_its_rate(api: Api) -> None:
 
 
 def test_a_refusal_is_one_line(api: Api) -> None:
-    api.paths["/v1/scrub"] = (409, {"error": "a scrub is under way"})
+    api.paths["/v1/scrub"] = (409, Problem.of(Reason.REFUSED, "a scrub is under way").body())
     result = CliRunner().invoke(command, ["--api", api.url])
     assert result.exit_code == 1
     assert result.stderr == f"pyjiva: the controller refused at {api.url}: a scrub is under way\n"

@@ -4,16 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import jsonschema
 import pytest
+import structlog.testing
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.errors import ConfigError
+from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.transport.bearer import Token
-from pyjiva.transport.http_io import serve_http
+from pyjiva.transport.http_io import http_application, serve_http
+from pyjiva.transport.problem import PROBLEM_SCHEMA, ProblemError, Reason, detail_of
 
 TOKEN = Token.parse("0123456789abcdef")
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW")
@@ -23,9 +26,24 @@ async def hello(_: Request) -> Response:
     return JSONResponse("hello")
 
 
+async def fail(request: Request) -> Response:
+    """As its query says."""
+    raise ERRORS[request.query_params["how"]]
+
+
+ERRORS: dict[str, Exception] = {
+    "refused": ConfigError("it cannot be"),
+    "not-ready": StorageError(StorageFailure.NOT_READY, "the volume is parked"),
+    "no-space": StorageError(StorageFailure.NO_SPACE, "the disk is full"),
+    "invalid-parameter": ProblemError(Reason.INVALID_PARAMETER, "size 'x'"),
+    "no-such-snapshot": ProblemError(Reason.NO_SUCH_SNAPSHOT, "there is no snapshot 'x'"),
+    "internal-error": RuntimeError("a bug"),
+}
+
+
 @asynccontextmanager
 async def serving(token: Token | None) -> AsyncIterator[httpx.AsyncClient]:
-    app = Starlette(routes=[Route(path, hello) for path in ("/v1/health", "/v1/secret")])
+    app = http_application([Route("/v1/health", hello), Route("/v1/secret", hello), Route("/v1/fail", fail)])
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[int]) -> None:
@@ -35,6 +53,46 @@ async def serving(token: Token | None) -> AsyncIterator[httpx.AsyncClient]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             yield client
         nursery.cancel_scope.cancel()
+
+
+def check_problem(answer: httpx.Response, reason: str) -> str:
+    """It is problem details of this reason; what it says to people."""
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    body = answer.json()
+    jsonschema.validate(body, PROBLEM_SCHEMA)
+    assert (body["status"], body["reason"]) == (answer.status_code, reason)
+    return detail_of(body)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "detail"),
+    [
+        ("refused", 409, "it cannot be"),
+        ("not-ready", 503, "the volume is parked"),
+        ("no-space", 503, "the disk is full"),
+        ("invalid-parameter", 400, "size 'x'"),
+        ("no-such-snapshot", 404, "there is no snapshot 'x'"),
+        ("internal-error", 500, "RuntimeError: the log has more"),
+    ],
+)
+async def test_what_goes_wrong_is_answered_with_its_reason(reason: str, status: int, detail: str) -> None:
+    with structlog.testing.capture_logs() as logged:
+        async with serving(TOKEN) as client:
+            answer = await client.get("/v1/fail", params={"how": reason}, headers=TOKEN.headers())
+    assert answer.status_code == status
+    assert check_problem(answer, reason) == detail
+    assert [str(each["exc_info"]) for each in logged] == (["a bug"] if status == 500 else [])
+    assert "0123456789abcdef" not in str(logged)
+
+
+async def test_what_is_not_there_is_said_so() -> None:
+    async with serving(None) as client:
+        assert check_problem(await client.get("/v1/nothing"), "not-found") == "there is no /v1/nothing"
+        wrong = await client.delete("/v1/secret")
+        assert wrong.status_code == 405
+        assert set(wrong.headers["Allow"].split(", ")) == {"GET", "HEAD"}
+        assert check_problem(wrong, "method-not-allowed") == "/v1/secret has no DELETE"
+        assert (await client.get("/v1/secret/")).status_code == 404
 
 
 async def test_who_knows_the_token_is_answered() -> None:
@@ -59,6 +117,8 @@ async def test_nothing_else_is_with_any_method(path: str) -> None:
                 answer = await client.request(method, path, headers=headers)
                 assert answer.status_code == 401, method
                 assert answer.headers["WWW-Authenticate"] == 'Bearer realm="pyjiva"'
+                if method != "HEAD":
+                    check_problem(answer, "token-needed")
 
 
 async def test_a_web_socket_is_refused_without_it() -> None:

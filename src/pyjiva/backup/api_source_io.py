@@ -24,6 +24,7 @@ import xxhash
 from pyjiva.errors import BackupError, ConfigError
 from pyjiva.extent import Extent
 from pyjiva.transport.bearer import Token
+from pyjiva.transport.problem import detail_of
 from pyjiva.units import MIB
 
 __all__ = ["ApiSource", "open_api_source"]
@@ -173,6 +174,6 @@ async def _ask(
 
 def _reason(answer: httpx.Response) -> str:
     try:
-        return " ".join(str(answer.json()["error"]).split())
-    except (ValueError, KeyError, TypeError):
+        return detail_of(answer.json())
+    except ValueError:
         return answer.reason_phrase

@@ -12,6 +12,7 @@ import httpx
 
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
+from pyjiva.transport.problem import PROBLEM_TYPE, detail_of
 from pyjiva.transport.token_file_sys import read_token
 
 __all__ = ["EXIT_UNREACHABLE", "TOKEN_VARIABLE", "Api", "ApiAddress", "api_option", "open_api_address"]
@@ -99,8 +100,8 @@ class Api:
             )
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")
-            if answer.status_code in (400, 404, 409, 503):
-                self.give_up(str(answer.json()["error"]), what="the controller refused")
+            if answer.headers.get("Content-Type") == PROBLEM_TYPE:
+                self.give_up(detail_of(answer.json()), what="the controller refused")
             answer.raise_for_status()
             return answer.json()
         except (httpx.HTTPError, httpx.InvalidURL) as error:

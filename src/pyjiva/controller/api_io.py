@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 import trio
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pyjiva.block import Limiter, Limits, Meters
+from pyjiva.controller.api_parameters import count, flag, limit_number, limit_size, number, optional_size
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
@@ -25,8 +25,8 @@ from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
-from pyjiva.transport.http_io import metrics_route, serve_http
-from pyjiva.units import parse_size
+from pyjiva.transport.http_io import http_application, metrics_route, serve_http
+from pyjiva.transport.problem import ProblemError, Reason
 
 __all__ = ["serve_api"]
 
@@ -67,8 +67,8 @@ async def serve_api(
     async def get_events(_: Request) -> Response:
         return JSONResponse([attrs.asdict(event) for event in volume.history.events])
 
-    app = Starlette(
-        routes=[
+    app = http_application(
+        [
             Route("/v1/volume", get_volume),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
@@ -92,33 +92,28 @@ def _changes(volume: Volume) -> list[Route]:
     """What changes something: each is begun, and the status shows how it goes."""
 
     async def post_scrub(request: Request) -> Response:
-        try:
-            rate = parse_size(text) if (text := request.query_params.get("rate")) else None
-        except ConfigError as error:
-            return _refused(str(error), 400)
+        rate = optional_size(request.query_params, "rate")
         if rate == 0:
-            return _refused("rate 0: at least 1 byte per second", 400)
+            raise ProblemError(Reason.INVALID_PARAMETER, "rate 0: at least 1 byte per second")
         if not volume.start_scrub(rate):
-            return _refused("a scrub is under way, or the volume is parked or being filled", 409)
+            why_not = "a scrub is under way, or the volume is parked or being filled"
+            raise ProblemError(Reason.REFUSED, why_not)
         return JSONResponse({}, status_code=202)
 
     async def post_replica(request: Request) -> Response:
-        replica_id, text = request.path_params["id"], request.query_params.get("address", "")
-        witness = request.query_params.get("witness", "0") == "1"
-        address = ReplicaAddress.parse(replica_id, text, witness=witness)
-        if address is None or replica_id < 1:
-            return _refused(f"address {text!r}: write HOST:PORT, and a number from 1", 400)
-        why_not = volume.add_replica(address)
-        return _refused(why_not, 409) if why_not else JSONResponse({}, status_code=202)
+        replica_id, text = _replica_id(request), request.query_params.get("address", "")
+        address = ReplicaAddress.parse(replica_id, text, witness=flag(request.query_params, "witness"))
+        if address is None:
+            raise ProblemError(Reason.INVALID_PARAMETER, f"address {text!r}: write HOST:PORT")
+        return _begun(volume.add_replica(address))
 
     async def delete_replica(request: Request) -> Response:
-        why_not = volume.remove_replica(request.path_params["id"])
-        return _refused(why_not, 409) if why_not else JSONResponse({}, status_code=202)
+        return _begun(volume.remove_replica(_replica_id(request)))
 
     return [
         Route("/v1/scrub", post_scrub, methods=["POST"]),
-        Route("/v1/replicas/{id:int}", post_replica, methods=["POST"]),
-        Route("/v1/replicas/{id:int}", delete_replica, methods=["DELETE"]),
+        Route("/v1/replicas/{id}", post_replica, methods=["POST"]),
+        Route("/v1/replicas/{id}", delete_replica, methods=["DELETE"]),
     ]
 
 
@@ -132,25 +127,32 @@ def _limits(limiter: Limiter) -> dict[str, Any]:
 
 async def _post_limits(limiter: Limiter, request: Request) -> Response:
     """What is not given stays."""
+    given = request.query_params
     try:
-        changes: dict[str, Any] = {}
-        for name, field in (("iops", "iops"), ("rate", "bytes_per_s"), ("burst", "burst_s")):
-            text = request.query_params.get(name)
-            if text is None:
-                continue
-            if text == "none" and name != "burst":
-                changes[field] = None
-            else:
-                changes[field] = parse_size(text) if name == "rate" else float(text)
+        changes: dict[str, Any] = {
+            field: read(given, name)
+            for name, field, read in (
+                ("iops", "iops", limit_number),
+                ("rate", "bytes_per_s", limit_size),
+                ("burst", "burst_s", number),
+            )
+            if name in given
+        }
         limits: Limits = attrs.evolve(limiter.limits, **changes)
-    except (ConfigError, ValueError) as error:
-        return _refused(str(error), 400)
+    except ConfigError as error:
+        raise ProblemError(Reason.INVALID_PARAMETER, str(error)) from error
     limiter.change(limits)
     return JSONResponse({"limits": _limits(limiter)})
 
 
-def _refused(why: str, code: int) -> Response:
-    return JSONResponse({"error": why}, status_code=code)
+def _replica_id(request: Request) -> int:
+    return count(request.path_params, "id", least=1)
+
+
+def _begun(why_not: str) -> Response:
+    if why_not:
+        raise ProblemError(Reason.REFUSED, why_not)
+    return JSONResponse({}, status_code=202)
 
 
 def _plain(_instance: object, _field: object, value: object) -> object:

@@ -10,6 +10,7 @@ from pyjiva.controller.filling_io import SourceLost
 from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent
 from pyjiva.transport.bearer import Token
+from pyjiva.transport.problem import PROBLEM_TYPE, detail_of
 
 __all__ = ["SnapshotSource"]
 
@@ -70,8 +71,10 @@ class SnapshotSource:
     async def _get(self, url: str, **parameters: str) -> httpx.Response:
         try:
             answer = await self._client.get(url, params=parameters)
+            if answer.headers.get("Content-Type") == PROBLEM_TYPE:
+                raise SourceLost(f"{url}: {detail_of(_json(answer))}")
             answer.raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise SourceLost(f"{url}: {str(error) or type(error).__name__}") from error
         return answer
 

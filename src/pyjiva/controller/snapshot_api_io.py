@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import xxhash
@@ -10,16 +10,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.controller.snapshots_io import Snapshots
-from pyjiva.errors import ConfigError, StorageError
+from pyjiva.controller.api_parameters import count, flag, label, size, snapshot_name
+from pyjiva.controller.snapshots_io import DATA_BYTES_MAX, Snapshots
 from pyjiva.extent import Extent
 from pyjiva.lineage import Lineage, Snapshot
-from pyjiva.units import parse_size
+from pyjiva.transport.problem import ProblemError, Reason
 
 __all__ = ["snapshot_routes"]
 
 Handler = Callable[[Request], Awaitable[Response]]
-_LABEL: Final = "label"
 
 
 def snapshot_routes(snapshots: Snapshots) -> list[Route]:
@@ -33,7 +32,7 @@ def snapshot_routes(snapshots: Snapshots) -> list[Route]:
         ("/v1/snapshots/{name}/data", partial(_data, snapshots), "GET"),
         ("/v1/size", partial(_grow, snapshots), "POST"),
     )
-    return [Route(path, _guarded(handler), methods=[method]) for path, handler, method in routes]
+    return [Route(path, handler, methods=[method]) for path, handler, method in routes]
 
 
 async def _list(snapshots: Snapshots, _: Request) -> Response:
@@ -55,31 +54,37 @@ async def _list(snapshots: Snapshots, _: Request) -> Response:
 
 
 async def _create(snapshots: Snapshots, request: Request) -> Response:
-    labels = dict(_label(text) for text in request.query_params.getlist(_LABEL))
-    made = await snapshots.create(request.path_params["name"], labels=labels)
+    labels = dict(label(text) for text in request.query_params.getlist("label"))
+    name = snapshot_name(request.path_params["name"])
+    made = await snapshots.create(name, labels=labels)
     return JSONResponse(_fields(snapshots.volume.past.lineage, made), status_code=201)
 
 
 async def _delete(snapshots: Snapshots, request: Request) -> Response:
-    await snapshots.delete(request.path_params["name"])
+    await snapshots.delete(_known(snapshots, request.path_params["name"]))
     return JSONResponse({})
 
 
 async def _revert(snapshots: Snapshots, request: Request) -> Response:
-    keep_newer = request.query_params.get("keep_newer", "0") == "1"
-    await snapshots.revert(request.path_params["name"], keep_newer=keep_newer)
+    keep_newer = flag(request.query_params, "keep_newer")
+    await snapshots.revert(_known(snapshots, request.path_params["name"]), keep_newer=keep_newer)
     return JSONResponse({})
 
 
 async def _changed(snapshots: Snapshots, request: Request) -> Response:
     since = request.query_params.get("since", "")
-    extents = await snapshots.changed(request.path_params["name"], since)
+    name = _known(snapshots, request.path_params["name"])
+    extents = await snapshots.changed(name, _known(snapshots, since) if since else "")
     return JSONResponse({"extents": [[e.offset_bytes, e.length_bytes] for e in extents]})
 
 
 async def _data(snapshots: Snapshots, request: Request) -> Response:
-    extent = Extent(_count(request, "offset"), _count(request, "length"))
-    content = await snapshots.read(request.path_params["name"], extent)
+    given = request.query_params
+    extent = Extent(count(given, "offset"), count(given, "length", least=1, most=DATA_BYTES_MAX))
+    if extent.end_bytes > snapshots.volume.size_bytes:
+        detail = f"{extent}: the volume has {snapshots.volume.size_bytes} bytes"
+        raise ProblemError(Reason.INVALID_PARAMETER, detail)
+    content = await snapshots.read(_known(snapshots, request.path_params["name"]), extent)
     return Response(
         content,
         media_type="application/octet-stream",
@@ -88,22 +93,15 @@ async def _data(snapshots: Snapshots, request: Request) -> Response:
 
 
 async def _grow(snapshots: Snapshots, request: Request) -> Response:
-    await snapshots.grow(parse_size(request.query_params.get("size", "")))
+    await snapshots.grow(size(request.query_params, "size"))
     return JSONResponse({"size_bytes": snapshots.volume.size_bytes})
 
 
-def _guarded(handler: Handler) -> Handler:
-    """`handler`, with its refusals as answers."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except ConfigError as error:
-            return JSONResponse({"error": str(error)}, status_code=409)
-        except StorageError as error:
-            return JSONResponse({"error": error.detail}, status_code=503)
-
-    return guarded
+def _known(snapshots: Snapshots, name: str) -> str:
+    """Raises ProblemError: there is no such snapshot."""
+    if all(each.name != name for each in snapshots.volume.past.lineage.snapshots):
+        raise ProblemError(Reason.NO_SUCH_SNAPSHOT, f"there is no snapshot {name!r}")
+    return name
 
 
 def _name(lineage: Lineage, number: int) -> str:
@@ -115,17 +113,3 @@ def _fields(lineage: Lineage, snapshot: Snapshot) -> dict[str, Any]:
     del fields["whole"]  # what is in sync has no other
     fields["parent"] = _name(lineage, snapshot.parent)
     return fields
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"label {text!r}: write KEY=VALUE")
-    return key, value
-
-
-def _count(request: Request, name: str) -> int:
-    text = request.query_params.get(name, "")
-    if not text.isascii() or not text.isdigit():
-        raise ConfigError(f"{name} {text!r}: a number of bytes")
-    return int(text)

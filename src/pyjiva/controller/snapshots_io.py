@@ -32,13 +32,14 @@ from pyjiva.replication import (
     decode_extents,
     decode_message,
 )
-from pyjiva.units import MIB
+from pyjiva.units import MIB, format_size
 
 __all__ = ["DATA_BYTES_MAX", "Snapshots"]
 
 DATA_BYTES_MAX: Final = 4 * MIB  # of one read of a snapshot
 PIECE_BYTES: Final = 1 * MIB  # of it are asked for at once: host I/O waits for so much at each place
 PREPARE_S: Final = 10.0  # a replica that is not ready by then makes the others wait a little longer
+SIZE_BYTES_MAX: Final = 2**63 - 4096  # off_t, in whole blocks
 LABELS_MAX: Final = 64
 LABEL_CHARACTERS_MAX: Final = 256
 
@@ -134,6 +135,8 @@ class Snapshots:
                 raise ConfigError(
                     f"{size_bytes} bytes: a volume of {now} can only grow, by blocks of {block}"
                 )
+            if size_bytes > SIZE_BYTES_MAX:
+                raise ConfigError(f"size of {format_size(size_bytes)}: no file can be so large")
             if size_bytes > now:
                 await self._carry_out(self._change(ChangeKind.GROW, size_bytes=size_bytes))
 

@@ -3,7 +3,6 @@
 import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -13,7 +12,7 @@ from pyjiva.replica.daemon_io import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.exposition import Distribution, histogram
-from pyjiva.transport.http_io import metrics_route, serve_http
+from pyjiva.transport.http_io import http_application, metrics_route, serve_http
 
 __all__ = ["ReplicaCollector", "serve_health"]
 
@@ -100,5 +99,5 @@ async def serve_health(
             }
         )
 
-    app = Starlette(routes=[Route("/v1/health", health), metrics_route(ReplicaCollector(daemon, device))])
+    app = http_application([Route("/v1/health", health), metrics_route(ReplicaCollector(daemon, device))])
     await serve_http(app, host, port, token=token, task_status=task_status)

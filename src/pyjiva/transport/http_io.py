@@ -2,9 +2,11 @@
 controller's API and the replica's health page share.
 """
 
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, cast
 
 import attrs
+import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
@@ -12,18 +14,22 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from pyjiva.errors import ConfigError
+from pyjiva.errors import ConfigError, StorageError
 from pyjiva.transport.bearer import OPEN_PATHS, Token
 from pyjiva.transport.exposition import BuildCollector
+from pyjiva.transport.problem import PROBLEM_TYPE, Problem, ProblemError, Reason, of_status
 from pyjiva.transport.token_file_sys import check_reach
 
-__all__ = ["Guard", "metrics_route", "serve_http"]
+__all__ = ["Guard", "http_application", "metrics_route", "problem_response", "serve_http"]
+
+_log = structlog.get_logger(__name__)
 
 
 async def serve_http(
@@ -73,15 +79,62 @@ class Guard:
         elif kind == "websocket":
             await WebSocketClose(code=1008)(scope, receive, send)
         else:
-            answer = JSONResponse(
-                {"error": "a token is needed, and the right one"},
-                status_code=401,
-                headers={"WWW-Authenticate": 'Bearer realm="pyjiva"'},
-            )
-            await answer(scope, receive, send)
+            problem = Problem.of(Reason.TOKEN_NEEDED, "a token is needed, and the right one")
+            challenge = {"WWW-Authenticate": 'Bearer realm="pyjiva"'}
+            await problem_response(problem, challenge)(scope, receive, send)
 
     def _is_admitted(self, scope: Scope) -> bool:
         return self.token.admits([value for name, value in scope["headers"] if name == b"authorization"])
+
+
+def http_application(routes: Sequence[Route]) -> Starlette:
+    """An application of these routes, which answers whatever goes wrong with problem details."""
+    app = Starlette(routes=routes, exception_handlers=_HANDLERS)
+    app.router.redirect_slashes = False  # one name for each thing
+    return app
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer that tells of it."""
+    return JSONResponse(problem.body(), status_code=problem.status, headers=headers, media_type=PROBLEM_TYPE)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error.problem)
+
+
+async def _cannot_be(_: Request, error: Exception) -> Response:
+    return problem_response(Problem.of(Reason.REFUSED, str(error)))
+
+
+async def _could_not(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StorageError)
+    return problem_response(Problem.of_storage(error))
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    detail = {404: f"there is no {path}", 405: f"{path} has no {request.method}"}
+    problem = of_status(error.status_code, detail.get(error.status_code, error.detail))
+    return problem_response(problem, error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # Not the headers: one of them is the token.
+    _log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
+    detail = f"{type(error).__name__}: the log has more"
+    return problem_response(Problem.of(Reason.INTERNAL_ERROR, detail))
+
+
+_HANDLERS: Final[dict[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
+    ProblemError: _refuse,
+    ConfigError: _cannot_be,
+    StorageError: _could_not,
+    HTTPException: _not_routed,
+    Exception: _failed,
+}
 
 
 def metrics_route(collector: Collector) -> Route:

@@ -1,0 +1,97 @@
+"""What requests say: every text is a value, or is refused as a parameter."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyjiva.controller import api_parameters as api
+from pyjiva.transport.problem import ProblemError, Reason
+
+READERS: list[Callable[[dict[str, str], str], Any]] = [
+    api.count,
+    api.flag,
+    api.size,
+    api.optional_size,
+    api.number,
+    api.limit_number,
+    api.limit_size,
+]
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "value"),
+    [
+        (api.count, "0", 0),
+        (api.count, "9223372036854775807", 2**63 - 1),
+        (api.flag, "0", False),
+        (api.flag, "1", True),
+        (api.size, "20GiB", 20 << 30),
+        (api.optional_size, "1.5k", 1500),
+        (api.number, "2.5", 2.5),
+        (api.limit_number, "none", None),
+        (api.limit_number, "500", 500.0),
+        (api.limit_size, "none", None),
+        (api.limit_size, "50MiB", 50 << 20),
+    ],
+)
+def test_what_is_meant(read: Callable[[dict[str, str], str], Any], text: str, value: object) -> None:
+    assert read({"name": text}, "name") == value
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (api.count, ""),
+        (api.count, "-1"),
+        (api.count, "9223372036854775808"),
+        (api.count, "١"),
+        (api.count, "9" * 5000),
+        (api.flag, "yes"),
+        (api.flag, ""),
+        (api.size, "large"),
+        (api.size, "9" * 5000),
+        (api.number, "many"),
+        (api.limit_size, "None"),
+    ],
+)
+def test_what_means_nothing(read: Callable[[dict[str, str], str], Any], text: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        read({"name": text}, "name")
+    assert caught.value.problem.reason == Reason.INVALID_PARAMETER.value
+    assert len(caught.value.problem.detail) < 200
+
+
+@pytest.mark.parametrize("read", READERS)
+@given(text=st.text() | st.from_regex(r"[0-9.eE+-]{1,400}", fullmatch=True))
+def test_any_text_is_a_value_or_refused(read: Callable[[dict[str, str], str], Any], text: str) -> None:
+    with contextlib.suppress(ProblemError):  # any other error fails
+        read({"name": text}, "name")
+
+
+def test_what_is_not_given_is_none_or_refused() -> None:
+    assert api.optional_size({}, "rate") is None
+    assert api.flag({}, "witness") is False
+    for read in (api.count, api.size, api.number):
+        with pytest.raises(ProblemError):
+            read({}, "name")
+
+
+@pytest.mark.parametrize("text", ["a=b", "a=", "a=b=c"])
+def test_a_label_is_a_key_and_a_value(text: str) -> None:
+    assert "=".join(api.label(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "a", "=a"])
+def test_anything_else_is_no_label(text: str) -> None:
+    with pytest.raises(ProblemError, match="KEY=VALUE"):
+        api.label(text)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-a", "a/b", "a b", "é", "a" * 129, "a\n"])
+def test_no_snapshot_is_called_so(name: str) -> None:
+    with pytest.raises(ProblemError):
+        api.snapshot_name(name)

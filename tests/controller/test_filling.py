@@ -228,6 +228,6 @@ async def test_a_source_that_is_too_large_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_piece_is_what_a_snapshot_can_be_read_by() -> None:
-    from pyjiva.controller.snapshots_io import DATA_BYTES_MAX
+    from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX
 
-    assert GRANULE_BYTES <= DATA_BYTES_MAX
+    assert GRANULE_BYTES <= LENGTH_BYTES_MAX

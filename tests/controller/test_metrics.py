@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller import Snapshots, Volume, VolumeState
-from pyjiva.controller.api_io import serve_api
+from pyjiva.controller.api_io import ApiOf, serve_api
 from pyjiva.controller.metrics import MODES, VolumeCollector
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.path_times import PathTimes
@@ -237,18 +237,16 @@ async def test_a_rebuild_that_has_ended_is_counted_on_both_sides(tmp_path: Path)
 
 
 async def _serve(volume: Volume, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
-    await serve_api(
-        volume,
-        Snapshots(volume),
-        "127.0.0.1",
-        0,
+    of = ApiOf(
+        volume=volume,
+        snapshots=Snapshots(volume),
         iqn="iqn.2016-09.com.openebs.jiva:test",
         portals=list,
         sessions=list,
         limiter=Limiter(Limits(), trio.current_time),
         meters=Meters(lambda: 0),
-        task_status=task_status,
     )
+    await serve_api(of, "127.0.0.1", 0, task_status=task_status)
 
 
 def received(cluster: Cluster, replica_id: int) -> int:

@@ -35,7 +35,7 @@ from pyjiva.controller import (
     VolumeFenced,
     boot_clock,
 )
-from pyjiva.controller.api_io import serve_api
+from pyjiva.controller.api_io import ApiOf, serve_api
 from pyjiva.controller.fill_source_io import SnapshotSource
 from pyjiva.controller.filling_io import FillingDevice, FillSource
 from pyjiva.errors import ConfigError
@@ -319,21 +319,19 @@ class Controller:
             )
 
     async def _serve_api(self, task_status: trio.TaskStatus[int]) -> None:
-        await serve_api(
-            self.volume,
-            self.snapshots,
-            self.endpoints.api.host,
-            self.endpoints.api.port,
+        of = ApiOf(
+            volume=self.volume,
+            snapshots=self.snapshots,
             iqn=self.iqn,
             portals=lambda: self.portals,
             sessions=self._sessions,
             limiter=self.limits.limiter,
             meters=self.meters,
             old_metric_names=self.keeping.old_metric_names,
-            token=self.endpoints.token,
             filled=lambda: None if self.filling is None else self.filling.share,
-            task_status=task_status,
         )
+        api, token = self.endpoints.api, self.endpoints.token
+        await serve_api(of, api.host, api.port, token=token, task_status=task_status)
 
     def _sessions(self) -> list[dict[str, Any]]:
         now = time.time()

@@ -10,11 +10,14 @@ from typing import Any
 
 import attrs
 import trio
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pyjiva import __version__
 from pyjiva.block import Limiter, Limits, Meters
+from pyjiva.controller.api_document import controller_document
 from pyjiva.controller.api_parameters import count, flag, limit_number, limit_size, number, optional_size
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
@@ -25,38 +28,50 @@ from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
-from pyjiva.transport.http_io import http_application, metrics_route, serve_http
+from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
 from pyjiva.transport.problem import ProblemError, Reason
 
-__all__ = ["serve_api"]
+__all__ = ["ApiOf", "api_application", "serve_api"]
+
+
+@attrs.frozen(kw_only=True)
+class ApiOf:
+    """What the API tells of, and changes."""
+
+    volume: Volume
+    snapshots: Snapshots
+    iqn: str
+    portals: Callable[[], Sequence[str]]
+    """Of the iSCSI target, which this package does not know; so are the sessions."""
+    sessions: Callable[[], Sequence[dict[str, Any]]]
+    limiter: Limiter
+    meters: Meters
+    """Of what it submits to."""
+    old_metric_names: bool = False
+    filled: Callable[[], float | None] = lambda: None
+    """The share that is there of a volume that is filled from elsewhere."""
 
 
 async def serve_api(
-    volume: Volume,
-    snapshots: Snapshots,
+    of: ApiOf,
     host: str,
     port: int,
     *,
-    iqn: str,
-    portals: Callable[[], Sequence[str]],
-    sessions: Callable[[], Sequence[dict[str, Any]]],
-    limiter: Limiter,
-    meters: Meters,
-    old_metric_names: bool = False,
-    filled: Callable[[], float | None] = lambda: None,
     token: Token | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the API until cancelled; reports the port.  Raises ConfigError: see `serve_http`.
+    """Serve `api_application` until cancelled; reports the port.  Raises ConfigError: see `serve_http`."""
+    await serve_http(api_application(of), host, port, token=token, task_status=task_status)
 
-    `portals` and `sessions` come from the iSCSI target, which this package does not know, `meters` from what
-    it submits to; `filled` is the share that is there of a volume that is filled from elsewhere.
-    """
+
+def api_application(of: ApiOf) -> Starlette:
+    """What is served."""
+    volume, limiter = of.volume, of.limiter
 
     async def get_volume(_: Request) -> Response:
         body = attrs.asdict(volume.status(), value_serializer=_plain)
-        body |= {"iqn": iqn, "portals": list(portals()), "sessions": list(sessions())}
-        body["filled"] = filled()
+        body |= {"iqn": of.iqn, "portals": list(of.portals()), "sessions": list(of.sessions())}
+        body["filled"] = of.filled()
         body["limits"] = _limits(limiter)
         return JSONResponse(body)
 
@@ -67,25 +82,25 @@ async def serve_api(
     async def get_events(_: Request) -> Response:
         return JSONResponse([attrs.asdict(event) for event in volume.history.events])
 
-    app = http_application(
+    return http_application(
         [
             Route("/v1/volume", get_volume),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
+            document_route(controller_document(__version__)),
             metrics_route(
                 VolumeCollector(
                     volume.status,
-                    lambda: len(sessions()),
-                    HostPath(meters, limiter, volume.times),
-                    old_names=old_metric_names,
+                    lambda: len(of.sessions()),
+                    HostPath(of.meters, limiter, volume.times),
+                    old_names=of.old_metric_names,
                 )
             ),
             *_changes(volume),
             Route("/v1/limits", partial(_post_limits, limiter), methods=["POST"]),
-            *snapshot_routes(snapshots),
+            *snapshot_routes(of.snapshots),
         ]
     )
-    await serve_http(app, host, port, token=token, task_status=task_status)
 
 
 def _changes(volume: Volume) -> list[Route]:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from pyjiva.errors import ConfigError
 from pyjiva.lineage import SNAPSHOT_NAME
 from pyjiva.transport.problem import ProblemError, Reason
-from pyjiva.units import parse_size
+from pyjiva.units import MIB, parse_size
 
 __all__ = [
+    "LENGTH_BYTES_MAX",
     "NONE",
     "count",
     "flag",
@@ -24,6 +25,8 @@ __all__ = [
     "snapshot_name",
 ]
 
+LENGTH_BYTES_MAX: Final = 4 * MIB
+"""Of one read of a snapshot."""
 NONE: Final = "none"
 """A limit that there is not to be."""
 NUMBER_CHARACTERS_MAX: Final = 32  # 2**64 has 20; what is longer takes time, and no float holds it

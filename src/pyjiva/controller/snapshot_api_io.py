@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.controller.api_parameters import count, flag, label, size, snapshot_name
-from pyjiva.controller.snapshots_io import DATA_BYTES_MAX, Snapshots
+from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, count, flag, label, size, snapshot_name
+from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.extent import Extent
 from pyjiva.lineage import Lineage, Snapshot
 from pyjiva.transport.problem import ProblemError, Reason
@@ -80,7 +80,7 @@ async def _changed(snapshots: Snapshots, request: Request) -> Response:
 
 async def _data(snapshots: Snapshots, request: Request) -> Response:
     given = request.query_params
-    extent = Extent(count(given, "offset"), count(given, "length", least=1, most=DATA_BYTES_MAX))
+    extent = Extent(count(given, "offset"), count(given, "length", least=1, most=LENGTH_BYTES_MAX))
     if extent.end_bytes > snapshots.volume.size_bytes:
         detail = f"{extent}: the volume has {snapshots.volume.size_bytes} bytes"
         raise ProblemError(Reason.INVALID_PARAMETER, detail)

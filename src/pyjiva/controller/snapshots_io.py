@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer
+from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX
 from pyjiva.controller.change_request import ChangeRequest
 from pyjiva.controller.past import NOWHERE
 from pyjiva.controller.retention import SCHEDULE_LABEL, Retention, expired
@@ -34,9 +35,8 @@ from pyjiva.replication import (
 )
 from pyjiva.units import MIB, format_size
 
-__all__ = ["DATA_BYTES_MAX", "Snapshots"]
+__all__ = ["Snapshots"]
 
-DATA_BYTES_MAX: Final = 4 * MIB  # of one read of a snapshot
 PIECE_BYTES: Final = 1 * MIB  # of it are asked for at once: host I/O waits for so much at each place
 PREPARE_S: Final = 10.0  # a replica that is not ready by then makes the others wait a little longer
 SIZE_BYTES_MAX: Final = 2**63 - 4096  # off_t, in whole blocks
@@ -146,14 +146,14 @@ class Snapshots:
         return decode_message(frame.payload, LineageAnswer)
 
     async def read(self, name: str, extent: Extent) -> bytes:
-        """What the volume held there when the snapshot was made; at most DATA_BYTES_MAX.
+        """What the volume held there when the snapshot was made; at most LENGTH_BYTES_MAX.
 
         Raises ConfigError: there is no such snapshot, or it has no such range.  Raises StorageError.
         """
         number = self.volume.past.lineage.named(name).number
         self._refuse_while_filling()
-        if not 0 < extent.length_bytes <= DATA_BYTES_MAX:
-            raise ConfigError(f"{extent.length_bytes} bytes: 1 to {DATA_BYTES_MAX}")
+        if not 0 < extent.length_bytes <= LENGTH_BYTES_MAX:
+            raise ConfigError(f"{extent.length_bytes} bytes: 1 to {LENGTH_BYTES_MAX}")
         if extent.offset_bytes < 0 or extent.end_bytes > self.volume.size_bytes:
             raise ConfigError(f"{extent}: the volume has {self.volume.size_bytes} bytes")
         return b"".join([await self._read(number, piece) for piece in extent.split(PIECE_BYTES)])

@@ -3,18 +3,21 @@
 import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pyjiva import __version__
 from pyjiva.block import OPERATIONS
+from pyjiva.replica.api_document import replica_document
 from pyjiva.replica.daemon_io import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.exposition import Distribution, histogram
-from pyjiva.transport.http_io import http_application, metrics_route, serve_http
+from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
 
-__all__ = ["ReplicaCollector", "serve_health"]
+__all__ = ["ReplicaCollector", "health_application", "serve_health"]
 
 
 class ReplicaCollector(Collector):
@@ -83,10 +86,12 @@ async def serve_health(
     token: Token | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `/v1/health` and `/metrics` until cancelled; reports the port.
+    """Serve `health_application` until cancelled; reports the port.  Raises ConfigError: see `serve_http`."""
+    await serve_http(health_application(daemon, device), host, port, token=token, task_status=task_status)
 
-    Raises ConfigError: see `serve_http`.
-    """
+
+def health_application(daemon: ReplicaDaemon, device: ChainDevice) -> Starlette:
+    """What is served."""
 
     async def health(_: Request) -> Response:
         state = daemon.statistics()
@@ -99,5 +104,10 @@ async def serve_health(
             }
         )
 
-    app = http_application([Route("/v1/health", health), metrics_route(ReplicaCollector(daemon, device))])
-    await serve_http(app, host, port, token=token, task_status=task_status)
+    return http_application(
+        [
+            Route("/v1/health", health),
+            metrics_route(ReplicaCollector(daemon, device)),
+            document_route(replica_document(__version__)),
+        ]
+    )

@@ -27,7 +27,14 @@ from pyjiva.transport.exposition import BuildCollector
 from pyjiva.transport.problem import PROBLEM_TYPE, Problem, ProblemError, Reason, of_status
 from pyjiva.transport.token_file_sys import check_reach
 
-__all__ = ["Guard", "http_application", "metrics_route", "problem_response", "serve_http"]
+__all__ = [
+    "Guard",
+    "document_route",
+    "http_application",
+    "metrics_route",
+    "problem_response",
+    "serve_http",
+]
 
 _log = structlog.get_logger(__name__)
 
@@ -149,6 +156,15 @@ def metrics_route(collector: Collector) -> Route:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Route("/metrics", get_metrics)
+
+
+def document_route(document: Mapping[str, Any]) -> Route:
+    """`GET /v1/openapi.json`."""
+
+    async def get_document(_: Request) -> Response:
+        return JSONResponse(document)
+
+    return Route("/v1/openapi.json", get_document)
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

@@ -81,7 +81,7 @@ async def test_what_a_volume_answers_is_what_the_document_says(tmp_path: Path) -
         await ask("POST", "/v1/replicas/{id}", 400, ("address", "nowhere"), id="3")
         await ask("DELETE", "/v1/replicas/{id}", 409, id="3")
         await ask("POST", "/v1/replicas/{id}", 202, ("address", "127.0.0.1:1"), id="3")
-        for path in ("/v1/volume", "/v1/events", "/v1/health", "/v1/snapshots"):
+        for path in ("/v1/volume", "/v1/events", "/v1/health", "/v1/snapshots", "/v1/stats"):
             assert await api.get(path)
         assert "pyjiva_volume_size_bytes" in (await ask("GET", "/metrics", 200)).text
 

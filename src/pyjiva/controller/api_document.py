@@ -9,6 +9,7 @@ from typing import Any, Final
 from pyjiva.block import Limits
 from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, NONE
 from pyjiva.controller.history import HistoryEvent
+from pyjiva.controller.stats import STATS_SCHEMA
 from pyjiva.controller.status import VolumeStatus
 from pyjiva.lineage import SNAPSHOT_NAME, Snapshot
 from pyjiva.transport.openapi import Answer, Operation, Parameter, Schema, document, object_schema, schema_of
@@ -83,6 +84,8 @@ _OF_VOLUME: Final = (
         (Answer(200, "At most 1000.", {"type": "array", "items": schema_of(HistoryEvent)}),)),
     Operation("GET", "/metrics", "metrics", "For Prometheus.",
         (Answer(200, "In Prometheus' text format.", {"type": "string"}, "text/plain"),)),
+    Operation("GET", "/v1/stats", "stats", "As Jiva's controller answered, for exporters that read that.",
+        (Answer(200, "At this moment.", STATS_SCHEMA),)),
     Operation("GET", "/v1/openapi.json", "openapi", "This document.",
         (Answer(200, "OpenAPI 3.1.", {"type": "object"}),)),
     Operation("POST", "/v1/scrub", "scrub", "Read all of the volume on all replicas in sync.", (_BEGUN,),

@@ -24,6 +24,7 @@ from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.snapshot_api_io import snapshot_routes
 from pyjiva.controller.snapshots_io import Snapshots
+from pyjiva.controller.stats import IoTotals, jiva_stats
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
@@ -50,6 +51,8 @@ class ApiOf:
     old_metric_names: bool = False
     filled: Callable[[], float | None] = lambda: None
     """The share that is there of a volume that is filled from elsewhere."""
+    io: Callable[[], IoTotals] = IoTotals
+    """What hosts asked for."""
 
 
 async def serve_api(
@@ -66,7 +69,7 @@ async def serve_api(
 
 def api_application(of: ApiOf) -> Starlette:
     """What is served."""
-    volume, limiter = of.volume, of.limiter
+    volume, limiter, began_s = of.volume, of.limiter, of.volume.clock()
 
     async def get_volume(_: Request) -> Response:
         body = attrs.asdict(volume.status(), value_serializer=_plain)
@@ -74,6 +77,13 @@ def api_application(of: ApiOf) -> Starlette:
         body["filled"] = of.filled()
         body["limits"] = _limits(limiter)
         return JSONResponse(body)
+
+    async def get_stats(request: Request) -> Response:
+        uptime_s = volume.clock() - began_s
+        url, sessions = str(request.url), len(of.sessions())
+        return JSONResponse(
+            jiva_stats(volume.status(), of.io(), url=url, sessions=sessions, uptime_s=uptime_s)
+        )
 
     async def get_health(_: Request) -> Response:
         ready = volume.status().state is not VolumeState.PARKED
@@ -85,6 +95,7 @@ def api_application(of: ApiOf) -> Starlette:
     return http_application(
         [
             Route("/v1/volume", get_volume),
+            Route("/v1/stats", get_stats),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
             document_route(controller_document(__version__)),

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import attrs
 import httpx
 import jsonschema
+import structlog.testing
 import trio
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -59,12 +60,17 @@ class ServedApi:
     batch: EndOfBatch
     app: Starlette
     client: httpx.AsyncClient
+    logged: list[Any]
+    """What the API, and all else, logs."""
     document: dict[str, Any] = attrs.field(factory=lambda: controller_document("0"))
 
     async def ask(self, asked: Asked) -> httpx.Response:
         """The answer, which is as the document says and comes in time."""
         with trio.fail_after(30):
             answer = await self.client.request(asked.method, asked.target, params=list(asked.query))
+        for each in self.logged:
+            if "exc_info" in each:
+                raise AssertionError(f"{asked}: a bug") from each["exc_info"]
         check_answer(self.document, asked, answer)
         return answer
 
@@ -76,11 +82,19 @@ class ServedApi:
 
 
 @asynccontextmanager
+async def _captured_logs() -> AsyncIterator[list[Any]]:
+    with structlog.testing.capture_logs() as logged:
+        yield logged
+
+
+@asynccontextmanager
 async def serving(
     directory: Path, *, replicas: int = 2, sessions: tuple[dict[str, Any], ...] = ()
 ) -> AsyncIterator[ServedApi]:
     """A new volume, healthy."""
+    # Logs are captured, as structlog's own tracebacks show local variables: of long ones that takes for ever.
     async with (
+        _captured_logs() as logged,
         open_cluster(directory, replicas=replicas) as cluster,
         cluster.open_volume(new_volume=True) as (volume, batch),
     ):
@@ -97,7 +111,7 @@ async def serving(
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-            yield ServedApi(volume, batch, app, client)
+            yield ServedApi(volume, batch, app, client, logged)
 
 
 def check_answer(document: Mapping[str, Any], asked: Asked, answer: httpx.Response) -> None:

@@ -2,6 +2,7 @@
 by its OpenAPI document.
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import trio
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from pyjiva.block import Limiter, Limits
+from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller import Snapshots, Volume, VolumeState
 from pyjiva.controller.api_document import controller_document
 from pyjiva.controller.api_io import ApiOf, api_application
@@ -107,6 +108,7 @@ async def serving(
                 portals=lambda: ["127.0.0.1:3260"],
                 sessions=lambda: sessions,
                 limiter=Limiter(Limits(), trio.current_time),
+                meters=Meters(time.perf_counter_ns),
             )
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

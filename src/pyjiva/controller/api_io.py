@@ -51,8 +51,6 @@ class ApiOf:
     old_metric_names: bool = False
     filled: Callable[[], float | None] = lambda: None
     """The share that is there of a volume that is filled from elsewhere."""
-    io: Callable[[], IoTotals] = IoTotals
-    """What hosts asked for."""
 
 
 async def serve_api(
@@ -82,7 +80,7 @@ def api_application(of: ApiOf) -> Starlette:
         uptime_s = volume.clock() - began_s
         url, sessions = str(request.url), len(of.sessions())
         return JSONResponse(
-            jiva_stats(volume.status(), of.io(), url=url, sessions=sessions, uptime_s=uptime_s)
+            jiva_stats(volume.status(), IoTotals.of(of.meters), url=url, sessions=sessions, uptime_s=uptime_s)
         )
 
     async def get_health(_: Request) -> Response:

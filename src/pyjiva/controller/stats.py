@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from pyjiva.block import Meters, Read, Write
 from pyjiva.controller.status import WITNESS, ReplicaStatus, VolumeState, VolumeStatus
 from pyjiva.transport.openapi import Schema, object_schema
 
@@ -29,6 +30,19 @@ class IoTotals:
     writes: int = 0
     written_bytes: int = 0
     write_ns: int = 0
+
+    @classmethod
+    def of(cls, meters: Meters) -> "IoTotals":
+        """What they have counted so far."""
+        reads, writes = meters.of[Read], meters.of[Write]
+        return cls(
+            reads=reads.times.count,
+            read_bytes=reads.length_bytes,
+            read_ns=reads.times.total_ns,
+            writes=writes.times.count,
+            written_bytes=writes.length_bytes,
+            write_ns=writes.times.total_ns,
+        )
 
 
 def jiva_stats(

@@ -7,6 +7,7 @@ import trio
 
 from pyjiva.block import PARAMETERS_BYTES_MAX, Space
 from pyjiva.controller import Volume, VolumeState
+from pyjiva.controller.roster_event import StopRequested
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot import Store
 from pyjiva.testing.cluster import open_cluster, wait_state
@@ -66,6 +67,21 @@ async def test_large_payloads_to_replicas_on_this_machine_do_not_travel(tmp_path
             assert cluster.memory.generation == 1
         contents = [cluster.content(i) for i in (1, 2, 3)]
     assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
+
+
+async def test_who_has_its_last_snapshot_when_the_volume_stops_is_given_nothing_more(tmp_path: Path) -> None:
+    """World 9952 before background work rested: the map of what it missed was gone already."""
+    async with (
+        open_cluster(tmp_path) as cluster,
+        cluster.open_volume(new_volume=True, cleanly=False) as (volume, _),
+    ):
+        await wait_state(volume, VolumeState.HEALTHY)
+        await cluster.stop_replica(2)
+        await wait_state(volume, VolumeState.DEGRADED)
+        volume._apply(StopRequested())
+        volume._members_changed()
+        volume.copy_live(2)
+        assert volume.status().replicas[1].rebuild is None
 
 
 async def test_why_a_replica_was_given_up_is_not_forgotten_with_its_connection(tmp_path: Path) -> None:

@@ -676,6 +676,8 @@ class Volume:
 
     def copy_live(self, target: int) -> None:
         """Part of PastPort."""
+        if self._roster.phase is not Phase.ACTIVE:  # it stops: there is no map any more of what is missing
+            return
         source = self.choose_reader({target})
         if source is None:  # it was lost while the target got its snapshots; a rebuild begins when it is back
             self._failed(target, "could not be given the volume's data: no other replica is in sync")

@@ -97,7 +97,7 @@ class Sample:
     copied_bytes: int
     """By the controller's count."""
     received_bytes: int
-    """By the replica's own: frames and their headers, and the pings of the time."""
+    """By the replica's own, what it took out of shared memory with it: headers, and the pings of the time."""
     copy_s: float
     """While the copy was under way."""
     back_s: float
@@ -165,7 +165,7 @@ def measure(
         chunks_bytes=case.chunks_bytes,
         away_s=away_s,
         copied_bytes=after["copied_bytes"] - before["copied_bytes"],
-        received_bytes=volume.received_bytes(replica),
+        received_bytes=volume.moved_bytes(replica),
         copy_s=after["seconds"] - before["seconds"],
         back_s=back_s,
     )

@@ -152,6 +152,10 @@ class BenchVolume:
         answer: list[dict[str, Any]] = json.loads(self._get(self.api_port, "/v1/events"))
         return answer
 
+    def moved_bytes(self, replica: int) -> int:
+        """What it received, and what it took out of memory that it shares with the controller."""
+        return self.received_bytes(replica) + self.counter(replica, "pyjiva_replica_shared_bytes_total")
+
     def received_bytes(self, replica: int) -> int:
         """What came in on its data connections since its process began, by its own count."""
         return self.counter(replica, "pyjiva_replica_received_bytes_total")

@@ -306,6 +306,7 @@ class TestSharedMemory:
         assert (answer.type, answer.code, answer.request_id) == (FrameType.WRITE | ANSWER, Status.OK, 9)
         read = world.ask(FrameType.READ, offset_bytes=4096, length_bytes=8192)
         assert bytes(read.payload) == data
+        assert world.data.shared_bytes == len(data)
         assert world.unstable.extents() == [Extent(4096, 8192)]
 
     def test_its_checksums_go_to_the_device_as_they_are(self) -> None:

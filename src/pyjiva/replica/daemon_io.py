@@ -76,6 +76,8 @@ class ReplicaStatistics:
     unstable_writes_known: bool
     received_bytes: int
     """On all data connections since the start, with headers and what strangers sent."""
+    shared_bytes: int
+    """Written out of memory that a controller on this machine shares: of these bytes nothing was received."""
     merged_bytes: int
     """Copied since the start to give back the space of deleted snapshots."""
 
@@ -154,6 +156,7 @@ class ReplicaDaemon:
             in_sync=state.record is not None and state.replica_id in state.record.in_sync,
             unstable_writes_known=self._unstable.extents() is not None,
             received_bytes=self._received_bytes + sum(stream.received_bytes for stream in self._streams),
+            shared_bytes=self._data.shared_bytes,
             merged_bytes=self._snapshots.merger.copied_bytes,
         )
 

@@ -47,6 +47,8 @@ class DataPath:  # hot
     unstable: UnstableWrites
     promised_epoch: int
     squeeze_soon: SqueezeSoon
+    shared_bytes: int = attrs.field(default=0, init=False)
+    """Written out of a memory that a controller shares."""
     _verbs: dict[int, Callable[[Peer, Frame], None]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -88,6 +90,7 @@ class DataPath:  # hot
         elif frame.type == FrameType.WRITE:
             if not reference.sums and digest_of(parts) != reference.digest:
                 raise RemoteProtocolError(f"payload of frame {frame.request_id} has a wrong checksum")
+            self.shared_bytes += frame.length_bytes
             self._submit_write(session.peer, frame, parts, reference.sums or None)
         elif len(parts) == 1:
             done = partial(_put_read, session.peer, frame, parts[0])

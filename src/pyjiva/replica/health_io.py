@@ -40,6 +40,7 @@ class ReplicaCollector(Collector):
             "flushes": ("fdatasync calls", done.flushes),
             "flush_seconds": ("seconds in fdatasync", done.flush_s),
             "received_bytes": ("bytes received on data connections, headers included", state.received_bytes),
+            "shared_bytes": ("bytes written out of memory that the controller shares", state.shared_bytes),
             "merged_bytes": ("bytes copied to give back the space of deleted snapshots", state.merged_bytes),
         }
         gauges = {

@@ -7,20 +7,37 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 import attrs
+import click
 
+from bench.driver_sys import BUILD_DIRECTORY
 from bench.errors import BenchError
+from bench.machine_sys import commit, describe_machine
 from bench.report import replace_block
 from pyjiva.errors import ConfigError
 
-__all__ = ["as_json", "ended_well", "finished_at", "hash_of", "publish", "say", "work_directory"]
+__all__ = [
+    "Output",
+    "as_json",
+    "bench_options",
+    "ended_well",
+    "evolved",
+    "finished_at",
+    "hash_of",
+    "measure_and_publish",
+    "publish",
+    "say",
+    "work_directory",
+]
 
 RESULTS_DIRECTORY = Path(__file__).parent / "results"
+_Parameters = TypeVar("_Parameters")
+_Found = TypeVar("_Found")
 
 
 @contextlib.contextmanager
@@ -105,3 +122,82 @@ def publish(
         page.write_text(replace_block(page.read_text(), tables, made_by))
     print(tables)
     say(f"all samples: {json_path}")
+
+
+# --- the benches that have a module and a command of their own
+
+
+@attrs.frozen
+class Output:
+    """Where what was found goes."""
+
+    json_path: Path | None
+    page: Path | None
+    work_dir: Path
+
+
+def bench_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what these benches have alike: `smoke`, `seed` and `output`, an Output, are given to `command`."""
+
+    def with_output(*, json_path: Path | None, page: Path | None, work_dir: Path, **given: Any) -> None:
+        with ended_well():
+            command(output=Output(json_path, page, work_dir), **given)
+
+    with_output.__doc__ = command.__doc__
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--work-dir", type=path, default=BUILD_DIRECTORY, help="For the data."),
+        click.option(
+            "--markdown",
+            "page",
+            type=click.Path(path_type=Path, exists=True),
+            help="File with the two markers.",
+        ),
+        click.option("--json", "json_path", type=path, help="Where to write all samples."),
+        click.option("--seed", type=click.IntRange(0), help="Of data and order."),
+        click.option("--smoke", is_flag=True, help="Tiny values: does it work at all?"),
+    ):
+        with_output = option(with_output)
+    return with_output
+
+
+def evolved(base: _Parameters, given: Mapping[str, Any]) -> _Parameters:
+    """`base` with what was given; None: it was not."""
+    kept = {name: value for name, value in given.items() if value is not None}
+    changed: _Parameters = attrs.evolve(cast("Any", base), **kept)
+    return changed
+
+
+class _Markdown(Protocol):
+    def __call__(
+        self, found: Any, parameters: Any, /, *, at: str, of: str, machine: Mapping[str, str]
+    ) -> str:
+        """The section for people."""
+
+
+def measure_and_publish(
+    run: Callable[[_Parameters, Path, Callable[[str], None]], _Found],
+    markdown: _Markdown,
+    parameters: _Parameters,
+    output: Output,
+    *,
+    name: str,
+    made_by: str,
+    samples_of: Callable[[_Found], Sequence[Any]],
+) -> None:
+    """Run the bench `name`, and publish what it found.  Raises BenchError."""
+    if output.page is not None:  # its markers are missing now rather than in half an hour
+        replace_block(output.page.read_text(), "", made_by)
+    with work_directory(output.work_dir) as directory:
+        found = run(parameters, directory, say)
+        machine = describe_machine(directory)
+    at, of = finished_at(), commit()
+    publish(
+        markdown(found, parameters, at=at, of=of, machine=machine),
+        as_json(samples_of(found), parameters, at=at, of=of, machine=machine),
+        name=f"{name}-",
+        at=at,
+        json_path=output.json_path,
+        page=output.page,
+        made_by=made_by,
+    )

@@ -14,11 +14,11 @@ from typing import Any, Final
 import attrs
 import click
 
-from bench.command import as_json, ended_well, finished_at, hash_of, publish, say, work_directory
-from bench.driver_sys import BUILD_DIRECTORY, Driver, build_driver
+from bench.command import Output, bench_options, evolved, hash_of, measure_and_publish
+from bench.driver_sys import Driver, build_driver
 from bench.errors import BenchError
-from bench.machine_sys import commit, describe_machine, require_space
-from bench.report import format_spread, origin, replace_block, table
+from bench.machine_sys import require_space
+from bench.report import format_spread, origin, table
 from bench.summary import spread
 from bench.volume_sys import REPLICAS, BenchVolume, running_volume
 from pyjiva.units import GIB, KIB, MIB, format_size, parse_size
@@ -219,59 +219,20 @@ def _row(case: str, samples: Sequence[Sample]) -> list[str]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--smoke", is_flag=True, help="Tiny values: does it work at all?")
 @click.option("--held", metavar="SIZE", help="What the volume holds; 8GiB unless --smoke.")
 @click.option(
     "--missed", metavar="SIZE,SIZE", help="Overwritten in an absence; 64MiB,256MiB,1GiB unless --smoke."
 )
 @click.option("--scattered", type=click.IntRange(0), help="Writes of 4 KiB; 4096 unless --smoke.")
-@click.option("--absence", type=click.FloatRange(0), help="Seconds; 60 unless --smoke.")
+@click.option("--absence", "absence_s", type=click.FloatRange(0), help="Seconds; 60 unless --smoke.")
 @click.option("--rounds", type=click.IntRange(1), help="3 unless --smoke.")
-@click.option("--seed", type=click.IntRange(0), help="Of data and order.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write all samples.")
-@click.option(
-    "--markdown", "page", type=click.Path(path_type=Path, exists=True), help="File with the two markers."
-)
-@click.option("--work-dir", type=click.Path(path_type=Path), default=BUILD_DIRECTORY, help="For the data.")
-def main(
-    smoke: bool,
-    held: str | None,
-    missed: str | None,
-    scattered: int | None,
-    absence: float | None,
-    rounds: int | None,
-    seed: int | None,
-    json_path: Path | None,
-    page: Path | None,
-    work_dir: Path,
-) -> None:
+@bench_options
+def main(smoke: bool, held: str | None, missed: str | None, output: Output, **given: Any) -> None:
     """Measure what a rebuild after an absence moves, and how long it takes."""
-    with ended_well():
-        given: dict[str, Any] = {
-            "held_bytes": None if held is None else parse_size(held),
-            "missed_bytes": None if missed is None else tuple(map(parse_size, missed.split(","))),
-            "scattered": scattered,
-            "absence_s": absence,
-            "rounds": rounds,
-            "seed": seed,
-        }
-        base = SMOKE if smoke else REAL
-        parameters = attrs.evolve(base, **{name: v for name, v in given.items() if v is not None})
-        if page is not None:  # its markers are missing now rather than in half an hour
-            replace_block(page.read_text(), "", MADE_BY)
-        with work_directory(work_dir) as directory:
-            samples = run(parameters, directory, say)
-            machine = describe_machine(directory)
-        at, of = finished_at(), commit()
-        publish(
-            markdown(samples, parameters, at=at, of=of, machine=machine),
-            as_json(samples, parameters, at=at, of=of, machine=machine),
-            name="rebuild-",
-            at=at,
-            json_path=json_path,
-            page=page,
-            made_by=MADE_BY,
-        )
+    given["held_bytes"] = None if held is None else parse_size(held)
+    given["missed_bytes"] = None if missed is None else tuple(map(parse_size, missed.split(",")))
+    parameters = evolved(SMOKE if smoke else REAL, given)
+    measure_and_publish(run, markdown, parameters, output, name="rebuild", made_by=MADE_BY, samples_of=list)
 
 
 if __name__ == "__main__":

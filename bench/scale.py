@@ -18,13 +18,13 @@ from typing import Any, Final
 import attrs
 import click
 
-from bench.command import as_json, ended_well, finished_at, hash_of, publish, say, work_directory
-from bench.driver_sys import BUILD_DIRECTORY, Driver, build_driver
+from bench.command import Output, bench_options, evolved, hash_of, measure_and_publish
+from bench.driver_sys import Driver, build_driver
 from bench.errors import BenchError
 from bench.huge_volume_io import Huge, measure_huge
-from bench.machine_sys import commit, describe_machine, require_space
+from bench.machine_sys import require_space
 from bench.process_sys import cpu_s, memory_of
-from bench.report import origin, replace_block, table
+from bench.report import origin, table
 from bench.targets_sys import RunningTarget, begun_volume, volume_when_ready
 from pyjiva.units import GIB, MIB, TIB, format_size, parse_size
 
@@ -398,7 +398,6 @@ class _Counts(click.ParamType[tuple[int, ...]]):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--smoke", is_flag=True, help="Tiny values: does it work at all?")
 @click.option("--volumes", "counts", type=_Counts(), help="Numbers of volumes; 1,4,16,64 unless --smoke.")
 @click.option("--replicas", type=click.IntRange(1, 7), help="Of each volume; 1.")
 @click.option(
@@ -408,42 +407,15 @@ class _Counts(click.ParamType[tuple[int, ...]]):
 @click.option("--seconds", "load_s", type=click.FloatRange(0.1), help="Of load; 10 unless --smoke.")
 @click.option("--sessions", type=click.IntRange(2, 64), help="On one target; 32 unless --smoke.")
 @click.option("--huge", "huge_text", metavar="SIZE", help="Of the large volume; 16TiB unless --smoke.")
-@click.option("--seed", type=click.IntRange(0), help="Of data and order.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write all samples.")
-@click.option(
-    "--markdown", "page", type=click.Path(path_type=Path, exists=True), help="File with the two markers."
-)
-@click.option("--work-dir", type=click.Path(path_type=Path), default=BUILD_DIRECTORY, help="For the data.")
-def main(
-    smoke: bool,
-    range_text: str | None,
-    huge_text: str | None,
-    json_path: Path | None,
-    page: Path | None,
-    work_dir: Path,
-    **given: Any,
-) -> None:
+@bench_options
+def main(smoke: bool, range_text: str | None, huge_text: str | None, output: Output, **given: Any) -> None:
     """Measure many volumes on one machine, one that is very large, and many sessions on one target."""
-    with ended_well():
-        given["range_bytes"] = None if range_text is None else parse_size(range_text)
-        given["huge_bytes"] = None if huge_text is None else parse_size(huge_text)
-        base = SMOKE if smoke else REAL
-        parameters = attrs.evolve(base, **{name: v for name, v in given.items() if v is not None})
-        if page is not None:  # its markers are missing now rather than in ten minutes
-            replace_block(page.read_text(), "", MADE_BY)
-        with work_directory(work_dir) as directory:
-            results = run(parameters, directory, say)
-            machine = describe_machine(directory)
-        at, of = finished_at(), commit()
-        publish(
-            markdown(results, parameters, at=at, of=of, machine=machine),
-            as_json([results], parameters, at=at, of=of, machine=machine),
-            name="scale-",
-            at=at,
-            json_path=json_path,
-            page=page,
-            made_by=MADE_BY,
-        )
+    given["range_bytes"] = None if range_text is None else parse_size(range_text)
+    given["huge_bytes"] = None if huge_text is None else parse_size(huge_text)
+    parameters = evolved(SMOKE if smoke else REAL, given)
+    measure_and_publish(
+        run, markdown, parameters, output, name="scale", made_by=MADE_BY, samples_of=lambda results: [results]
+    )
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from typing import Any, Final, assert_never
 import attrs
 import click
 
-from bench.command import as_json, ended_well, finished_at, hash_of, publish, say, work_directory
-from bench.driver_sys import BUILD_DIRECTORY, Driver, build_driver
+from bench.command import Output, bench_options, evolved, hash_of, measure_and_publish
+from bench.driver_sys import Driver, build_driver
 from bench.errors import BenchError
-from bench.machine_sys import commit, describe_machine, require_space
-from bench.report import format_spread, origin, replace_block, table
+from bench.machine_sys import require_space
+from bench.report import format_spread, origin, table
 from bench.summary import spread
 from bench.volume_sys import REPLICAS, BenchVolume, running_volume
 from pyjiva.units import GIB, KIB, MIB, format_size, parse_size
@@ -391,59 +391,20 @@ def _row(title: str, of_work: Sequence[Sample], samples: Sequence[Sample]) -> li
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--smoke", is_flag=True, help="Tiny values: does it work at all?")
 @click.option("--range", "range_text", metavar="SIZE", help="Bytes under load; 2GiB unless --smoke.")
 @click.option("--missed", "missed_text", metavar="SIZE", help="By a replica that was away; 1GiB.")
 @click.option("--seconds", type=click.FloatRange(0.1), help="Of each run; 20 unless --smoke.")
 @click.option("--depth", type=click.IntRange(1), help="Of each driver, to find how much it does; 4.")
 @click.option("--rounds", type=click.IntRange(1), help="3 unless --smoke.")
-@click.option("--seed", type=click.IntRange(0), help="Of data and order.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write all samples.")
-@click.option(
-    "--markdown", "page", type=click.Path(path_type=Path, exists=True), help="File with the two markers."
-)
-@click.option("--work-dir", type=click.Path(path_type=Path), default=BUILD_DIRECTORY, help="For the data.")
-def main(
-    smoke: bool,
-    range_text: str | None,
-    missed_text: str | None,
-    seconds: float | None,
-    depth: int | None,
-    rounds: int | None,
-    seed: int | None,
-    json_path: Path | None,
-    page: Path | None,
-    work_dir: Path,
-) -> None:
+@bench_options
+def main(smoke: bool, range_text: str | None, missed_text: str | None, output: Output, **given: Any) -> None:
     """Measure how much background work delays hosts."""
-    with ended_well():
-        given: dict[str, Any] = {
-            "range_bytes": None if range_text is None else parse_size(range_text),
-            "missed_bytes": None if missed_text is None else parse_size(missed_text),
-            "seconds": seconds,
-            "depth": depth,
-            "rounds": rounds,
-            "seed": seed,
-        }
-        base = SMOKE if smoke else REAL
-        parameters = attrs.evolve(base, **{name: v for name, v in given.items() if v is not None})
-        if not CHUNK_BYTES <= parameters.missed_bytes <= parameters.range_bytes:
-            raise BenchError(f"--missed {format_size(parameters.missed_bytes)}: 64KiB to the range")
-        if page is not None:  # its markers are missing now rather than in half an hour
-            replace_block(page.read_text(), "", MADE_BY)
-        with work_directory(work_dir) as directory:
-            samples = run(parameters, directory, say)
-            machine = describe_machine(directory)
-        at, of = finished_at(), commit()
-        publish(
-            markdown(samples, parameters, at=at, of=of, machine=machine),
-            as_json(samples, parameters, at=at, of=of, machine=machine),
-            name="yielding-",
-            at=at,
-            json_path=json_path,
-            page=page,
-            made_by=MADE_BY,
-        )
+    given["range_bytes"] = None if range_text is None else parse_size(range_text)
+    given["missed_bytes"] = None if missed_text is None else parse_size(missed_text)
+    parameters = evolved(SMOKE if smoke else REAL, given)
+    if not CHUNK_BYTES <= parameters.missed_bytes <= parameters.range_bytes:
+        raise BenchError(f"--missed {format_size(parameters.missed_bytes)}: 64KiB to the range")
+    measure_and_publish(run, markdown, parameters, output, name="yielding", made_by=MADE_BY, samples_of=list)
 
 
 if __name__ == "__main__":

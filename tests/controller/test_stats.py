@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyjiva.block import Meters, Read, Write
 from pyjiva.controller.repairs import RotCounts
-from pyjiva.controller.stats import MODES, STATS_SCHEMA, IoTotals, jiva_stats
+from pyjiva.controller.stats import MODES, STATS_SCHEMA, jiva_stats
 from pyjiva.controller.status import WITNESS, ReplicaStatus, VolumeState, VolumeStatus
 
 
@@ -35,11 +36,22 @@ STATUS = VolumeStatus(
     ),
     scrub=None,
 )
-IO = IoTotals(reads=3, read_bytes=12288, read_ns=900, writes=2, written_bytes=8192, write_ns=700)
+UPTIME_NS = 61_400_000_000
+
+
+def meters() -> Meters:
+    """Of three reads and two writes, 61.4 s after the start."""
+    now_ns = iter((0, UPTIME_NS))
+    counted = Meters(lambda: next(now_ns))
+    for verb, times_ns, length in ((Read, (200, 300, 400), 12288), (Write, (300, 400), 8192)):
+        for took_ns in times_ns:
+            counted.of[verb].times.add(took_ns)
+        counted.of[verb].length_bytes = length
+    return counted
 
 
 def stats(status: VolumeStatus = STATUS, sessions: int = 1) -> dict[str, Any]:
-    return jiva_stats(status, IO, url="http://10.0.0.9:9501/v1/stats", sessions=sessions, uptime_s=61.4)
+    return jiva_stats(status, meters(), url="http://10.0.0.9:9501/v1/stats", sessions=sessions)
 
 
 def test_what_an_exporter_reads() -> None:

@@ -40,14 +40,12 @@ from pyjiva.controller.fill_source_io import SnapshotSource
 from pyjiva.controller.filling_io import FillingDevice, FillSource
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import (
-    RECEIVE_BUFFERS_KEPT_MAX,
     Target,
     TargetOptions,
     open_portal,
     portal_address,
     serve_portal,
 )
-from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.scsi import LogicalUnit, UnitIdentity
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.bearer import Token
@@ -157,9 +155,7 @@ async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access,
     batch = EndOfBatch()
     memory = _shared_memory()
     volume = Volume(options, batch, clock=boot_clock, clock_ns=time.perf_counter_ns, memory=memory)
-    # What hosts write is received where replicas can reach it.
-    buffers = RecycledBuffers(RECEIVE_BUFFERS_KEPT_MAX) if memory is None else memory
-    return await Controller(options, endpoints, access, batch, volume, keeping, buffers).run()
+    return await Controller(options, endpoints, access, batch, volume, keeping, memory).run()
 
 
 def _shared_memory() -> SharedBuffers | None:
@@ -205,7 +201,8 @@ class Controller:
     batch: EndOfBatch
     volume: Volume
     keeping: Keeping
-    buffers: Buffers
+    memory: SharedBuffers | None
+    """Where what hosts write is received, for replicas on this machine to reach it."""
     filling: FillingDevice | None = None
     snapshots: Snapshots = attrs.field(init=False)
     limits: HostLimits = attrs.field(init=False)
@@ -303,13 +300,13 @@ class Controller:
             advertised=access.advertised,
         )
         self.volume.on_resized = unit.capacity_changed
-        self.target = Target(target_options, {0: unit}, self.batch, buffers=self.buffers)
+        self.target = Target(target_options, {0: unit}, self.batch, buffers=self.memory)
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)
             nursery.start_soon(_review_space, unit)
-            if isinstance(self.buffers, SharedBuffers):
-                nursery.start_soon(_trim, self.buffers)
+            if self.memory is not None:
+                nursery.start_soon(_trim, self.memory)
             if self.keeping.retention is not None:
                 nursery.start_soon(self.snapshots.keep_schedule, self.keeping.retention)
             print(

@@ -24,7 +24,7 @@ from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.snapshot_api_io import snapshot_routes
 from pyjiva.controller.snapshots_io import Snapshots
-from pyjiva.controller.stats import IoTotals, jiva_stats
+from pyjiva.controller.stats import jiva_stats
 from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
@@ -67,7 +67,7 @@ async def serve_api(
 
 def api_application(of: ApiOf) -> Starlette:
     """What is served."""
-    volume, limiter, began_s = of.volume, of.limiter, of.volume.clock()
+    volume, limiter = of.volume, of.limiter
 
     async def get_volume(_: Request) -> Response:
         body = attrs.asdict(volume.status(), value_serializer=_plain)
@@ -77,11 +77,8 @@ def api_application(of: ApiOf) -> Starlette:
         return JSONResponse(body)
 
     async def get_stats(request: Request) -> Response:
-        uptime_s = volume.clock() - began_s
         url, sessions = str(request.url), len(of.sessions())
-        return JSONResponse(
-            jiva_stats(volume.status(), IoTotals.of(of.meters), url=url, sessions=sessions, uptime_s=uptime_s)
-        )
+        return JSONResponse(jiva_stats(volume.status(), of.meters, url=url, sessions=sessions))
 
     async def get_health(_: Request) -> Response:
         ready = volume.status().state is not VolumeState.PARKED

@@ -7,48 +7,19 @@ something: no revision counter (0), no count by SCSI opcode (none), no head and 
 
 from typing import Any, Final
 
-import attrs
-
 from pyjiva.block import Meters, Read, Write
 from pyjiva.controller.status import WITNESS, ReplicaStatus, VolumeState, VolumeStatus
 from pyjiva.transport.openapi import Schema, object_schema
 
-__all__ = ["STATS_SCHEMA", "IoTotals", "jiva_stats"]
+__all__ = ["STATS_SCHEMA", "jiva_stats"]
 
 #: Our mode of a replica → Jiva's.
 MODES: Final = {"in-sync": "RW", "rebuilding": "WO", "out": "ERR"}
 
 
-@attrs.frozen
-class IoTotals:
-    """What hosts asked for since the controller started."""
-
-    reads: int = 0
-    read_bytes: int = 0
-    read_ns: int = 0
-    """The sum of how long each took."""
-    writes: int = 0
-    written_bytes: int = 0
-    write_ns: int = 0
-
-    @classmethod
-    def of(cls, meters: Meters) -> "IoTotals":
-        """What they have counted so far."""
-        reads, writes = meters.of[Read], meters.of[Write]
-        return cls(
-            reads=reads.times.count,
-            read_bytes=reads.length_bytes,
-            read_ns=reads.times.total_ns,
-            writes=writes.times.count,
-            written_bytes=writes.length_bytes,
-            write_ns=writes.times.total_ns,
-        )
-
-
-def jiva_stats(
-    status: VolumeStatus, io: IoTotals, *, url: str, sessions: int, uptime_s: float
-) -> dict[str, Any]:
+def jiva_stats(status: VolumeStatus, meters: Meters, *, url: str, sessions: int) -> dict[str, Any]:
     """As STATS_SCHEMA says.  `url`: where this is asked for."""
+    reads, writes = meters.of[Read], meters.of[Write]
     copies = [replica for replica in status.replicas if replica.mode != WITNESS]
     in_sync = [replica.used_bytes or 0 for replica in copies if replica.mode == "in-sync"]
     used_blocks = max(in_sync, default=0) // status.block_size_bytes
@@ -61,17 +32,17 @@ def jiva_stats(
         "RevisionCounter": 0,
         "ReplicaCounter": sum(replica.mode != "out" for replica in copies),
         "SCSIIOCount": {},
-        "ReadIOPS": str(io.reads),
-        "TotalReadTime": str(io.read_ns),
-        "TotalReadBlockCount": str(io.read_bytes),
-        "WriteIOPS": str(io.writes),
-        "TotalWriteTime": str(io.write_ns),
-        "TotalWriteBlockCount": str(io.written_bytes),
+        "ReadIOPS": str(reads.times.count),
+        "TotalReadTime": str(reads.times.total_ns),
+        "TotalReadBlockCount": str(reads.length_bytes),
+        "WriteIOPS": str(writes.times.count),
+        "TotalWriteTime": str(writes.times.total_ns),
+        "TotalWriteBlockCount": str(writes.length_bytes),
         "UsedLogicalBlocks": str(used_blocks),
         "UsedBlocks": str(used_blocks),
         "SectorSize": str(status.block_size_bytes),
         "Size": str(status.size_bytes),
-        "UpTime": f"{uptime_s:.0f}",
+        "UpTime": f"{meters.uptime_s:.0f}",
         "Name": status.name,
         "Replicas": [{"Address": f"tcp://{each.address}", "Mode": MODES[each.mode]} for each in copies],
         "ReplicaInfo": [_info(each, status) for each in copies],

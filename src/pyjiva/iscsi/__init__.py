@@ -4,7 +4,6 @@ from pyjiva.iscsi.access import InitiatorRules
 from pyjiva.iscsi.chap import ChapSecrets, OwnSecret, check_separate, parse_secrets
 from pyjiva.iscsi.session import SessionStatus
 from pyjiva.iscsi.target_io import (
-    RECEIVE_BUFFERS_KEPT_MAX,
     Target,
     TargetOptions,
     open_portal,
@@ -13,7 +12,6 @@ from pyjiva.iscsi.target_io import (
 )
 
 __all__ = [
-    "RECEIVE_BUFFERS_KEPT_MAX",
     "ChapSecrets",
     "InitiatorRules",
     "OwnSecret",

@@ -7,7 +7,6 @@ For each connection one task waits, receives and handles (`_serve`), one sends w
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import attrs
@@ -32,7 +31,6 @@ from pyjiva.transport import EndOfBatch
 from pyjiva.transport.stream_io import BatchedStream, own_stream
 
 __all__ = [
-    "RECEIVE_BUFFERS_KEPT_MAX",
     "Target",
     "TargetOptions",
     "open_portal",
@@ -68,6 +66,10 @@ class TargetOptions:
     )
 
 
+def _or_own(buffers: Buffers | None) -> Buffers:
+    return RecycledBuffers(RECEIVE_BUFFERS_KEPT_MAX) if buffers is None else buffers
+
+
 def format_portal(host: str, port: int) -> str:
     """An address as TargetAddress has it: IPv6 in brackets, without a zone."""
     host = host.partition("%")[0]
@@ -91,8 +93,8 @@ class Target:
     batch: EndOfBatch
     draw: Callable[[int], bytes] = secrets.token_bytes
     """So many bytes that nobody can guess, for challenges."""
-    buffers: Buffers = attrs.field(factory=partial(RecycledBuffers, RECEIVE_BUFFERS_KEPT_MAX))
-    """Where write data is received into."""
+    buffers: Buffers = attrs.field(default=None, converter=_or_own)
+    """Where write data is received into; None: buffers of its own."""
     _server: DeviceServer = attrs.field(init=False)
     _table: SessionTable = attrs.field(init=False)
     _streams: dict[Session, BatchedStream] = attrs.field(factory=dict, init=False)

@@ -731,6 +731,25 @@ class TestRefusedByAll:
         bench.now(1)
         assert bench.data.stable() >= id_
 
+    def test_who_was_rebuilt_and_has_it_is_rebuilt_anew(self) -> None:
+        """Else it would be in sync with a block that the others do not have; seed 745281."""
+        bench = Bench()
+        bench.down(3)
+        bench.now(1)
+        bench.down(2)
+        bench.now(1, required=(1,))
+        bench.up(3)
+        bench.now(1, required=(1,), rebuilding=(3,))
+        bench.data.dirty[3].finished(0, SIZE_BYTES)
+        bench.data.members[3].synced_until = SIZE_BYTES
+        request = write(bench, 65536)
+        bench.reply(3)
+        bench.reply(1, status=Status.NO_SPACE)
+        assert bench.answered == [request]
+        assert request.error is not None
+        assert (bench.lost, bench.diverged) == ([3], [])
+        assert bench.data.dirty[3].next_extent(0) == Extent(65536, 65536)
+
     def test_who_is_kept_can_be_reached(self) -> None:
         bench = Bench()
         write(bench)

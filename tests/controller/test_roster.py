@@ -343,19 +343,51 @@ class TestLosingAndComingBack:
         assert bench.roster.required() == {1}
         assert {e.member for e in effects if isinstance(e, StartRebuild)} == {2, 3}
 
-    def test_a_removed_copy_is_taken_out_though_the_one_that_stays_has_to_be_rebuilt(self) -> None:
-        """Nobody is left to be waited for; seed 117 came to an end by it."""
-        bench = Bench(Replica(1), Replica(2), configured=(1, 2))
+    def test_a_removal_is_withdrawn_if_the_one_that_stays_has_to_be_rebuilt(self) -> None:
+        """What was whole was taken out, and what had lost its power was believed; seed 9945, end of 117."""
+        bench = Bench(Replica(1), Replica(2), Replica(3, witness=True), witnesses=(3,))
         bench.roster.new_volume = True
-        bench.up(1, 2)
+        bench.up(1, 2, 3)
         bench.quiet = {2}
-        bench.apply(RemoveReplica(1))
+        removed = [e.record for e in bench.apply(RemoveReplica(1)) if isinstance(e, AskAccept)]
+        assert [r.in_sync for r in removed] == [(2,)]
+        bench.mute = {1}
         bench.down(2, 1)
         bench.up(1)
         bench.replicas[2].intact = False
         bench.quiet = set()
         effects = bench.up(2)
-        assert AskAccept in kinds(effects)
+        asked = [e for e in effects if isinstance(e, AskAccept)]
+        assert [e.member for e in asked] == [1, 2, 3], "the one that is whole comes first"
+        assert {(e.record.in_sync, e.record.configured) for e in asked} == {((1,), (1, 2, 3))}
+        assert asked[0].record > removed[0], "replica 2 may hold it"
+        assert StartRebuild(2) in effects
+        assert bench.roster.committed == asked[0].record
+
+    def test_who_a_withdrawn_record_names_is_required_until_another_one_is_committed(self) -> None:
+        """It may hold that record, and the next activation believe it."""
+        bench = three().active()
+        bench.down(3)
+        bench.up(3)
+        bench.quiet = {1, 2, 3}
+        bench.apply(SaveParameters(b"new"))
+        assert bench.roster.proposal is not None
+        version = bench.roster.proposal.record.version
+        for event in (RemoveReplica(1), Copied(3), Joined(3)):
+            bench.apply(event)
+        asked = [e for i in (1, 2) for e in bench.apply(Accepted(i, version)) if isinstance(e, AskAccept)]
+        assert [(e.member, e.record.in_sync) for e in asked] == [(2, (2, 3)), (3, (2, 3))]
+        bench.down(3, 2)  # 3 may have stored it
+        bench.replicas[2].intact = False
+        bench.up(2, 3)
+        assert bench.roster.proposal is not None
+        assert bench.roster.proposal.record.in_sync == (1,)
+        assert bench.roster.required() == {1, 2, 3}
+        bench.quiet = set()
+        bench.apply(Accepted(1, version + 2))
+        assert bench.roster.committed is not None
+        assert bench.roster.committed.version == version + 2
+        assert bench.roster.required() == {1}
 
     def test_only_who_has_just_been_made_equal_is_told_so(self) -> None:
         """Whoever accepts a record that names it may have rebooted or restarted since it was taken in.

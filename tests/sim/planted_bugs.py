@@ -118,7 +118,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/roster.py",
         (
             (
-                "candidates = {i: promised[i] for i in newest.in_sync if i in promised and self._took_part(i, newest)}",
+                "candidates = {i: promised[i] for i in record.in_sync if i in promised and self._took_part(i, record)}",
                 "candidates = dict(promised)",
             ),
         ),
@@ -300,6 +300,11 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "blackout-stuck": PlantedBug(
         "controller/roster.py", (("            self._begin_again_if_stuck()\n", "            pass\n"),)
     ),
+    "believe-what-nobody-committed": PlantedBug(
+        "controller/roster.py",
+        (("before = self._before(newest, promised) if not intact else None", "before = None"),),
+        scenario="the copy that is left loses its power",
+    ),
     "rebooted-returns": PlantedBug(
         "controller/roster.py",
         (("        return member.answer.intact or self.required() == {member.id}", "        return True"),),
@@ -422,7 +427,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             (" and m.id not in self._doubtful for m in", " for m in"),
             ("and changed and self._one_was_heard(wanted):", "and changed:"),
             (
-                "        if self._stands(record) or (member.id in record.in_sync and member.mode is Mode.IN_SYNC):\n",
+                "        if self._stands(asked.record) or asked.member in self._left_whole(asked.record):\n",
                 "        if True:\n",
             ),
         ),

@@ -5,7 +5,7 @@ from typing import Final
 import trio
 
 from pyjiva.errors import StorageError, StorageFailure
-from pyjiva.replication import FrameType
+from pyjiva.replication import ANSWER, FrameType
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, offset_of
 from pyjiva.testing.machine import HEAD
 from pyjiva.testing.memory_file import no_fault
@@ -85,6 +85,22 @@ async def one_copy_is_left_of_a_write(world: World) -> None:
         start(world, 2)
 
 
+async def the_copy_that_is_left_loses_its_power(world: World) -> None:
+    """It has stored the record without the other one, which is whole, and nobody has heard of that."""
+    volume = await healthy(world)
+    for block in range(world.blocks):
+        assert await world.clients.write(volume, [block], fua=False)
+    stored = watch(world, "replica-1", OLD, FrameType.ACCEPT | ANSWER, hold_back=True)
+    world.network.cut(OLD, "replica-2")
+    await come(stored)
+    await world.machines[1].cut_power()
+    world.volume_scope.cancel()
+    world.network.break_connections("replica-2")
+    world.network.mend()
+    start(world, 1)
+    await until(lambda: world.volume not in (None, volume))
+
+
 async def all_disks_are_full(world: World) -> None:
     """Each took another part of what it refused: one counts, and the others become like it."""
 
@@ -139,6 +155,9 @@ SCENARIOS_OF_COPIES: Final[dict[str, Scenario]] = {
         a_write_comes_to_what_a_rebuild_has_passed_over
     ),
     "one copy is left of a write": Scenario(one_copy_is_left_of_a_write),
+    "the copy that is left loses its power": Scenario(
+        the_copy_that_is_left_loses_its_power, replicas=2, witnesses=1
+    ),
     "all disks are full": Scenario(all_disks_are_full),
     "rot lies in two blocks that are read": Scenario(rot_lies_in_two_blocks_that_are_read),
     "rot lies under a partial write": Scenario(rot_lies_under_a_partial_write),

@@ -26,7 +26,6 @@ __all__ = ["main"]
 _log = structlog.get_logger(__name__)
 
 EXIT_BROKEN: Final = 4  # its disk failed a flush: another process finds out what is there
-LOOK_S: Final = 1.0  # how often it is seen whether that is so
 OPEN_FILES: Final = 32768  # for 10,000 snapshots, and what else is open
 LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 
@@ -113,7 +112,7 @@ async def _run(
             await _listen(nursery, daemon, data)
             serve = functools.partial(serve_health, daemon, device, health.host, health.port, token=token)
             nursery.start_soon(serve)
-            nursery.start_soon(_end_when_broken, store, nursery.cancel_scope)
+            nursery.start_soon(_end_when_broken, daemon, nursery.cancel_scope)
             cause = await wait_for_stop(stop_with_stdin=stop_with_stdin)
             if cause is StopCause.ORPHANED:
                 await _wait_for_controller_to_leave(daemon)
@@ -124,12 +123,8 @@ async def _run(
         store.close()
 
 
-async def _end_when_broken(store: Store, scope: trio.CancelScope) -> None:
-    """A store that is broken refuses everything for good: whoever keeps this process running starts it again,
-    and the next one writes anew what it can, and is rebuilt.
-    """
-    while (error := store.broken) is None:
-        await trio.sleep(LOOK_S)
+async def _end_when_broken(daemon: ReplicaDaemon, scope: trio.CancelScope) -> None:
+    error = await daemon.wait_broken()
     _log.error("the replica ends: what its disk failed to flush is for its next start", reason=str(error))
     scope.cancel()
 

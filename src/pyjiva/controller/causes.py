@@ -124,7 +124,8 @@ CAUSES: Final = (
     ),
     Cause(
         "copy-failed",
-        "copy (of a snapshot )?from replica|could not (say which snapshots|be given the volume's)",
+        "copy (of a snapshot )?from replica|could not (say which snapshots|be given the volume's)"
+        "|it has a [A-Z_]+ that the others refused",
         "A rebuild of it broke off; it begins again where it was.",
         "If it happens again and again: the reason names the side whose disk or network fails.",
     ),

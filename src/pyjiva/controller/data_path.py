@@ -21,8 +21,8 @@ the roster and nowhere else.
 
 Failures of a write: if every member refused it, none can be blamed: the host gets the error, and all but
 one have *diverged*, for a failed write may have left different bytes: they are taken out and rebuilt, and
-until they are out the range stays locked and counts as not stable.  If only some refused it, they are lost
-and the write goes on.
+until they are out the range stays locked and counts as not stable.  So has one that is being rebuilt and was
+sent it, whether it refused it or not.  If only some refused it, they are lost and the write goes on.
 """
 
 import collections
@@ -120,6 +120,8 @@ class Pending:
     """Members of `waiting` that were sent it while they are rebuilt, perhaps a part only.  One that was in
     sync until then may be `lost` too: it is waited for twice, for the answer and to be given up.
     """
+    copied: int = 0
+    """Members that were sent it while they are rebuilt, and have carried it out."""
 
 
 @attrs.define(eq=False)
@@ -598,6 +600,7 @@ class DataPath:
         else:
             if pending.copying & member.bit:
                 pending.copying &= ~member.bit
+                pending.copied |= member.bit
                 if member.bit & pending.lost:
                     return
             pending.waiting &= ~member.bit
@@ -743,6 +746,7 @@ class DataPath:
             # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
             diverged = awaited = failed & ~(kept & -kept)
             refused, pending.request = pending.request, None
+            self._copy_again(pending)
         else:
             lost |= failed
             awaited = failed
@@ -762,6 +766,13 @@ class DataPath:
             self.on_diverged(member_id, reason)
         if refused is not None:
             _complete(refused, error)
+
+    def _copy_again(self, pending: Pending) -> None:
+        """Who is being rebuilt has a write that all those refused of whom it is a copy (seed 745281)."""
+        for member_id in self._ids(pending.copied & self.rebuilding):
+            if member_id in self.dirty:
+                self.dirty[member_id].mark(*pending.extent)
+            self.on_failed(member_id, f"it has a {pending.type.name} that the others refused")
 
     def _finish(self, pending: Pending) -> None:
         if pending.change is not None:  # before the lock is given back: what comes next must know

@@ -14,13 +14,15 @@ The theory is DESIGN §5.  In short:
 Invariants, which `self_check` states and the tests hold over all events:
 
 I1. Every write that is answered was acknowledged by all of `required()`: the in-sync members of the
-committed record, of a
-    proposed one, and members about to join.  So whichever of the two records survives a crash, its members
-    have the write.
+    committed record, of a proposed one, of one that was withdrawn since, and members about to join.  So
+    whichever of these records survives a crash, its members have the write.
 I2. Removal takes effect when its record is committed, admission when it is proposed.
-I3. At most one record is proposed and not committed; its version is one above the last.
+I3. At most one record is on its way; its version is one above that of the last proposed one.
 I4. `in_sync` of a record is never empty: the last copy is never given up; it is waited for (mode ABSENT).
 I5. A record's configured set differs from that of the record before it by one replica at most.
+I6. A record that takes members out is stored first by one that it leaves and that is whole, then by the
+    others.  When none of those can be waited for, a newer record takes its place; and an activation that
+    finds it stored by none but those, who lost their power since, goes by the one before it.
 
 - *Wait* until the read lease of the controller before us has ended (`lease`), unless its record is clean.
 
@@ -238,6 +240,10 @@ class Roster:
     _pauses: int = attrs.field(default=0, init=False)
     _doubtful: set[int] = attrs.field(factory=set, init=False)
     """In-sync members that have not been heard since the last one was lost."""
+    _version: int = attrs.field(default=0, init=False)
+    """Of the last record that was proposed."""
+    _withdrawn: set[int] = attrs.field(factory=set, init=False)
+    """In-sync members of records that were withdrawn since the last one was committed."""
     _withheld: dict[int, AskAccept] = attrs.field(factory=dict, init=False)
     """By member, what it is not asked yet: see `_ask_accept`."""
     _unfit: set[int] = attrs.field(factory=set, init=False)
@@ -279,7 +285,7 @@ class Roster:
             ids.update(self.committed.in_sync)
         if self.proposal is not None:
             ids.update(self.proposal.record.in_sync)
-        return ids
+        return ids | self._withdrawn
 
     def readable(self) -> set[int]:
         """Who may answer a read: in sync by mode and by the committed record, and connected."""
@@ -382,6 +388,7 @@ class Roster:
         """What an active volume owes after every event, whatever it was."""
         self._give_up_absent()
         self._ask_withheld()
+        self._withdraw_if_vain()
         self._propose_if_needed()
         if self.readable():
             for member in self.members.values():
@@ -567,16 +574,22 @@ class Roster:
         if newest is None:
             self._choose_blank(promised)
             return
-        candidates = {i: promised[i] for i in newest.in_sync if i in promised and self._took_part(i, newest)}
-        missing = [i for i in newest.in_sync if i not in promised]
+        self.parameters, self._wait_out = newest.parameters, not newest.clean
+        candidates, missing = self._candidates(newest, promised)
         if not candidates:
             self.waiting_for = f"a replica that holds every write: {_names(missing)}"
             return
-        if missing and self._now_s - self._majority_since_s < self.grace_s:
-            self.waiting_for = f"replica {_names(missing)}, a little longer"
-            return
-        self.parameters, self._wait_out = newest.parameters, not newest.clean
         intact = {i: a for i, a in candidates.items() if a.intact or newest.clean}
+        late = missing or [i for i in configured if not intact and i not in promised]
+        if late and self._now_s - self._majority_since_s < self.grace_s:
+            self.waiting_for = f"replica {_names(late)}, a little longer"
+            return
+        before = self._before(newest, promised) if not intact else None
+        if before is not None:
+            others, missing = self._candidates(before, promised)
+            intact = {i: a for i, a in others.items() if a.intact}
+            if intact:
+                self._chosen_from = before.configured
         if not intact and missing:
             self.waiting_for = (
                 f"replica {_names(missing)}: the machines of the others went down with writes not yet flushed"
@@ -584,6 +597,33 @@ class Roster:
             return
         fit = {i: a for i, a in intact.items() if i not in self._unfit}
         self._settle(fit or intact or candidates, clean=newest.clean, memory_counts=bool(intact))
+
+    def _candidates(
+        self, record: MembershipRecord, promised: Mapping[int, PromiseAnswer]
+    ) -> tuple[dict[int, PromiseAnswer], list[int]]:
+        """Who may have what `record` says, and who is to be waited for."""
+        candidates = {i: promised[i] for i in record.in_sync if i in promised and self._took_part(i, record)}
+        return candidates, [i for i in record.in_sync if i not in promised]
+
+    def _before(
+        self, newest: MembershipRecord, promised: Mapping[int, PromiseAnswer]
+    ) -> MembershipRecord | None:
+        """The record that `newest` was to replace, if `newest` certainly was never committed.
+
+        Then nothing was answered without the in-sync members of the one before (I1).  One that `newest` left
+        may have stored it, and lost its power before another one did (I6).
+        """
+        before = max(
+            (a.record for a in promised.values() if a.record is not None and a.record != newest), default=None
+        )
+        if before is None or (before.epoch, before.version + 1) != (newest.epoch, newest.version):
+            return None
+        if not is_majority(promised, [before.configured]):
+            return None
+        sets = [newest.configured, before.configured]
+        may_hold_it = {i for each in sets for i in each if i not in promised}
+        may_hold_it |= {i for i, a in promised.items() if a.record is None or a.record == newest}
+        return None if is_majority(may_hold_it, sets) else before
 
     def _took_part(self, member_id: int, record: MembershipRecord) -> bool:
         """Whether this replica can be the one that `record` names, by what it says of itself.
@@ -670,7 +710,7 @@ class Roster:
         configured = configured or self.configurations()[0]
         record = MembershipRecord(
             epoch=self.epoch,
-            version=self.committed.version + 1 if self.committed is not None else 1,
+            version=self._version + 1,
             controller_id=self.controller_id,
             configured=configured,
             in_sync=tuple(sorted(in_sync)),
@@ -679,13 +719,18 @@ class Roster:
             witnesses=tuple(i for i in configured if self.members[i].witness),
             addresses=tuple(self._addresses.get(i, "") for i in configured),
         )
+        self._version = record.version
         self.proposal = Proposal(record, {i for i in record.in_sync if self.members[i].mode is Mode.JOINING})
         self._changed = True
         for m in self.members.values():
             if m.promised:
                 # Who was in sync before has said so already, and may have lost its memory since.
                 equal = m.mode is Mode.JOINING or self.committed is None
-                self._ask_accept(AskAccept(m.id, record, equal=equal and m.id in record.in_sync))
+                withheld = self._withheld.pop(m.id, None)  # with one that was withdrawn
+                took_part = withheld is not None and withheld.took_part
+                self._ask_accept(
+                    AskAccept(m.id, record, equal=equal and m.id in record.in_sync, took_part=took_part)
+                )
 
     def _ask_accept(self, asked: AskAccept) -> None:
         """Have a record stored, now or when one that it leaves in sync has stored it.
@@ -693,20 +738,38 @@ class Roster:
         While none has, those that it takes out may be all that is whole: the others' machines may have lost
         their power, unnoticed; and wherever it is stored, the next activation believes it.
         """
-        record, member = asked.record, self.members[asked.member]
-        if self._stands(record) or (member.id in record.in_sync and member.mode is Mode.IN_SYNC):
+        if self._stands(asked.record) or asked.member in self._left_whole(asked.record):
             self._effects.append(asked)
         else:
-            self._withheld[member.id] = asked
+            self._withheld[asked.member] = asked
 
     def _stands(self, record: MembershipRecord) -> bool:
         """Whether everybody may store this record, the proposed or the committed one."""
         if self.committed is None or set(record.in_sync).issuperset(self.committed.in_sync):
             return True
         assert self.proposal is not None
-        modes = {self.members[i].mode for i in record.in_sync if i in self.members}
-        nobody_to_wait_for = not modes & {Mode.IN_SYNC, Mode.ABSENT}
-        return nobody_to_wait_for or not self.proposal.accepted.isdisjoint(record.in_sync)
+        return not self.proposal.accepted.isdisjoint(record.in_sync)
+
+    def _left_whole(self, record: MembershipRecord) -> set[int]:
+        """Who of those that the proposed record names has everything, as far as is known."""
+        assert self.proposal is not None
+        in_sync = {m.id for m in self.members.values() if m.mode is Mode.IN_SYNC}
+        return (in_sync | self.proposal.admits).intersection(record.in_sync)
+
+    def _withdraw_if_vain(self) -> None:
+        """Give up a record that nobody is left to store first: `_propose_if_needed` proposes a newer one.
+
+        Somebody may hold it and have lost its power before the answer came, so the newer one is needed even
+        if it says what the committed one does.
+        """
+        if self.proposal is None or self._stands(self.proposal.record):
+            return
+        record = self.proposal.record
+        left = self._left_whole(record) | {m.id for m in self.members.values() if m.mode is Mode.ABSENT}
+        wanted = self._wanted()
+        if left.isdisjoint(record.in_sync) and wanted and self._one_was_heard(wanted):
+            self._withdrawn.update(record.in_sync)
+            self.proposal, self._changed = None, True
 
     def _ask_withheld(self) -> None:
         record = self.proposal.record if self.proposal is not None else self.committed
@@ -726,6 +789,7 @@ class Roster:
         if not self.is_majority(proposal.accepted):
             return
         self.committed, self.proposal = proposal.record, None
+        self._withdrawn.clear()
         self._configuration_committed(self.committed)
         for i in proposal.admits:
             self._change(self.members[i], Change.ADMITTED)
@@ -787,6 +851,7 @@ class Roster:
             or any(self.members[i].mode is Mode.JOINING for i in wanted)  # also if named: see Proposal.admits
             or self.parameters != committed.parameters
             or configured != committed.configured
+            or self._version != committed.version  # one was withdrawn
         )
         if self.proposal is None and wanted and changed and self._one_was_heard(wanted):
             self._propose(wanted, clean=False, configured=configured)

@@ -51,6 +51,7 @@ __all__ = ["ReplicaDaemon", "ReplicaStatistics"]
 HANDSHAKE_S: Final = 5.0  # a stranger is gone after this
 STRANGERS_MAX: Final = 32  # connections that have not proved the key
 KEEPER_QUEUE_MAX: Final = 64  # a controller waits for its promise before it goes on; more is a broken one
+LOOK_S: Final = 1.0  # how often it is seen whether the store is broken
 QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read its answers is not read from
 
 _log = structlog.get_logger(__name__)
@@ -145,6 +146,15 @@ class ReplicaDaemon:
     def _flush_and_mark_clean(self) -> None:
         self.store.flush()
         self.store.mark_clean()
+
+    async def wait_broken(self) -> StorageError:
+        """Until the store refuses everything for good, and why: this process must end then.
+
+        Whoever keeps it running starts the next one, which writes anew what it can, and is rebuilt.
+        """
+        while (error := self.store.broken) is None:
+            await trio.sleep(LOOK_S)
+        return error
 
     def statistics(self) -> ReplicaStatistics:
         """A picture of this moment."""

@@ -30,6 +30,7 @@ KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
 LATENCY_S: Final = 0.01
 STOP_S: Final = 8.0
+RESTART_S: Final = 0.5  # after a daemon that ended by itself comes the next one
 _MARK_BYTES: Final = 8  # of a sector: clients write their numbers all over it
 HEAD: Final = "volume-head-000.img"
 
@@ -71,9 +72,9 @@ class Machine:
         return f"replica-{self.id}"
 
     def start(self, network: Network, nursery: trio.Nursery) -> None:
-        """Start the daemon, as a task of `nursery`."""
+        """Keep a daemon running, as a task of `nursery`."""
         self._scope, self.gone, self.up = trio.CancelScope(), trio.Event(), True
-        nursery.start_soon(self._run, network, self._scope, self.gone)
+        nursery.start_soon(self._keep_running, network, self._scope, self.gone)
 
     async def kill(self) -> None:
         """End the daemon as `kill -9` does."""
@@ -172,30 +173,38 @@ class Machine:
         state = self.state()
         return state is None or not state.told_equal
 
-    async def _run(self, network: Network, scope: trio.CancelScope, gone: trio.Event) -> None:
+    async def _keep_running(self, network: Network, scope: trio.CancelScope, gone: trio.Event) -> None:
+        try:
+            with scope:
+                while True:
+                    await self._run(network)
+                    self.disk.kill_process()
+                    await trio.sleep(RESTART_S)
+        finally:
+            gone.set()
+
+    async def _run(self, network: Network) -> None:
+        """One process, until its disk fails."""
         identity = ReplicaState(VOLUME_ID, self.id, "world", self.size_bytes, 512, witness=self.witness)
         try:
             store = Store.open_in(self.disk.open_directory(), identity, boot_id=f"boot-{self.boot}")
         except StorageError:  # the disk fails just now
-            self.disk.kill_process()
-            gone.set()
             return
         batch = EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
         daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
         self._daemon = daemon
         try:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(daemon.run)
-                    serve = functools.partial(_serve_in, nursery, daemon.serve_connection)
-                    network.listen(self.name, serve)
-                    await trio.sleep_forever()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(daemon.run)
+                serve = functools.partial(_serve_in, nursery, daemon.serve_connection)
+                network.listen(self.name, serve)
+                await daemon.wait_broken()
+                nursery.cancel_scope.cancel()
         finally:
             self._daemon = None
             network.listen(self.name, None)
             network.break_connections(self.name)
-            gone.set()
 
     async def _in_disk_thread(self, call: Callable[[], None]) -> None:
         """A blocking call takes some time, then happens at once: a kill comes before it or after it."""

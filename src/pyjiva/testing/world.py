@@ -308,10 +308,8 @@ class World:
             self.network.thaw(name)
         for machine in self.machines.values():
             machine.latency_s = LATENCY_S
-            if machine.disk.before_step is not no_fault:  # also gives a broken store another process
-                machine.disk.before_step = no_fault
-                await machine.kill()
-            if not machine.up or machine.gone.is_set():
+            machine.disk.before_step = no_fault
+            if not machine.up:
                 machine.start(self.network, self.nursery)
         with trio.move_on_after(HEAL_S) as limit:
             while (

@@ -16,8 +16,9 @@ import structlog
 import trio
 
 from pyjiva.block import BlockDevice, LimitedDevice, Limits, MeteredDevice, Meters, ZeroDetect
-from pyjiva.cli.access import Access, AccessOptions, access_options, read_access
+from pyjiva.cli.access import FILES, Access, AccessOptions, access_options, read_access
 from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
+from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.fill import FillFrom, fill_options, take_fill
 from pyjiva.cli.limits import limit_options, take_limits
@@ -83,6 +84,11 @@ class Keeping:
     old_metric_names: bool = False
 
 
+@configurable(
+    "pyjiva-controller",
+    command_line_only=("new-volume", "stop-with-stdin"),
+    same={option.removeprefix("--"): variable for option, variable, _ in FILES.values()},
+)
 @click.command()
 @click.option("--volume", "volume_name", required=True, help="Name of the volume.")
 @click.option("--volume-id", required=True, help="The volume's id: 32 hexadecimal digits.")

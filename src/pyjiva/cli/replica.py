@@ -11,6 +11,7 @@ import click
 import structlog
 import trio
 
+from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.token_option import token_option
 from pyjiva.errors import ConfigError
@@ -30,6 +31,7 @@ OPEN_FILES: Final = 32768  # for 10,000 snapshots, and what else is open
 LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 
 
+@configurable("pyjiva-replica", command_line_only=("stop-with-stdin",))
 @click.command()
 @click.option("--volume", "volume_name", required=True, help="Name of the volume.")
 @click.option("--volume-id", required=True, help="The volume's id: 32 hexadecimal digits.")

@@ -17,6 +17,7 @@ import click
 
 from pyjiva.block import Limits
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
+from pyjiva.cli.configuration import is_of_a_daemon
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
 from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
 from pyjiva.cli.limits import limit_arguments, limit_options, take_limits
@@ -266,9 +267,13 @@ class UpVolume:
 
     @staticmethod
     def _environment_of(name: str) -> dict[str, str]:
-        """Ours; secrets of initiators are the controller's alone."""
+        """Ours.  Secrets of initiators are the controller's alone; its options, a daemon has from us."""
         secret = set() if name == CONTROLLER else {variable for _, variable, _ in FILES.values()}
-        return {variable: value for variable, value in os.environ.items() if variable not in secret}
+        return {
+            variable: value
+            for variable, value in os.environ.items()
+            if variable not in secret and not is_of_a_daemon(variable)
+        }
 
     def _controller_options(self) -> list[str]:
         volume = self.directory.description

@@ -1,11 +1,12 @@
 """The two daemons, as processes."""
 
 import json
+import os
 import select
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 __all__ = ["end", "running", "wait_state"]
@@ -14,11 +15,18 @@ VOLUME = ("--volume", "demo", "--volume-id", "0" * 31 + "1", "--size", "1MiB", "
 
 
 @contextmanager
-def running(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def running(
+    module: str, *arguments: str, environment: Mapping[str, str] = os.environ
+) -> Iterator["subprocess.Popen[str]"]:
     """The daemon; it ends with its standard input."""
     command = (sys.executable, "-m", f"pyjiva.cli.{module}", *VOLUME, *arguments)
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
     ) as process:
         try:
             yield process

@@ -24,6 +24,7 @@ from pyjiva.cli.fill import FillFrom, fill_options, take_fill
 from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.cli.schedule import schedule_options, take_schedule
+from pyjiva.cli.service_manager import ServiceManager
 from pyjiva.cli.token_option import token_option
 from pyjiva.cli.tuning import take_tuning, tuning_options
 from pyjiva.controller import (
@@ -181,6 +182,12 @@ def _source_of(fill: FillFrom) -> FillSource:
     return SnapshotSource(fill.url, fill.token())
 
 
+async def _loop_answers() -> bool:
+    """A controller has no disk of its own: that its event loop gets here is all that there is to see."""
+    await trio.lowlevel.checkpoint()
+    return True
+
+
 async def _trim(memory: SharedBuffers) -> None:
     while True:
         await trio.sleep(TRIM_S)
@@ -217,6 +224,7 @@ class Controller:
     target: Target | None = None
     portals: list[str] = attrs.field(factory=list)
     fenced: bool = False
+    manager: ServiceManager = attrs.field(factory=ServiceManager.of, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.snapshots = Snapshots(self.volume, self._why_no_revert)
@@ -238,8 +246,11 @@ class Controller:
             listeners = [await self._listen(portal) for portal in self.endpoints.portals]
             api_port = await nursery.start(self._serve_api)
             await nursery.start(self._run_volume, nursery.cancel_scope)
+            nursery.start_soon(self.manager.keep_status, self._status)
+            nursery.start_soon(self.manager.keep_watchdog, _loop_answers)
             nursery.start_soon(self._serve, listeners, Address(self.endpoints.api.host, api_port))
             await wait_for_stop(stop_with_stdin=self.endpoints.stop_with_stdin)
+            await self.manager.stopping()
             if self.target is not None:
                 await self.target.shut_down()
             await self.volume.stop()
@@ -259,6 +270,7 @@ class Controller:
             await self.volume.run(task_status=task_status)
         except VolumeFenced:
             self.fenced = True
+            await self.manager.status("fenced: another controller has the volume")
             scope.cancel()
 
     async def _serve(self, portals: list[list[trio.SocketListener]], api: Address) -> None:
@@ -320,6 +332,12 @@ class Controller:
                 f"api=http://{api} replicas={len(options.replicas)}",
                 flush=True,
             )
+            await self.manager.ready()
+
+    def _status(self) -> str:
+        """The volume's state in words, for people."""
+        status = self.volume.status()
+        return f"{status.state.value}: {status.reason}" if status.reason else status.state.value
 
     async def _serve_api(self, task_status: trio.TaskStatus[int]) -> None:
         of = ApiOf(

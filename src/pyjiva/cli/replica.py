@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import resource
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import click
 import structlog
 import trio
 
+from pyjiva.block import BlockStatus
 from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.service_manager import ServiceManager
 from pyjiva.cli.token_option import token_option
 from pyjiva.errors import ConfigError
 from pyjiva.replica import ReplicaDaemon, ReplicaOptions
@@ -97,6 +100,7 @@ async def _run(
     options: ReplicaOptions, data: Address, health: Address, token: Token | None, stop_with_stdin: bool
 ) -> int:
     _allow_many_files()
+    manager = ServiceManager.of()
     store = Store.open_or_create(
         options.directory,
         volume_id=options.volume_id,
@@ -114,8 +118,14 @@ async def _run(
             await _listen(nursery, daemon, data)
             serve = functools.partial(serve_health, daemon, device, health.host, health.port, token=token)
             nursery.start_soon(serve)
-            nursery.start_soon(_end_when_broken, daemon, nursery.cancel_scope)
+            nursery.start_soon(_end_when_broken, daemon, manager, nursery.cancel_scope)
+            longest_s = manager.watchdog_s or math.inf
+            answers = functools.partial(_disk_answers, device, batch, longest_s)
+            nursery.start_soon(manager.keep_watchdog, answers)
+            nursery.start_soon(manager.keep_status, functools.partial(_status, daemon))
+            await manager.ready()
             cause = await wait_for_stop(stop_with_stdin=stop_with_stdin)
+            await manager.stopping()
             if cause is StopCause.ORPHANED:
                 await _wait_for_controller_to_leave(daemon)
             await daemon.stop()
@@ -125,8 +135,32 @@ async def _run(
         store.close()
 
 
-async def _end_when_broken(daemon: ReplicaDaemon, scope: trio.CancelScope) -> None:
+def _status(daemon: ReplicaDaemon) -> str:
+    """For people."""
+    said = daemon.statistics()
+    if not said.attached:
+        return "no controller is connected"
+    return "in sync" if said.in_sync else "connected, not in sync"
+
+
+async def _disk_answers(device: ChainDevice, batch: EndOfBatch, longest_s: float) -> bool:
+    """Whether the threads that use the disk answer, and none has been in one call for `longest_s`.
+
+    Waits for as long as none answers.
+    """
+    if device.oldest_operation_s() >= longest_s:
+        return False
+    answered = trio.Event()
+    # A map takes the way of every request that may wait for the disk, and neither reads nor changes data.
+    device.submit(BlockStatus(0, device.store.state.block_size_bytes, lambda _: answered.set()))
+    batch.end()
+    await answered.wait()
+    return True
+
+
+async def _end_when_broken(daemon: ReplicaDaemon, manager: ServiceManager, scope: trio.CancelScope) -> None:
     error = await daemon.wait_broken()
+    await manager.status(f"ended: its disk failed to flush: {error}")
     _log.error("the replica ends: what its disk failed to flush is for its next start", reason=str(error))
     scope.cancel()
 

@@ -64,12 +64,13 @@ STATUS: dict[str, Any] = {
 class Api:
     """Answers with `body`, or with what `paths` has for the path; keeps what was asked.
 
-    What is in `bodies` is answered first, each once.
+    What is in `bodies` is answered first, each once; what is in `texts` when /metrics is asked for.
     """
 
     def __init__(self) -> None:
         self.body: bytes = json.dumps(STATUS).encode()
         self.bodies: list[dict[str, Any]] = []
+        self.texts: list[str] = []
         self.code = 200
         self.paths: dict[str, tuple[int, Any]] = {}
         self.asked: list[str] = []
@@ -81,7 +82,9 @@ class Api:
                 api.asked.append(f"{self.command} {self.path}")
                 api.authorizations.append(self.headers["Authorization"])
                 path = self.path.partition("?")[0]
-                if api.bodies:
+                if path == "/metrics" and api.texts:
+                    code, answer = 200, api.texts.pop(0).encode()
+                elif api.bodies:
                     code, answer = 200, json.dumps(api.bodies.pop(0)).encode()
                 elif path in api.paths:
                     code, body = api.paths[path]

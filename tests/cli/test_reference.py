@@ -13,6 +13,8 @@ from pyjiva.cli import (
     backup_verify,
     check,
     clone,
+    completion,
+    contexts,
     controller,
     expand,
     explain,
@@ -25,6 +27,7 @@ from pyjiva.cli import (
     scrub,
     snapshot,
     status,
+    top,
     up,
     usage,
 )
@@ -33,6 +36,7 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference/cli.md"
 COMMANDS = {
     "pyjiva up [NAME]": up.command,
     "pyjiva status": status.command,
+    "pyjiva top": top.command,
     "pyjiva explain": explain.command,
     "pyjiva scrub": scrub.command,
     "pyjiva limit": limit.command,
@@ -55,6 +59,8 @@ COMMANDS = {
     "pyjiva backup restore STORE BACKUP": backup_restore.command,
     "pyjiva backup verify STORE [BACKUP]...": backup_verify.command,
     "pyjiva backup rm STORE [BACKUP]...": backup_rm.command,
+    "pyjiva contexts": contexts.command,
+    "pyjiva completion SHELL": completion.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
 }

@@ -10,6 +10,7 @@ import attrs
 import click
 import httpx
 
+from pyjiva.cli.contexts import CONTEXT_VARIABLE, complete_context, read_contexts
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.problem import PROBLEM_TYPE, detail_of
@@ -17,6 +18,7 @@ from pyjiva.transport.token_file_sys import read_token
 
 __all__ = ["EXIT_UNREACHABLE", "TOKEN_VARIABLE", "Api", "ApiAddress", "api_option", "open_api_address"]
 
+API_DEFAULT: Final = "http://127.0.0.1:9501"
 TIMEOUT_S: Final = 5.0
 EXIT_UNREACHABLE: Final = 1
 TOKEN_VARIABLE: Final = "PYJIVA_API_TOKEN_FILE"
@@ -33,19 +35,26 @@ class ApiAddress:
 
 
 def api_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --api and --api-token-file; the command gets `api`, an ApiAddress."""
+    """Add --api, --context and --api-token-file; the command gets `api`, an ApiAddress."""
 
     @functools.wraps(command)
-    def with_address(*, api: str, api_token_file: Path | None, **given: Any) -> Any:
-        return command(api=open_api_address(api, api_token_file), **given)
+    def with_address(
+        *, api: str | None, context: str | None, api_token_file: Path | None, **given: Any
+    ) -> Any:
+        return command(api=find_api(api, context, api_token_file), **given)
 
     url = click.option(
         "--api",
-        default="http://127.0.0.1:9501",
-        show_default=True,
         envvar="PYJIVA_API",
         show_envvar=True,
-        help="The controller's API.",
+        help=f"The controller's API; without it and a context {API_DEFAULT}.",
+    )
+    context = click.option(
+        "--context",
+        envvar=CONTEXT_VARIABLE,
+        show_envvar=True,
+        shell_complete=complete_context,
+        help="The volume of this name in the configuration file.",
     )
     token = click.option(
         "--api-token-file",
@@ -54,7 +63,22 @@ def api_option(command: Callable[..., Any]) -> Callable[..., Any]:
         show_envvar=True,
         help="The token that it asks for.",
     )
-    return url(token(with_address))
+    return url(context(token(with_address)))
+
+
+def find_api(url: str | None, context: str | None, token_file: Path | None) -> ApiAddress:
+    """Where `url` says, else the context, else the file's default, else on this machine.
+
+    Raises UsageError: there is no such context, the file cannot be read, or the token cannot.
+    """
+    if url is None:
+        try:
+            chosen = read_contexts().choose(context)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+        if chosen is not None:
+            return open_api_address(chosen.api, token_file or chosen.api_token_file)
+    return open_api_address(url or API_DEFAULT, token_file)
 
 
 def open_api_address(url: str, token_file: Path | None) -> ApiAddress:
@@ -78,6 +102,10 @@ class Api:
         """The answer of a GET."""
         return self._ask("GET", path, parameters)
 
+    def text(self, path: str) -> str:
+        """The answer of a GET that is no JSON."""
+        return self._request("GET", path, {}).text
+
     def post(self, path: str, **parameters: str | list[str]) -> Any:
         """The answer of a POST."""
         return self._ask("POST", path, parameters)
@@ -87,6 +115,12 @@ class Api:
         return self._ask("DELETE", path, {})
 
     def _ask(self, method: str, path: str, parameters: Mapping[str, str | list[str]]) -> Any:
+        try:
+            return self._request(method, path, parameters).json()
+        except (ValueError, KeyError, TypeError):
+            self.not_understood()
+
+    def _request(self, method: str, path: str, parameters: Mapping[str, str | list[str]]) -> httpx.Response:
         url = self.address.rstrip("/") + path
         try:
             # No proxy of the environment: it stands between here and the world, not before a controller.
@@ -102,8 +136,7 @@ class Api:
                 self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")
             if answer.headers.get("Content-Type") == PROBLEM_TYPE:
                 self.give_up(detail_of(answer.json()), what="the controller refused")
-            answer.raise_for_status()
-            return answer.json()
+            return answer.raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self.give_up(str(error) or type(error).__name__)
         except (ValueError, KeyError, TypeError):

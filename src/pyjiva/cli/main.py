@@ -14,6 +14,7 @@ __all__ = ["main"]
 COMMANDS: Final[dict[str, str]] = {
     "up": "pyjiva.cli.up",
     "status": "pyjiva.cli.status",
+    "top": "pyjiva.cli.top",
     "explain": "pyjiva.cli.explain",
     "scrub": "pyjiva.cli.scrub",
     "limit": "pyjiva.cli.limit",
@@ -27,6 +28,8 @@ COMMANDS: Final[dict[str, str]] = {
     "import": "pyjiva.cli.import_directory",
     "export": "pyjiva.cli.export",
     "backup": "pyjiva.cli.backup",
+    "contexts": "pyjiva.cli.contexts",
+    "completion": "pyjiva.cli.completion",
 }
 
 

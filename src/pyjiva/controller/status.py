@@ -82,6 +82,8 @@ class ReplicaStatus:
     """All copies to it, also those that have ended."""
     requests_in_flight: int = 0
     """What it was asked and has not answered, its part in copies included."""
+    behind_bytes: int | None = None
+    """While it is out: what was written without it, in whole pieces; None: not known, or it is not out."""
 
 
 @attrs.frozen

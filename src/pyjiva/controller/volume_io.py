@@ -1038,6 +1038,7 @@ class Volume:
         resync = self._resyncs.get(member.id)
         space = heard.space if (heard := self._heard.get(member.id)) is not None else None
         progress = None
+        lacks = self._data.dirty.get(member.id) if mode is Mode.OUT else None
         if mode is Mode.REBUILDING:
             progress = resync.fraction_done() if resync is not None else 1.0
         return ReplicaStatus(
@@ -1053,6 +1054,7 @@ class Volume:
             reason="" if mode is Mode.IN_SYNC or votes else member.reason,
             rebuilds=self._rebuilds.totals(member.id, self.clock()),
             requests_in_flight=self._data.members[member.id].in_flight,
+            behind_bytes=None if lacks is None or lacks.everything else lacks.remaining_bytes(0),
         )
 
     def _rebuild_status(self, resync: Resync) -> RebuildStatus:

@@ -27,6 +27,8 @@ REASONS = [
     ("a scrub found that it differs from the others in 4096 bytes at offset 0", "rot"),
     ("has another volume key", "wrong-replica"),
     ("refused: this replica belongs to another volume", "wrong-replica"),
+    ("TLS: certificate has expired", "no-trust"),
+    ("closed the connection during the TLS handshake", "no-trust"),
     ("speaks version 3, this controller speaks 2", "wrong-version"),
     ("refused: something else", "misbehaved"),
     ("it missed writes", "behind"),

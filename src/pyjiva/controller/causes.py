@@ -91,6 +91,13 @@ CAUSES: Final = (
         "Check the controller's `--replica`, and the replica's `--volume-id`, `--replica-id`, `--key-file`.",
     ),
     Cause(
+        "no-trust",
+        "TLS: |closed the connection during the TLS handshake",
+        "One side has no certificate that the other takes: expired, of another authority, for another "
+        "address, or none.",
+        "Check `--tls-cert` and `--tls-ca` of both sides; the log of the other side has its reason.",
+    ),
+    Cause(
         "wrong-version",
         "speaks version|refused: the controller speaks versions",
         "It is of another release that does not understand this one.",

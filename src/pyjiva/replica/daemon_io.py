@@ -45,6 +45,8 @@ from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.shared_memory_sys import MappedMemory, MemoryName
 from pyjiva.transport.stream_io import own_stream
+from pyjiva.transport.tls_stream_io import server_stream
+from pyjiva.transport.tls_sys import Tls
 
 __all__ = ["ReplicaDaemon", "ReplicaStatistics"]
 
@@ -93,6 +95,8 @@ class ReplicaDaemon:
     batch: EndOfBatch
     in_thread: Callable[[Callable[[], None]], Awaitable[None]] = _in_thread
     """How to run a blocking call; simulations have no threads."""
+    tls: Tls | None = None
+    """What controllers have to speak; None: frames as they are."""
     _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
     _data: DataPath = attrs.field(init=False)
     _snapshots: Snapshots = attrs.field(init=False)
@@ -183,14 +187,32 @@ class ReplicaDaemon:
             _log.warning("connection refused: too many that have not proved the key", reason="strangers")
             return
         self._strangers += 1
-        session = Session(stream, secrets.token_hex(NONCE_BYTES))
-        self._streams.append(stream)
+        secure = await self._secure(stream)
+        if secure is None:
+            self._strangers -= 1
+            return
+        session = Session(secure, secrets.token_hex(NONCE_BYTES))
+        self._streams.append(secure)
         try:
-            await self._pump(stream, session)
+            await self._pump(secure, session)
         finally:
-            self._streams.remove(stream)
+            self._streams.remove(secure)
             self._received_bytes += stream.received_bytes
             self._left(session)
+
+    async def _secure(self, stream: Stream) -> Stream | None:
+        """What the frames come over; None: the peer's TLS is none that counts, and the log has it."""
+        if self.tls is None:
+            return stream
+        reason = f"no TLS handshake within {HANDSHAKE_S:g} s"
+        with trio.move_on_after(HANDSHAKE_S):
+            try:
+                return await server_stream(stream, self.tls.server, self.batch)
+            except RemoteProtocolError as error:
+                reason = str(error)
+        host, port = stream.peer_address
+        _log.warning("connection refused", peer=f"{host}:{port}", reason=reason)
+        return None
 
     async def _pump(self, stream: Stream, session: Session) -> None:
         decoder = FrameDecoder(stream.buffer)

@@ -11,8 +11,14 @@ class Stream(Protocol):
     """One connection; see `stream_io.BatchedStream` for what each part promises."""
 
     buffer: ReceiveBuffer
-    queued_bytes: int
-    received_bytes: int
+
+    @property
+    def queued_bytes(self) -> int:
+        """What was handed to `send` and has not left yet."""
+
+    @property
+    def received_bytes(self) -> int:
+        """All that ever came in."""
 
     async def fill(self, wanted_bytes: int = 0) -> bool:
         """Wait until something has arrived and take it into `buffer`; False when the connection has ended."""

@@ -1,0 +1,82 @@
+"""TLS 1.3 with certificates on both sides: the files that it needs, and what is made of them.
+
+One certificate authority for a volume, or for all: a server lets in who has a certificate of it, and a client
+looks whether the server's is for the address that it connected to (RFC 8446, RFC 6125).
+"""
+
+import os
+import ssl
+import stat
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from pyjiva.errors import ConfigError
+
+__all__ = ["Tls", "TlsFiles"]
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+@attrs.frozen
+class TlsFiles:
+    """PEM files."""
+
+    certificate: Path
+    """Ours, with those between it and the authority's."""
+    key: Path
+    """Ours, not encrypted; nobody but its owner may use it."""
+    authority: Path
+    """Whose certificates count."""
+
+
+@attrs.frozen
+class Tls:
+    """What both directions are set up with."""
+
+    server: ssl.SSLContext
+    """Asks for the client's certificate, and takes none but of the authority."""
+    client: ssl.SSLContext
+    files: TlsFiles
+
+    @classmethod
+    def read(cls, files: TlsFiles) -> "Tls":
+        """Raises ConfigError: a file cannot be read or is no PEM, key and certificate are not of one pair, or
+        others may use the key.
+        """
+        try:
+            if os.stat(files.key).st_mode & _OTHERS:
+                raise ConfigError(f"TLS key {files.key}: others may use it: chmod 600 {files.key}")
+        except OSError as error:
+            raise ConfigError(f"TLS key {files.key}: {error.strerror or error}") from error
+        server = _context(ssl.PROTOCOL_TLS_SERVER, files)
+        server.verify_mode = ssl.CERT_REQUIRED
+        server.num_tickets = 0  # nobody comes back to a session: a connection is kept
+        return cls(server, _context(ssl.PROTOCOL_TLS_CLIENT, files), files)
+
+
+def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ConfigError(
+            f"TLS certificate {files.certificate} with key {files.key}: {_what(error)}"
+        ) from error
+    try:
+        context.load_verify_locations(files.authority)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"TLS authority {files.authority}: {_what(error)}") from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")  # else OpenSSL would ask on the terminal
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return str(error.reason or error).lower().replace("_", " ")
+    return getattr(error, "strerror", None) or str(error)

@@ -1,6 +1,7 @@
 """How commands talk to a controller's API."""
 
 import functools
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyjiva.cli.contexts import CONTEXT_VARIABLE, complete_context, read_context
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.problem import PROBLEM_TYPE, detail_of
+from pyjiva.transport.tls_sys import client_context
 from pyjiva.transport.token_file_sys import read_token
 
 __all__ = ["EXIT_UNREACHABLE", "TOKEN_VARIABLE", "Api", "ApiAddress", "api_option", "open_api_address"]
@@ -22,6 +24,13 @@ API_DEFAULT: Final = "http://127.0.0.1:9501"
 TIMEOUT_S: Final = 5.0
 EXIT_UNREACHABLE: Final = 1
 TOKEN_VARIABLE: Final = "PYJIVA_API_TOKEN_FILE"
+#: What an API may ask for, and what proves it → help.
+_FILES: Final = {
+    "api_token_file": "The token that it asks for.",
+    "tls_ca": "The authority (PEM) whose certificate it must have.",
+    "tls_cert": "Our certificate (PEM), if it asks for one.",
+    "tls_key": "The certificate's key (PEM).",
+}
 _NO_TOKEN: Final = f"it asks for a token: give --api-token-file FILE or {TOKEN_VARIABLE}"
 _WRONG_TOKEN: Final = f"the token of --api-token-file or {TOKEN_VARIABLE} is not its own"
 
@@ -32,16 +41,17 @@ class ApiAddress:
 
     url: str
     token: Token | None = None
+    tls: ssl.SSLContext | None = None
+    """None: as httpx does, with the authorities of the system."""
 
 
 def api_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --api, --context and --api-token-file; the command gets `api`, an ApiAddress."""
 
     @functools.wraps(command)
-    def with_address(
-        *, api: str | None, context: str | None, api_token_file: Path | None, **given: Any
-    ) -> Any:
-        return command(api=find_api(api, context, api_token_file), **given)
+    def with_address(*, api: str | None, context: str | None, **given: Any) -> Any:
+        files = {key: given.pop(key) for key in _FILES}
+        return command(api=find_api(api, context, files), **given)
 
     url = click.option(
         "--api",
@@ -56,20 +66,24 @@ def api_option(command: Callable[..., Any]) -> Callable[..., Any]:
         shell_complete=complete_context,
         help="The volume of this name in the configuration file.",
     )
-    token = click.option(
-        "--api-token-file",
-        type=click.Path(path_type=Path),
-        envvar=TOKEN_VARIABLE,
-        show_envvar=True,
-        help="The token that it asks for.",
-    )
-    return url(context(token(with_address)))
+    with_options: Callable[..., Any] = with_address
+    for key, text in reversed(_FILES.items()):
+        option = click.option(
+            f"--{key.replace('_', '-')}",
+            type=click.Path(path_type=Path),
+            envvar=f"PYJIVA_{key.upper()}",
+            show_envvar=True,
+            help=text,
+        )
+        with_options = option(with_options)
+    return url(context(with_options))
 
 
-def find_api(url: str | None, context: str | None, token_file: Path | None) -> ApiAddress:
+def find_api(url: str | None, context: str | None, files: Mapping[str, Path | None]) -> ApiAddress:
     """Where `url` says, else the context, else the file's default, else on this machine.
 
-    Raises UsageError: there is no such context, the file cannot be read, or the token cannot.
+    `files`: see `open_api_address`; what is None is the context's.  Raises UsageError: there is no such
+    context, the file cannot be read, or one of those that it names cannot.
     """
     if url is None:
         try:
@@ -77,17 +91,20 @@ def find_api(url: str | None, context: str | None, token_file: Path | None) -> A
         except ConfigError as error:
             raise click.UsageError(str(error)) from error
         if chosen is not None:
-            return open_api_address(chosen.api, token_file or chosen.api_token_file)
-    return open_api_address(url or API_DEFAULT, token_file)
+            return open_api_address(chosen.api, {key: files[key] or getattr(chosen, key) for key in _FILES})
+    return open_api_address(url or API_DEFAULT, files)
 
 
-def open_api_address(url: str, token_file: Path | None) -> ApiAddress:
-    """Raises UsageError: the token cannot be read."""
+def open_api_address(url: str, files: Mapping[str, Path | None]) -> ApiAddress:
+    """`files`: by the names of `_FILES`.  Raises UsageError: one cannot be read."""
+    token_file = files.get("api_token_file")
     try:
         token = None if token_file is None else read_token(token_file)
+        tls = client_context(files.get("tls_ca"), files.get("tls_cert"), files.get("tls_key"))
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    return ApiAddress(url if "://" in url else f"http://{url}", token)
+    scheme = "http" if tls is None else "https"
+    return ApiAddress(url if "://" in url else f"{scheme}://{url}", token, tls)
 
 
 class Api:
@@ -96,6 +113,7 @@ class Api:
     def __init__(self, address: ApiAddress, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address.url
         self.headers = {} if address.token is None else address.token.headers()
+        self.verify = True if address.tls is None else address.tls
         self.timeout_s = timeout_s
 
     def get(self, path: str, **parameters: str) -> Any:
@@ -131,6 +149,7 @@ class Api:
                 headers=self.headers,
                 timeout=self.timeout_s,
                 trust_env=False,
+                verify=self.verify,
             )
             if answer.status_code == httpx.codes.UNAUTHORIZED:
                 self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")

@@ -42,7 +42,7 @@ def command(
 
     Exit code: as of `pyjiva up`, or 1 when there is no such snapshot.
     """
-    client = Api(open_api_address(source, of_token_file))
+    client = Api(open_api_address(source, {"api_token_file": of_token_file}))
     past: dict[str, Any] = client.get("/v1/snapshots")
     try:
         if snapshot not in [each["name"] for each in past["snapshots"]]:

@@ -34,6 +34,14 @@ class Context:
 
     api: str
     api_token_file: Path | None = None
+    tls_ca: Path | None = None
+    """Whose certificate the controller must have."""
+    tls_cert: Path | None = None
+    """Ours, with `tls_key`."""
+    tls_key: Path | None = None
+
+
+_FILES: Final = ("api_token_file", "tls_ca", "tls_cert", "tls_key")
 
 
 @attrs.frozen
@@ -83,16 +91,15 @@ def _decode(file: Path, content: dict[str, Any]) -> Contexts:
         where = f"contexts.{name}"
         if not isinstance(fields, dict) or "api" not in fields:
             raise ConfigError(f"{file}: {where} has no api")
-        _only(file, f"{where}.", fields, {"api": str, "api_token_file": str})
-        token = fields.get("api_token_file")
-        token_file = None if token is None else file.parent / Path(token).expanduser()
-        contexts[name] = Context(fields["api"], token_file)
+        _only(file, f"{where}.", fields, dict.fromkeys(("api", *_FILES), str))
+        files = {key: file.parent / Path(fields[key]).expanduser() for key in _FILES if key in fields}
+        contexts[name] = Context(fields["api"], **files)
     found = Contexts(file, content.get("default"), contexts)
     found.choose(None)
     return found
 
 
-def _only(file: Path, where: str, content: dict[str, Any], known: dict[str, type]) -> None:
+def _only(file: Path, where: str, content: dict[str, Any], known: Mapping[str, type]) -> None:
     for key, value in content.items():
         if key not in known:
             raise ConfigError(f"{file}: {where}{key} is none of {', '.join(known)}")

@@ -6,6 +6,7 @@ block device.
 
 import sys
 import time
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.cli.schedule import schedule_options, take_schedule
 from pyjiva.cli.service_manager import ServiceManager
+from pyjiva.cli.tls_options import take_tls, tls_options
 from pyjiva.cli.token_option import token_option
 from pyjiva.cli.tuning import take_tuning, tuning_options
 from pyjiva.controller import (
@@ -40,6 +42,7 @@ from pyjiva.controller import (
 from pyjiva.controller.api_io import ApiOf, serve_api
 from pyjiva.controller.fill_source_io import SnapshotSource
 from pyjiva.controller.filling_io import FillingDevice, FillSource
+from pyjiva.controller.volume_io import CONNECT_S, ConnectTo
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import (
     Target,
@@ -49,9 +52,11 @@ from pyjiva.iscsi import (
     serve_portal,
 )
 from pyjiva.scsi import LogicalUnit, UnitIdentity
-from pyjiva.transport import EndOfBatch
+from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.shared_memory_sys import SharedBuffers
+from pyjiva.transport.tls_stream_io import open_tls_stream
+from pyjiva.transport.tls_sys import Tls
 from pyjiva.transport.token_file_sys import read_token
 
 __all__ = ["main"]
@@ -70,6 +75,8 @@ class Endpoints:
     api: Address
     token: Token | None
     """What requests to the API have to carry."""
+    tls: Tls | None
+    """To replicas, and for the API."""
     stop_with_stdin: bool
 
 
@@ -108,6 +115,7 @@ class Keeping:
 )
 @click.option("--api", type=ADDRESS, default="127.0.0.1:9501", show_default=True, help="HTTP API.")
 @token_option
+@tls_options
 @access_options
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @tuning_options
@@ -151,9 +159,10 @@ def main(
         keeping = Keeping(
             take_schedule(given), take_fill(given), detect_zeros, take_limits(given), old_metric_names
         )
+        tls = take_tls(given)
         allowed = read_access(AccessOptions(**given), warn=True)
         token = None if api_token_file is None else read_token(api_token_file)
-        return await _run(options, Endpoints(portals, api, token, stop_with_stdin), allowed, keeping)
+        return await _run(options, Endpoints(portals, api, token, tls, stop_with_stdin), allowed, keeping)
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 
@@ -161,8 +170,16 @@ def main(
 async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access, keeping: "Keeping") -> int:
     batch = EndOfBatch()
     memory = _shared_memory()
-    volume = Volume(options, batch, clock=boot_clock, clock_ns=time.perf_counter_ns, memory=memory)
+    connect = None if endpoints.tls is None else _secure_links(endpoints.tls, batch)
+    volume = Volume(options, batch, connect, clock=boot_clock, clock_ns=time.perf_counter_ns, memory=memory)
     return await Controller(options, endpoints, access, batch, volume, keeping, memory).run()
+
+
+def _secure_links(tls: Tls, batch: EndOfBatch) -> ConnectTo:
+    def connect(address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
+        return open_tls_stream(address.host, address.port, batch, CONNECT_S, tls.client)
+
+    return connect
 
 
 def _shared_memory() -> SharedBuffers | None:
@@ -351,8 +368,8 @@ class Controller:
             old_metric_names=self.keeping.old_metric_names,
             filled=lambda: None if self.filling is None else self.filling.share,
         )
-        api, token = self.endpoints.api, self.endpoints.token
-        await serve_api(of, api.host, api.port, token=token, task_status=task_status)
+        api, token, tls = self.endpoints.api, self.endpoints.token, self.endpoints.tls
+        await serve_api(of, api.host, api.port, token=token, tls=tls, task_status=task_status)
 
     def _sessions(self) -> list[dict[str, Any]]:
         now = time.time()

@@ -6,8 +6,9 @@ import math
 import resource
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import attrs
 import click
 import structlog
 import trio
@@ -16,6 +17,7 @@ from pyjiva.block import BlockStatus
 from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.service_manager import ServiceManager
+from pyjiva.cli.tls_options import take_tls, tls_options
 from pyjiva.cli.token_option import token_option
 from pyjiva.errors import ConfigError
 from pyjiva.replica import ReplicaDaemon, ReplicaOptions
@@ -23,6 +25,7 @@ from pyjiva.replica.health_io import serve_health
 from pyjiva.snapshot import ChainDevice, Store
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.bearer import Token
+from pyjiva.transport.tls_sys import Tls
 from pyjiva.transport.token_file_sys import check_reach, read_token
 
 __all__ = ["main"]
@@ -32,6 +35,18 @@ _log = structlog.get_logger(__name__)
 EXIT_BROKEN: Final = 4  # its disk failed a flush: another process finds out what is there
 OPEN_FILES: Final = 32768  # for 10,000 snapshots, and what else is open
 LEAVE_S: Final = 10.0  # as long as a controller may take to stop
+
+
+@attrs.frozen
+class Endpoints:
+    """Where the replica is to be reached."""
+
+    data: Address
+    health: Address
+    token: Token | None
+    """What requests to the health port have to carry."""
+    tls: Tls | None
+    stop_with_stdin: bool
 
 
 @configurable("pyjiva-replica", command_line_only=("stop-with-stdin",))
@@ -47,6 +62,7 @@ LEAVE_S: Final = 10.0  # as long as a controller may take to stop
 @click.option("--data", type=ADDRESS, default="127.0.0.1:9502", show_default=True, help="Data port.")
 @click.option("--health", type=ADDRESS, default="127.0.0.1:9503", show_default=True, help="Metrics port.")
 @token_option
+@tls_options
 @click.option("--witness", is_flag=True, help="Hold no data: vote, so that two replicas need no third.")
 @click.option("--key-file", type=click.Path(path_type=Path), required=True, help="The volume's key.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
@@ -63,6 +79,7 @@ def main(
     witness: bool,
     key_file: Path,
     stop_with_stdin: bool,
+    **given: Any,
 ) -> None:
     """Serve one replica of a pyjiva volume."""
 
@@ -78,8 +95,10 @@ def main(
             witness=witness,
         )
         token = None if api_token_file is None else read_token(api_token_file)
-        check_reach(health.host, token)  # now: a directory that was made would be left behind
-        return await _run(options, data, health, token, stop_with_stdin)
+        tls = take_tls(given)
+        if tls is None:
+            check_reach(health.host, token)  # now: a directory that was made would be left behind
+        return await _run(options, Endpoints(data, health, token, tls, stop_with_stdin))
 
     sys.exit(run_daemon("pyjiva-replica", run, volume=volume_name, id=replica_id))
 
@@ -96,9 +115,7 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(
-    options: ReplicaOptions, data: Address, health: Address, token: Token | None, stop_with_stdin: bool
-) -> int:
+async def _run(options: ReplicaOptions, at: Endpoints) -> int:
     _allow_many_files()
     manager = ServiceManager.of()
     store = Store.open_or_create(
@@ -113,18 +130,18 @@ async def _run(
     try:
         batch = EndOfBatch()
         device = ChainDevice(store, batch)
-        daemon = ReplicaDaemon(store, device, options.key, batch)
+        daemon = ReplicaDaemon(store, device, options.key, batch, tls=at.tls)
         async with trio.open_nursery() as nursery:
-            await _listen(nursery, daemon, data)
-            serve = functools.partial(serve_health, daemon, device, health.host, health.port, token=token)
-            nursery.start_soon(serve)
+            await _listen(nursery, daemon, at.data)
+            serve = functools.partial(serve_health, token=at.token, tls=at.tls)
+            nursery.start_soon(serve, daemon, device, at.health.host, at.health.port)
             nursery.start_soon(_end_when_broken, daemon, manager, nursery.cancel_scope)
             longest_s = manager.watchdog_s or math.inf
             answers = functools.partial(_disk_answers, device, batch, longest_s)
             nursery.start_soon(manager.keep_watchdog, answers)
             nursery.start_soon(manager.keep_status, functools.partial(_status, daemon))
             await manager.ready()
-            cause = await wait_for_stop(stop_with_stdin=stop_with_stdin)
+            cause = await wait_for_stop(stop_with_stdin=at.stop_with_stdin)
             await manager.stopping()
             if cause is StopCause.ORPHANED:
                 await _wait_for_controller_to_leave(daemon)

@@ -31,6 +31,7 @@ from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
 from pyjiva.transport.problem import ProblemError, Reason
+from pyjiva.transport.tls_sys import Tls
 
 __all__ = ["ApiOf", "api_application", "serve_api"]
 
@@ -59,10 +60,11 @@ async def serve_api(
     port: int,
     *,
     token: Token | None = None,
+    tls: Tls | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `api_application` until cancelled; reports the port.  Raises ConfigError: see `serve_http`."""
-    await serve_http(api_application(of), host, port, token=token, task_status=task_status)
+    await serve_http(api_application(of), host, port, token=token, tls=tls, task_status=task_status)
 
 
 def api_application(of: ApiOf) -> Starlette:

@@ -103,7 +103,7 @@ from pyjiva.replication import (
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.stream_io import open_stream
 
-__all__ = ["Volume", "VolumeFenced"]
+__all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeFenced"]
 
 TICK_S: Final = 0.25  # resolution of every time limit below
 PING_S: Final = 0.5  # how often a member is asked for a sign of life, which also renews the lease

@@ -16,6 +16,7 @@ from pyjiva.snapshot import ChainDevice
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.exposition import Distribution, histogram
 from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
+from pyjiva.transport.tls_sys import Tls
 
 __all__ = ["ReplicaCollector", "health_application", "serve_health"]
 
@@ -85,10 +86,12 @@ async def serve_health(
     port: int,
     *,
     token: Token | None = None,
+    tls: Tls | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `health_application` until cancelled; reports the port.  Raises ConfigError: see `serve_http`."""
-    await serve_http(health_application(daemon, device), host, port, token=token, task_status=task_status)
+    app = health_application(daemon, device)
+    await serve_http(app, host, port, token=token, tls=tls, task_status=task_status)
 
 
 def health_application(daemon: ReplicaDaemon, device: ChainDevice) -> Starlette:

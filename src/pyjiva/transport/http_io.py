@@ -2,6 +2,7 @@
 controller's API and the replica's health page share.
 """
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ from pyjiva.errors import ConfigError, StorageError
 from pyjiva.transport.bearer import OPEN_PATHS, Token
 from pyjiva.transport.exposition import BuildCollector
 from pyjiva.transport.problem import PROBLEM_TYPE, Problem, ProblemError, Reason, of_status
+from pyjiva.transport.tls_sys import Tls
 from pyjiva.transport.token_file_sys import check_reach
 
 __all__ = [
@@ -45,17 +47,20 @@ async def serve_http(
     port: int,
     *,
     token: Token | None = None,
+    tls: Tls | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `host`:`port` until cancelled; reports the port.
 
-    `token`: what requests have to carry, but for OPEN_PATHS; None: nothing.  Raises ConfigError: the address
-    is taken, or is not this machine's alone and there is no token.
+    `token`: what requests have to carry, but for OPEN_PATHS; None: nothing.  `tls`: by HTTPS; without a token
+    who asks must have a certificate of the authority, also for OPEN_PATHS.  Raises ConfigError: the address
+    is taken, or is not this machine's alone and there is neither.
     """
-    await trio.to_thread.run_sync(check_reach, host, token)
+    if tls is None:
+        await trio.to_thread.run_sync(check_reach, host, token)
     listener = (await _listen(host, port))[0]
     bound = int(listener.socket.getsockname()[1])
-    config = Config()
+    config = Config() if tls is None else _SecureConfig(tls, client_certificates=token is None)
     # hypercorn takes the descriptor over, so that nobody can take the port in between.
     config.bind = [f"fd://{listener.socket.detach()}"]
     config.accesslog = None
@@ -66,6 +71,19 @@ async def serve_http(
     # hypercorn spells ASGI out in types of its own, starlette in others.
     served = app if token is None else Guard(app, token)
     await serve(cast(Any, served), config, shutdown_trigger=trio.sleep_forever)
+
+
+class _SecureConfig(Config):
+    """With our TLS in place of what hypercorn would make of the same files."""
+
+    def __init__(self, tls: Tls, *, client_certificates: bool) -> None:
+        super().__init__()
+        self.certfile, self.keyfile = str(tls.files.certificate), str(tls.files.key)  # these say: by HTTPS
+        self._context = tls.server if client_certificates else tls.open_server()
+
+    def create_ssl_context(self) -> ssl.SSLContext:
+        """What the connections are taken with."""
+        return self._context
 
 
 @attrs.frozen(eq=False)

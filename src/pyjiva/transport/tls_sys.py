@@ -14,7 +14,7 @@ import attrs
 
 from pyjiva.errors import ConfigError
 
-__all__ = ["Tls", "TlsFiles"]
+__all__ = ["Tls", "TlsFiles", "client_context"]
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -55,6 +55,31 @@ class Tls:
         server.num_tickets = 0  # nobody comes back to a session: a connection is kept
         return cls(server, _context(ssl.PROTOCOL_TLS_CLIENT, files), files)
 
+    def open_server(self) -> ssl.SSLContext:
+        """A server's that asks for no certificate: whom it serves is shown in another way."""
+        return _context(ssl.PROTOCOL_TLS_SERVER, self.files)
+
+
+def client_context(
+    authority: Path | None, certificate: Path | None, key: Path | None
+) -> ssl.SSLContext | None:
+    """For a client that may have no certificate of its own; None: nothing was given.
+
+    Raises ConfigError: as `Tls.read`; a certificate without a key; or either without an authority.
+    """
+    if authority is None:
+        if certificate or key:
+            raise ConfigError("a TLS certificate needs the authority of the other side: --tls-ca")
+        return None
+    if certificate and key:
+        return Tls.read(TlsFiles(certificate, key, authority)).client
+    if certificate or key:
+        raise ConfigError("a TLS certificate and its key: --tls-cert and --tls-key, both or none")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _trust(context, authority)
+    return context
+
 
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
@@ -65,11 +90,15 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
         raise ConfigError(
             f"TLS certificate {files.certificate} with key {files.key}: {_what(error)}"
         ) from error
-    try:
-        context.load_verify_locations(files.authority)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"TLS authority {files.authority}: {_what(error)}") from error
+    _trust(context, files.authority)
     return context
+
+
+def _trust(context: ssl.SSLContext, authority: Path) -> None:
+    try:
+        context.load_verify_locations(authority)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"TLS authority {authority}: {_what(error)}") from error
 
 
 def _no_password() -> str:

@@ -96,6 +96,26 @@ def test_a_terminal_shows_tables_and_a_bar(
     assert shown.count("10GiB in blocks") == len(looks()) + 1, "once for each look, and at the end"
 
 
+def test_a_clone_shows_how_much_of_it_is_filled(
+    api: Api, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filling = [
+        looks()[-1] | {"state": state, "filled": share}
+        for state, share in (("degraded", 0.25), ("degraded", 0.5), ("healthy", 1.0))
+    ]
+    api.bodies = list(filling)
+    printed = CliRunner().invoke(command, ["--api", api.url, "--until-healthy"]).output
+    assert printed.count("25 % of it is filled\n") == printed.count("50 % of it is filled\n") == 1
+    assert "100 %" not in printed
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=160, height=50)
+    monkeypatch.setattr(watch, "open_console", lambda: console)
+    monkeypatch.setattr(watch, "_in_lines", lambda: watch._on_terminal(console))
+    api.bodies = list(filling)
+    CliRunner().invoke(command, ["--api", api.url, "--until-healthy"])
+    assert "2.5GiB of 10GiB" in terminal.getvalue()
+
+
 @pytest.mark.parametrize("body", [{}, {"state": "odd"}, STATUS | {"replicas": [{"id": 1}]}])
 def test_what_is_no_status_is_one_line(body: dict[str, Any], api: Api, clock: list[float]) -> None:
     api.bodies = [body]

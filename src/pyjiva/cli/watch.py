@@ -91,7 +91,16 @@ def _bars(status: dict[str, Any], speeds: Speeds) -> Progress:
         if replica["progress"] is not None:
             detail = _detail(replica, speeds.of(replica["id"]))
             bars.add_task(f"replica {replica['id']}", total=1, completed=replica["progress"], detail=detail)
+    if (share := _filled(status)) is not None:
+        detail = f"{format_size(round(share * status['size_bytes']))} of {format_size(status['size_bytes'])}"
+        bars.add_task("filled", total=100, completed=round(100 * share), detail=detail)
     return bars
+
+
+def _filled(status: dict[str, Any]) -> float | None:
+    """How much is there of a volume that is being filled from elsewhere."""
+    share = status.get("filled")
+    return None if share is None or share >= 1 else float(share)
 
 
 @contextmanager
@@ -107,6 +116,8 @@ def _in_lines() -> Iterator[Show]:
                 detail = _detail(replica, speeds.of(replica["id"]))
                 text += f" {100 * replica['progress']:.0f} %, {detail}"
             lines[f"replica {replica['id']}"] = _with_reason(text, replica["reason"])
+        if (share := _filled(status)) is not None:
+            lines["filled"] = f"{100 * share:.0f} % of it is filled"
         for what, line in lines.items():
             if said.get(what) != line:
                 print(line, flush=True)

@@ -1,9 +1,11 @@
-"""Logs of the daemons: a traceback shows code, never what variables hold."""
+"""Logs of the daemons: a traceback shows code, never what variables hold; a key in the open is warned of."""
+
+from pathlib import Path
 
 import pytest
 import structlog
 
-from pyjiva.cli.daemon import run_daemon
+from pyjiva.cli.daemon import read_key, run_daemon
 
 
 @pytest.mark.parametrize("form", ["", "json"])
@@ -29,3 +31,14 @@ def test_traceback_in_a_log_shows_no_variable(
     assert "something-failed" in err
     assert "ValueError: 18" in err, "the traceback is there"
     assert "held-in-a-variable" not in err
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_key_that_others_may_read_is_warned_of(mode: int, warned: bool, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("ab" * 32 + "\n")
+    file.chmod(mode)
+    with structlog.testing.capture_logs() as logs:
+        assert read_key(file) == b"\xab" * 32
+    assert [log["event"] for log in logs] == ["key-readable-by-others"] * warned
+    assert "ab" * 32 not in str(logs)

@@ -8,6 +8,7 @@ import enum
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -79,15 +80,24 @@ SIZE: Final = _SizeType()
 
 
 def read_key(path: Path) -> bytes:
-    """The volume's key from a file of hexadecimal digits.  Raises ConfigError: no such file, or not a key."""
+    """The volume's key from a file of hexadecimal digits.  One that others may read is warned of.
+
+    Raises ConfigError: no such file, or not a key.
+    """
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        with path.open(encoding="ascii") as file:
+            readable = os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH)
+            key = bytes.fromhex(file.read().strip())
     except OSError as error:
         raise ConfigError(f"key file {path}: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"key file {path}: not hexadecimal digits") from error
     if len(key) < KEY_BYTES_MIN:
         raise ConfigError(f"key file {path}: at least {2 * KEY_BYTES_MIN} hexadecimal digits are needed")
+    if readable:  # not refused: Kubernetes mounts secrets so unless it is told otherwise
+        structlog.get_logger(__name__).warning(
+            "key-readable-by-others", file=str(path), advice=f"chmod 600 {path}"
+        )
     return key
 
 

@@ -3,13 +3,43 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 import trio
 
-from pyjiva.cli.controller import IQN_PREFIX
+from pyjiva.cli import controller
+from pyjiva.cli.access import AccessOptions, read_access
+from pyjiva.cli.controller import EXIT_FENCED, EXIT_UNSURE, IQN_PREFIX
+from pyjiva.cli.daemon import Address
+from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, VolumeUnsure
 from pyjiva.iscsi.pdu import LoginStatus
 from pyjiva.supervisor.ports_sys import HeldPorts
 from pyjiva.testing.initiator import open_initiator
 from tests.cli.processes import end, running, wait_state
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(VolumeFenced("it is gone"), EXIT_FENCED), (VolumeUnsure("who knows"), EXIT_UNSURE)]
+)
+async def test_how_it_ends_says_whether_to_start_it_again(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As "no member is whole": nobody else has the volume then, and it stayed down under systemd."""
+
+    async def run(self: Volume, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        raise error
+
+    monkeypatch.setattr(Volume, "run", run)
+    here = Address("127.0.0.1", 0)
+    options = ControllerOptions("demo", "1" * 32, 4096, 512, (ReplicaAddress(1, "127.0.0.1", 1),), bytes(32))
+    with trio.fail_after(20):
+        ended = await controller._run(
+            options,
+            controller.Endpoints((here,), here, None, None, False),
+            read_access(AccessOptions(), {}),
+            controller.Keeping(),
+        )
+    assert ended == code
 
 
 async def test_no_initiator_is_served_before_the_volume_is_ready(tmp_path: Path) -> None:
@@ -20,7 +50,7 @@ async def test_no_initiator_is_served_before_the_volume_is_ready(tmp_path: Path)
     with HeldPorts() as ports:
         *iscsi, api, data, health = (f"127.0.0.1:{ports.hold('127.0.0.1', 0)}" for _ in range(5))
     with ExitStack() as processes:
-        controller = processes.enter_context(
+        served = processes.enter_context(
             running(
                 *("controller", "--key-file", str(key), "--replica", f"1={data}", "--api", api),
                 *(word for portal in iscsi for word in ("--portal", portal)),
@@ -43,6 +73,6 @@ async def test_no_initiator_is_served_before_the_volume_is_ready(tmp_path: Path)
             with trio.fail_after(20):
                 answer = await initiator.login(IQN_PREFIX + "demo")
             assert answer.status == LoginStatus.SUCCESS
-            assert controller.stdout is not None
-            assert controller.stdout.readline().startswith("ready ")
-        end(controller)  # before the replica, which would wait for it
+            assert served.stdout is not None
+            assert served.stdout.readline().startswith("ready ")
+        end(served)  # before the replica, which would wait for it

@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from pyjiva.cli.configuration import EXIT_CONFIG
-from pyjiva.cli.controller import EXIT_FENCED, IQN_PREFIX
+from pyjiva.cli.controller import EXIT_FENCED, EXIT_UNSURE, IQN_PREFIX
 from pyjiva.cli.replica import EXIT_BROKEN, OPEN_FILES
 from pyjiva.iscsi.pdu import LoginStatus
 from pyjiva.supervisor.ports_sys import HeldPorts
@@ -72,7 +72,7 @@ def test_the_exposure_is_no_more_than_the_page_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "never", "again"),
     [
-        ("pyjiva-controller@.service", {EXIT_CONFIG, EXIT_FENCED}, {1}),
+        ("pyjiva-controller@.service", {EXIT_CONFIG, EXIT_FENCED}, {1, EXIT_UNSURE}),
         ("pyjiva-replica@.service", {EXIT_CONFIG}, {1, EXIT_BROKEN}),
     ],
 )

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from pyjiva.block import Flush, Read, Write
-from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, VolumeState
+from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeEnded, VolumeState
 from pyjiva.controller.causes import cause_of
 from pyjiva.controller.history import HistoryEvent
 from pyjiva.errors import StorageError, StorageFailure
@@ -108,7 +108,7 @@ class Lab:
         with scope:
             try:
                 await volume.run()
-            except VolumeFenced as error:
+            except VolumeEnded as error:
                 self.ended[name] = str(error)
         self.network.break_connections(name)
 

@@ -36,6 +36,7 @@ from pyjiva.controller import (
     Retention,
     Snapshots,
     Volume,
+    VolumeEnded,
     VolumeFenced,
     boot_clock,
 )
@@ -63,6 +64,7 @@ __all__ = ["main"]
 
 IQN_PREFIX: Final = "iqn.2016-09.com.openebs.jiva:"
 EXIT_FENCED: Final = 3
+EXIT_UNSURE: Final = 5  # another process finds out how the volume is
 REVIEW_SPACE_S: Final = 5.0  # as often as replicas look at their disks
 TRIM_S: Final = 10.0  # memory of which hosts have had no use for so long is given back
 
@@ -240,7 +242,8 @@ class Controller:
     """Of what the target asks of the volume."""
     target: Target | None = None
     portals: list[str] = attrs.field(factory=list)
-    fenced: bool = False
+    code: int = 0
+    """What to end with."""
     manager: ServiceManager = attrs.field(factory=ServiceManager.of, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -257,10 +260,18 @@ class Controller:
         return IQN_PREFIX + self.options.volume_name
 
     async def run(self) -> int:
-        """Run until it is told to stop or is fenced; the exit code."""
+        """Run until it is told to stop, or the volume has ended; the exit code."""
+        # Ports first: a busy one must be known before anything is promised.
+        listeners = [await self._listen(portal) for portal in self.endpoints.portals]
+        try:
+            await self._run(listeners)
+        finally:
+            for listener in (each for portal in listeners for each in portal):
+                listener.socket.close()
+        return self.code
+
+    async def _run(self, listeners: list[list[trio.SocketListener]]) -> None:
         async with trio.open_nursery() as nursery:
-            # Ports first: a busy one must be known before anything is promised.
-            listeners = [await self._listen(portal) for portal in self.endpoints.portals]
             api_port = await nursery.start(self._serve_api)
             await nursery.start(self._run_volume, nursery.cancel_scope)
             nursery.start_soon(self.manager.keep_status, self._status)
@@ -272,7 +283,6 @@ class Controller:
                 await self.target.shut_down()
             await self.volume.stop()
             nursery.cancel_scope.cancel()
-        return EXIT_FENCED if self.fenced else 0
 
     async def _listen(self, portal: Address) -> list[trio.SocketListener]:
         try:
@@ -285,9 +295,9 @@ class Controller:
     async def _run_volume(self, scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
         try:
             await self.volume.run(task_status=task_status)
-        except VolumeFenced:
-            self.fenced = True
-            await self.manager.status("fenced: another controller has the volume")
+        except VolumeEnded as error:
+            self.code = EXIT_FENCED if isinstance(error, VolumeFenced) else EXIT_UNSURE
+            await self.manager.status(f"ended: {error}")
             scope.cancel()
 
     async def _serve(self, portals: list[list[trio.SocketListener]], api: Address) -> None:

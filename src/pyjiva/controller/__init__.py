@@ -6,7 +6,7 @@ from pyjiva.controller.options import ControllerOptions, ReplicaAddress, Tuning
 from pyjiva.controller.retention import Retention
 from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.status import ReplicaStatus, VolumeState, VolumeStatus
-from pyjiva.controller.volume_io import Volume, VolumeFenced
+from pyjiva.controller.volume_io import Volume, VolumeEnded, VolumeFenced, VolumeUnsure
 
 __all__ = [
     "ControllerOptions",
@@ -17,8 +17,10 @@ __all__ = [
     "Snapshots",
     "Tuning",
     "Volume",
+    "VolumeEnded",
     "VolumeFenced",
     "VolumeState",
     "VolumeStatus",
+    "VolumeUnsure",
     "boot_clock",
 ]

@@ -145,7 +145,7 @@ class Phase(enum.Enum):
     ACTIVE = "active"
     STOPPING = "stopping"  # the clean record is on its way
     STOPPED = "stopped"
-    FENCED = "fenced"  # another controller has taken over: for ever
+    FENCED = "fenced"  # another controller has taken over, or the next one has to find out: for ever
 
 
 @attrs.define
@@ -407,7 +407,9 @@ class Roster:
         if any(m.mode is Mode.IN_SYNC for m in self.members.values()):
             return
         if all(m.promised for m in self.members.values() if m.mode is Mode.ABSENT):
-            self._fence("no member is whole: their machines went down with writes not yet flushed")
+            self._fence(
+                "no member is whole: their machines went down with writes not yet flushed", again=True
+            )
 
     def _change(self, member: Member, change: Change) -> None:
         mode = NEXT_MODE.get((member.mode, change))
@@ -524,10 +526,10 @@ class Roster:
         why = f"being added, but it has promised epoch {epoch} to another controller: empty its directory"
         self._effects.append(Drop(member.id, why))
 
-    def _fence(self, reason: str) -> None:
+    def _fence(self, reason: str, *, again: bool = False) -> None:
         self.phase = Phase.FENCED
         self.waiting_for = reason
-        self._effects.append(Fence(reason))
+        self._effects.append(Fence(reason, again))
 
     def _promised(self, event: Promised) -> None:
         member = self.members[event.member]

@@ -306,9 +306,11 @@ class MembersChanged:
 
 @attrs.frozen
 class Fence:
-    """Another controller has the volume: stop at once, answer nothing more."""
+    """Stop at once, answer nothing more: another controller has the volume."""
 
     reason: str
+    again: bool = False
+    """Nobody else has it: the next activation finds out how it is."""
 
 
 @attrs.frozen

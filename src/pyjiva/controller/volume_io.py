@@ -103,7 +103,7 @@ from pyjiva.replication import (
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.stream_io import open_stream
 
-__all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeFenced"]
+__all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeEnded", "VolumeFenced", "VolumeUnsure"]
 
 TICK_S: Final = 0.25  # resolution of every time limit below
 PING_S: Final = 0.5  # how often a member is asked for a sign of life, which also renews the lease
@@ -120,8 +120,16 @@ ConnectTo = Callable[[ReplicaAddress], AbstractAsyncContextManager[Stream]]
 """Raises OSError or trio.TooSlowError: the replica cannot be reached."""
 
 
-class VolumeFenced(PyjivaError):
-    """Another controller has taken the volume over: this one must end and answer nothing more."""
+class VolumeEnded(PyjivaError):
+    """This controller must end and answer nothing more."""
+
+
+class VolumeFenced(VolumeEnded):
+    """Another controller has taken the volume over."""
+
+
+class VolumeUnsure(VolumeEnded):
+    """What the replicas hold is known to none but the next activation: start again."""
 
 
 @attrs.define(eq=False)
@@ -270,7 +278,7 @@ class Volume:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the volume up until it is stopped or cancelled.
 
-        Raises VolumeFenced: another controller has the volume.
+        Raises VolumeFenced: another controller has the volume; VolumeUnsure: it has to be started again.
         Raises ConfigError: the replicas hold something else than this controller was told.
         """
         with self._scope:
@@ -535,12 +543,12 @@ class Volume:
                 self._data.distrust_others(member)
                 self._data.forgot()
                 if self.past.lineage.filling is not None:
-                    self._end(VolumeFenced("what the volume was filled with may be gone: it begins anew"))
+                    self._end(VolumeUnsure("what the volume was filled with may be gone: it begins anew"))
             case Replay(member):
                 if member in self._heard:  # else it was lost again: LinkDown waits for its turn
                     self._data.replay(member)
-            case Fence(reason):
-                self._end(VolumeFenced(reason))
+            case Fence(reason, again):
+                self._end(VolumeUnsure(reason) if again else VolumeFenced(reason))
             case GiveUp(reason):
                 self._end(ConfigError(reason))
             case Stopped():
@@ -819,7 +827,7 @@ class Volume:
         """A change is over; replicas that are being rebuilt did not take part in it."""
         if carried_out is None:
             reason = "the disks of all replicas failed while the snapshots changed: the next start finds out"
-            self._end(VolumeFenced(reason))
+            self._end(VolumeUnsure(reason))
             return
         held, self._held_rebuilds = self._held_rebuilds, set()
         if carried_out:

@@ -40,7 +40,7 @@ import attrs
 import trio
 
 from pyjiva.block import Flush, Unmap, Write
-from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeFenced, VolumeState
+from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeEnded, VolumeState
 from pyjiva.controller.causes import UNKNOWN, cause_of
 from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import RemoteProtocolError
@@ -180,7 +180,7 @@ class World:
         with scope:
             try:
                 await self._run_controller()
-            except VolumeFenced as error:
+            except VolumeEnded as error:
                 self.note("fenced", error)
         ended.set()
 
@@ -224,7 +224,7 @@ class World:
                 self.volume, self._born = volume, True
                 self._running.append(volume)
                 await trio.sleep_forever()
-        except* VolumeFenced as group:
+        except* VolumeEnded as group:
             raise group.exceptions[0] from None
         finally:
             if self.volume is volume:

@@ -88,7 +88,7 @@ class Api:
                     code, answer = 200, json.dumps(api.bodies.pop(0)).encode()
                 elif path in api.paths:
                     code, body = api.paths[path]
-                    answer = json.dumps(body).encode()
+                    answer = body.encode() if isinstance(body, str) else json.dumps(body).encode()
                 else:
                     code, answer = api.code, api.body
                 self.send_response(code)

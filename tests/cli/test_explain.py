@@ -1,9 +1,12 @@
 """`pyjiva explain` against an API that says whatever a test wants."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
 from pyjiva.cli.explain import command
+from pyjiva.transport.event_stream import COMMENT, ServerSentEvent
 from tests.cli.fake_api import STATUS, Api
 
 EVENTS = [
@@ -61,3 +64,35 @@ def test_an_odd_answer_is_one_line(api: Api) -> None:
     result = CliRunner().invoke(command, ["--api", api.url])
     assert result.exit_code == 1
     assert result.stderr.startswith("pyjiva: no volume answers at ")
+
+
+def test_what_happens_then_follows(broken: Api) -> None:
+    """Each once: the stream begins with what is known; it ends with the controller."""
+    late = {"number": 31, "at_s": 1_800_000_031.0, "kind": "snapshot", "replica": None, "text": "create one"}
+    stream = [
+        ServerSentEvent(f"x-{e['number']}", str(e["kind"]), json.dumps(e)).encode()
+        for e in (EVENTS[-1], late)
+    ]
+    broken.paths["/v1/events/stream"] = (200, COMMENT + "".join(stream))
+    result = CliRunner().invoke(command, ["--api", broken.url, "--events", "2", "--follow"])
+    assert [line for line in result.stdout.splitlines() if line.startswith("  2027")] == [
+        "  2027-01-15 08:00:29+00:00  replica 2: thing 29",
+        "  2027-01-15 08:00:30+00:00  replica 2: thing 30",
+        "  2027-01-15 08:00:31+00:00  snapshot: create one",
+    ]
+    assert result.exit_code == 1
+    assert "it has ended" in result.stderr
+
+
+def test_what_is_no_event_is_one_line(broken: Api) -> None:
+    broken.paths["/v1/events/stream"] = (200, "data: odd\n\n")
+    result = CliRunner().invoke(command, ["--api", broken.url, "--follow"])
+    assert result.exit_code == 1
+    assert "the answer is not a volume's status" in result.stderr
+
+
+def test_a_refusal_to_follow_is_one_line(broken: Api) -> None:
+    broken.paths["/v1/events/stream"] = (503, {"detail": "not now", "title": "x", "status": 503})
+    result = CliRunner().invoke(command, ["--api", broken.url, "--follow"])
+    assert result.exit_code == 1
+    assert "not now" in result.stderr

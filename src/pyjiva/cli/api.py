@@ -3,7 +3,8 @@
 import functools
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -124,6 +125,20 @@ class Api:
         """The answer of a GET that is no JSON."""
         return self._request("GET", path, {}).text
 
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of a GET's answer as they come, until the other side ends it, however long that takes."""
+        with self._failures():
+            url = self.address.rstrip("/") + path
+            timeout = httpx.Timeout(self.timeout_s, read=None)
+            stream = httpx.stream(
+                "GET", url, headers=self.headers, timeout=timeout, trust_env=False, verify=self.verify
+            )
+            with stream as answer:
+                if answer.is_error:
+                    answer.read()
+                    self._refused(answer)
+                yield from answer.iter_lines()
+
     def post(self, path: str, **parameters: str | list[str]) -> Any:
         """The answer of a POST."""
         return self._ask("POST", path, parameters)
@@ -140,7 +155,7 @@ class Api:
 
     def _request(self, method: str, path: str, parameters: Mapping[str, str | list[str]]) -> httpx.Response:
         url = self.address.rstrip("/") + path
-        try:
+        with self._failures():
             # No proxy of the environment: it stands between here and the world, not before a controller.
             answer = httpx.request(
                 method,
@@ -151,11 +166,21 @@ class Api:
                 trust_env=False,
                 verify=self.verify,
             )
-            if answer.status_code == httpx.codes.UNAUTHORIZED:
-                self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")
-            if answer.headers.get("Content-Type") == PROBLEM_TYPE:
-                self.give_up(detail_of(answer.json()), what="the controller refused")
-            return answer.raise_for_status()
+            self._refused(answer)
+        return answer
+
+    def _refused(self, answer: httpx.Response) -> None:
+        """End with what it says if it is a refusal."""
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")
+        if answer.headers.get("Content-Type") == PROBLEM_TYPE:
+            self.give_up(detail_of(answer.json()), what="the controller refused")
+        answer.raise_for_status()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self.give_up(str(error) or type(error).__name__)
         except (ValueError, KeyError, TypeError):

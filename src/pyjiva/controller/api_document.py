@@ -82,6 +82,9 @@ _OF_VOLUME: Final = (
          Answer(503, "Host I/O waits.", object_schema({"ready": {"const": False}}))), open=True),
     Operation("GET", "/v1/events", "events", "What happened, the newest last.",
         (Answer(200, "At most 1000.", {"type": "array", "items": schema_of(HistoryEvent)}),)),
+    Operation("GET", "/v1/events/stream", "eventStream", "What happens, as it happens.",
+        (Answer(200, "Server-sent events: `event` is the kind, `data` one of what /v1/events has, `id` what "
+            "to send as Last-Event-ID to go on after it.", {"type": "string"}, "text/event-stream"),)),
     Operation("GET", "/metrics", "metrics", "For Prometheus.",
         (Answer(200, "In Prometheus' text format.", {"type": "string"}, "text/plain"),)),
     Operation("GET", "/v1/stats", "stats", "As Jiva's controller answered, for exporters that read that.",

@@ -12,13 +12,14 @@ import attrs
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pyjiva import __version__
 from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller.api_document import controller_document
 from pyjiva.controller.api_parameters import count, flag, limit_number, limit_size, number, optional_size
+from pyjiva.controller.listening_io import listen
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
@@ -29,6 +30,7 @@ from pyjiva.controller.status import VolumeState
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
+from pyjiva.transport.event_stream import EVENT_STREAM
 from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
 from pyjiva.transport.problem import ProblemError, Reason
 from pyjiva.transport.tls_sys import Tls
@@ -89,12 +91,17 @@ def api_application(of: ApiOf) -> Starlette:
     async def get_events(_: Request) -> Response:
         return JSONResponse([attrs.asdict(event) for event in volume.history.events])
 
+    async def get_event_stream(request: Request) -> Response:
+        text = listen(volume.history, volume.controller_id, request.headers.get("last-event-id", ""))
+        return StreamingResponse(text, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
+
     return http_application(
         [
             Route("/v1/volume", get_volume),
             Route("/v1/stats", get_stats),
             Route("/v1/health", get_health),
             Route("/v1/events", get_events),
+            Route("/v1/events/stream", get_event_stream, methods=["GET"]),
             document_route(controller_document(__version__)),
             metrics_route(
                 VolumeCollector(

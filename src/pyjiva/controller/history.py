@@ -5,7 +5,7 @@ nothing that the status shows can change without an event, whatever part of the 
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -40,6 +40,8 @@ class History:
     events: collections.deque[HistoryEvent] = attrs.field(
         factory=lambda: collections.deque(maxlen=EVENTS_MAX), init=False
     )
+    listeners: list[Callable[[], None]] = attrs.field(factory=list, init=False)
+    """Called after each event."""
     _count: int = attrs.field(default=0, init=False)
     _last: VolumeStatus | None = attrs.field(default=None, init=False)
 
@@ -47,6 +49,12 @@ class History:
         """Put down one event; of the oldest ones more than EVENTS_MAX are dropped."""
         self._count += 1
         self.events.append(HistoryEvent(self._count, at_s, kind, replica, text))
+        for listener in self.listeners:
+            listener()
+
+    def after(self, number: int) -> list[HistoryEvent]:
+        """Those that came after the one of this number, as far as they are kept; the oldest first."""
+        return [event for event in self.events if event.number > number]
 
     def look(self, at_s: float, now: VolumeStatus) -> None:
         """Put down what has changed since the last look."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pyjiva.block import Limits
 from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, NONE
 from pyjiva.controller.history import HistoryEvent
+from pyjiva.controller.operations import Operation as LongOperation
 from pyjiva.controller.stats import STATS_SCHEMA
 from pyjiva.controller.status import VolumeStatus
 from pyjiva.lineage import SNAPSHOT_NAME, Snapshot
@@ -71,6 +72,7 @@ _EXTENTS: Final = object_schema(
 
 _REPLICA: Final = Parameter("id", "its number", {"type": "integer", "minimum": 1})
 _SNAPSHOT: Final = Parameter("name", "the snapshot", {"type": "string", "minLength": 1})
+_OPERATION: Final = Parameter("id", "its id", {"type": "string", "pattern": "^[0-9]+$"})
 _BEGUN: Final = Answer(202, "It is begun; /v1/volume shows how it goes.", _NOTHING)
 _DONE: Final = Answer(200, "It is done, on all replicas in sync.", _NOTHING)
 
@@ -91,6 +93,12 @@ _OF_VOLUME: Final = (
         (Answer(200, "At this moment.", STATS_SCHEMA),)),
     Operation("GET", "/v1/openapi.json", "openapi", "This document.",
         (Answer(200, "OpenAPI 3.1.", {"type": "object"}),)),
+    Operation("GET", "/v1/operations", "operations", "What takes a while: under way, or ended lately.",
+        (Answer(200, "At most 100 that have ended.", {"type": "array", "items": schema_of(LongOperation)}),)),
+    Operation("GET", "/v1/operations/{id}", "operation", "How one is.",
+        (Answer(200, "Now.", schema_of(LongOperation)),), (_OPERATION,), (404,)),
+    Operation("DELETE", "/v1/operations/{id}", "cancel", "Give one up: a scrub.",
+        (Answer(200, "As it ended.", schema_of(LongOperation)),), (_OPERATION,), (404, 409)),
     Operation("POST", "/v1/scrub", "scrub", "Read all of the volume on all replicas in sync.", (_BEGUN,),
         (Parameter("rate", "bytes per second on each replica, above 0", _SIZE),), (400, 409)),
     Operation("POST", "/v1/replicas/{id}", "addReplica", "Add a replica.", (_BEGUN,),

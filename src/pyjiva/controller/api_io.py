@@ -21,6 +21,7 @@ from pyjiva.controller.api_document import controller_document
 from pyjiva.controller.api_parameters import count, flag, limit_number, limit_size, number, optional_size
 from pyjiva.controller.listening_io import listen
 from pyjiva.controller.metrics import VolumeCollector
+from pyjiva.controller.operations import RUNNING, SCRUB, Operation
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.snapshot_api_io import snapshot_routes
@@ -111,11 +112,42 @@ def api_application(of: ApiOf) -> Starlette:
                     old_names=of.old_metric_names,
                 )
             ),
+            *_operations(volume),
             *_changes(volume),
             Route("/v1/limits", partial(_post_limits, limiter), methods=["POST"]),
             *snapshot_routes(of.snapshots),
         ]
     )
+
+
+def _operations(volume: Volume) -> list[Route]:
+    """What is under way, and its end."""
+
+    def find(request: Request) -> Operation:
+        id_ = request.path_params["id"]
+        if (found := volume.operations.find(id_)) is None:
+            raise ProblemError(Reason.NO_SUCH_OPERATION, f"there is no operation {id_}, or it ended long ago")
+        return found
+
+    async def get_operations(_: Request) -> Response:
+        return JSONResponse([attrs.asdict(each) for each in volume.operations])
+
+    async def get_operation(request: Request) -> Response:
+        return JSONResponse(attrs.asdict(find(request)))
+
+    async def delete_operation(request: Request) -> Response:
+        found = find(request)
+        if found.state != RUNNING:
+            raise ProblemError(Reason.REFUSED, f"operation {found.id} has ended: it is {found.state}")
+        if found.kind != SCRUB or not volume.stop_scrub():
+            raise ProblemError(Reason.REFUSED, f"a {found.kind} goes on until its end")
+        return JSONResponse(attrs.asdict(find(request)))
+
+    return [
+        Route("/v1/operations", get_operations),
+        Route("/v1/operations/{id}", get_operation),
+        Route("/v1/operations/{id}", delete_operation, methods=["DELETE"]),
+    ]
 
 
 def _changes(volume: Volume) -> list[Route]:
@@ -128,7 +160,8 @@ def _changes(volume: Volume) -> list[Route]:
         if not volume.start_scrub(rate):
             why_not = "a scrub is under way, or the volume is parked or being filled"
             raise ProblemError(Reason.REFUSED, why_not)
-        return JSONResponse({}, status_code=202)
+        begun = next(each for each in volume.operations if (each.kind, each.state) == (SCRUB, RUNNING))
+        return JSONResponse({}, status_code=202, headers={"Location": f"/v1/operations/{begun.id}"})
 
     async def post_replica(request: Request) -> Response:
         replica_id, text = _replica_id(request), request.query_params.get("address", "")

@@ -27,6 +27,7 @@ from pyjiva.controller.disk_deadline import DiskDeadline, overdue
 from pyjiva.controller.history import History
 from pyjiva.controller.lease import Lease
 from pyjiva.controller.link_io import pump, shake_hands
+from pyjiva.controller.operations import Operations
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.pace import Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
@@ -188,6 +189,7 @@ class Volume:
     """The one under way, or the last one."""
     _scrub_pace: Pace = attrs.field(factory=partial(Pace, None), init=False)
     history: History = attrs.field(factory=History, init=False)
+    operations: Operations = attrs.field(factory=Operations, init=False)
     _addresses: dict[int, ReplicaAddress] = attrs.field(init=False)
     _links: dict[int, trio.CancelScope] = attrs.field(factory=dict, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
@@ -331,7 +333,7 @@ class Volume:
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
-            self.history.look(time.time(), self.status())
+            self._look()
             self.batch.end()
 
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
@@ -507,7 +509,7 @@ class Volume:
         finally:
             self._applying = False
         if not isinstance(event, Tick):
-            self.history.look(time.time(), self.status())
+            self._look()
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -974,6 +976,17 @@ class Volume:
         self._scrub_pace = Pace(rate)
         self._scrub = Scrub(self.size_bytes, self)
         self._scrub.start()
+        self._look()
+        self.batch.end()
+        return True
+
+    def stop_scrub(self) -> bool:
+        """Give up the scrub under way.  False: there is none."""
+        if self._scrub is None or self._scrub.step is ScrubStep.OVER:
+            return False
+        self._scrub.cancel()
+        self._tell("scrub", None, f"given up at {self._scrub.position} bytes")
+        self._look()
         self.batch.end()
         return True
 
@@ -1021,6 +1034,11 @@ class Volume:
     def self_check(self) -> None:
         """Raise AssertionError if an invariant does not hold."""
         self._roster.self_check()
+
+    def _look(self) -> None:
+        at_s, now = time.time(), self.status()
+        self.history.look(at_s, now)
+        self.operations.look(at_s, now)
 
     def status(self) -> VolumeStatus:
         """A picture of this moment."""

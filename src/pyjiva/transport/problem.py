@@ -28,6 +28,7 @@ class Reason(enum.Enum):
     TOKEN_NEEDED = "token-needed"
     NOT_FOUND = "not-found"
     """There is no such path."""
+    NO_SUCH_OPERATION = "no-such-operation"
     NO_SUCH_SNAPSHOT = "no-such-snapshot"
     METHOD_NOT_ALLOWED = "method-not-allowed"
     REFUSED = "refused"
@@ -41,6 +42,7 @@ STATUS: Final[dict[Reason, HTTPStatus]] = {
     Reason.BAD_REQUEST: HTTPStatus.BAD_REQUEST,
     Reason.TOKEN_NEEDED: HTTPStatus.UNAUTHORIZED,
     Reason.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Reason.NO_SUCH_OPERATION: HTTPStatus.NOT_FOUND,
     Reason.NO_SUCH_SNAPSHOT: HTTPStatus.NOT_FOUND,
     Reason.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
     Reason.REFUSED: HTTPStatus.CONFLICT,

@@ -33,6 +33,7 @@ from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.event_stream import EVENT_STREAM
 from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
+from pyjiva.transport.idempotent_io import Idempotent
 from pyjiva.transport.problem import ProblemError, Reason
 from pyjiva.transport.tls_sys import Tls
 
@@ -96,7 +97,7 @@ def api_application(of: ApiOf) -> Starlette:
         text = listen(volume.history, volume.controller_id, request.headers.get("last-event-id", ""))
         return StreamingResponse(text, media_type=EVENT_STREAM, headers={"Cache-Control": "no-store"})
 
-    return http_application(
+    app = http_application(
         [
             Route("/v1/volume", get_volume),
             Route("/v1/stats", get_stats),
@@ -118,6 +119,8 @@ def api_application(of: ApiOf) -> Starlette:
             *snapshot_routes(of.snapshots),
         ]
     )
+    app.add_middleware(Idempotent)
+    return app
 
 
 def _operations(volume: Volume) -> list[Route]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import attrs
 
+from pyjiva.transport.idempotency import KEY_CHARACTERS_MAX
 from pyjiva.transport.problem import PROBLEM_SCHEMA, PROBLEM_TYPE
 
 __all__ = ["Answer", "Operation", "Parameter", "Schema", "document", "object_schema", "schema_of"]
@@ -113,9 +114,11 @@ def document(title: str, version: str, description: str, operations: Sequence[Op
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    always = (500,) if operation.open else (401, 500)
+    always = {500} if operation.open else {401, 500}
+    if operation.method != "GET":
+        always |= {400, 409, 422}
     responses = {str(answer.status): _answer(answer) for answer in operation.answers}
-    for status in sorted((*operation.problems, *always)):
+    for status in sorted({*operation.problems, *always}):
         responses.setdefault(
             str(status),
             {
@@ -126,17 +129,28 @@ def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
-        "parameters": [_parameter(operation.path, each) for each in operation.parameters],
+        "parameters": [
+            *(_parameter(operation.path, each) for each in operation.parameters),
+            *([] if operation.method == "GET" else [_KEY]),
+        ],
         "responses": responses,
     }
     return described | ({"security": []} if operation.open else {})
 
 
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "a request that is sent again with the same key within an hour is not carried out again",
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS_MAX},
+}
 _MEANING: Final = {
     400: "A parameter makes no sense.",
     401: "There is no token, or it is not the right one.",
     404: "There is no such snapshot.",
     409: "It cannot be as the volume is now; nothing has changed.",
+    422: "The Idempotency-Key was used for another request.",
     500: "A bug; the log has more.",
     503: "The volume is parked, or no replica could do it.",
 }

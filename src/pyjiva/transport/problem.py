@@ -31,6 +31,8 @@ class Reason(enum.Enum):
     NO_SUCH_OPERATION = "no-such-operation"
     NO_SUCH_SNAPSHOT = "no-such-snapshot"
     METHOD_NOT_ALLOWED = "method-not-allowed"
+    KEY_BUSY = "idempotency-key-busy"
+    KEY_OF_ANOTHER = "idempotency-key-of-another-request"
     REFUSED = "refused"
     """As the volume is now it cannot be; nothing has changed."""
     INTERNAL_ERROR = "internal-error"
@@ -45,6 +47,8 @@ STATUS: Final[dict[Reason, HTTPStatus]] = {
     Reason.NO_SUCH_OPERATION: HTTPStatus.NOT_FOUND,
     Reason.NO_SUCH_SNAPSHOT: HTTPStatus.NOT_FOUND,
     Reason.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
+    Reason.KEY_BUSY: HTTPStatus.CONFLICT,
+    Reason.KEY_OF_ANOTHER: HTTPStatus.UNPROCESSABLE_ENTITY,
     Reason.REFUSED: HTTPStatus.CONFLICT,
     Reason.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
 }

@@ -1,0 +1,74 @@
+"""An ASGI application that does what is asked with one `Idempotency-Key` once: see `idempotency`."""
+
+import attrs
+import trio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pyjiva.transport.http_io import problem_response
+from pyjiva.transport.idempotency import KEY_CHARACTERS_MAX, KeyTable, StoredAnswer, Verdict
+from pyjiva.transport.problem import Problem, Reason
+
+__all__ = ["Idempotent"]
+
+CHANGES = ("POST", "DELETE", "PUT", "PATCH")
+
+
+@attrs.define(eq=False)
+class Idempotent:
+    """Around the application whose changes it keeps from being made twice."""
+
+    app: ASGIApp
+    keys: KeyTable = attrs.field(factory=KeyTable)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Part of ASGI."""
+        given = [value for name, value in scope.get("headers", ()) if name == b"idempotency-key"]
+        if scope["type"] != "http" or scope["method"] not in CHANGES or not given:
+            await self.app(scope, receive, send)
+            return
+        key = given[0].decode("latin-1")
+        if len(given) > 1 or not 1 <= len(key) <= KEY_CHARACTERS_MAX:
+            detail = f"Idempotency-Key: one, of 1 to {KEY_CHARACTERS_MAX} characters"
+            await _refuse(Reason.INVALID_PARAMETER, detail, scope, receive, send)
+            return
+        request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
+        match self.keys.begin(key, request, trio.current_time()):
+            case StoredAnswer() as answer:
+                head = {
+                    "type": "http.response.start",
+                    "status": answer.status,
+                    "headers": list(answer.headers),
+                }
+                await send(head)
+                await send({"type": "http.response.body", "body": answer.body})
+            case Verdict.BUSY:
+                detail = "the first request with this Idempotency-Key is under way"
+                await _refuse(Reason.KEY_BUSY, detail, scope, receive, send)
+            case Verdict.ANOTHER:
+                detail = "this Idempotency-Key was used for another request"
+                await _refuse(Reason.KEY_OF_ANOTHER, detail, scope, receive, send)
+            case Verdict.CARRY_OUT:
+                await self._carry_out(key, scope, receive, send)
+
+    async def _carry_out(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers, body = 0, (), b""
+
+        async def take(message: Message) -> None:
+            nonlocal status, headers, body
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], tuple(message.get("headers", ()))
+            else:
+                body += message.get("body", b"")
+            await send(message)
+
+        try:
+            await self.app(scope, receive, take)
+        finally:  # the one that asked may be gone before it has the answer: that is what the key is for
+            if 200 <= status < 300:
+                self.keys.done(key, StoredAnswer(status, headers, body))
+            else:
+                self.keys.failed(key)
+
+
+async def _refuse(reason: Reason, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    await problem_response(Problem.of(reason, detail))(scope, receive, send)

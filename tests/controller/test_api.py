@@ -53,12 +53,15 @@ async def test_events_are_heard_as_they_happen(tmp_path: Path) -> None:
     async with serving(tmp_path) as api, trio.open_nursery() as nursery:
         port = await nursery.start(partial(serve_http, api.app, "127.0.0.1", 0))
 
-        async def hear(until: str, last: str = "") -> list[ServerSentEvent]:
-            """All up to the one whose text has `until` in it.  Sizes of chunks are no fields of an event."""
+        async def ask(last: str = "") -> trio.SocketStream:
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             head = f"GET /v1/events/stream HTTP/1.1\r\nHost: here\r\nLast-Event-ID: {last}\r\n\r\n"
-            async with stream:
-                await stream.send_all(head.encode())
+            await stream.send_all(head.encode())
+            return stream
+
+        async def hear(until: str, last: str = "") -> list[ServerSentEvent]:
+            """All up to the one whose text has `until` in it.  Sizes of chunks are no fields of an event."""
+            async with await ask(last) as stream:
                 received = b""
                 with trio.fail_after(20):
                     async for data in stream:
@@ -75,6 +78,13 @@ async def test_events_are_heard_as_they_happen(tmp_path: Path) -> None:
         await api.ask(Asked("POST", "/v1/snapshots/{name}", {"name": "one"}))
         (new,) = await hear("create one", known[-1].id)
         assert (new.kind, new.id) == ("snapshot", f"{api.volume.controller_id}-{len(known) + 1}")
+        async with await ask(new.id) as stream:
+            received = await stream.receive_some()
+            api.volume.history.close()
+            with trio.fail_after(20):
+                while not received.endswith(b"0\r\n\r\n"):  # the answer's end, not only the connection's
+                    received += (data := await stream.receive_some())
+                    assert data, received
         nursery.cancel_scope.cancel()
 
 

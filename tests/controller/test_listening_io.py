@@ -59,7 +59,7 @@ async def test_who_says_what_he_heard_last_hears_what_came_after_it() -> None:
 async def test_what_another_controller_counted_says_nothing() -> None:
     history = History()
     happened(history)
-    for odd in ("you-1", "1", "me-", "me--1", "me-²", "me-" + "9" * 30, "-"):
+    for odd in ("you-1", "1", "me-", "me--1", "me-²", "me-" + "9" * 30, "me-2", "-"):
         async with aclosing(await begun(history, odd)) as stream:
             assert await numbers(stream, 1) == [1], odd
 
@@ -78,6 +78,29 @@ async def test_who_falls_behind_is_ended_and_not_told_less() -> None:
         assert await numbers(stream, 1) == [1]
         happened(history, EVENTS_MAX + 1)
         assert [text async for text in stream] == []
+
+
+async def test_when_the_history_is_closed_what_is_there_is_told_and_no_more() -> None:
+    history = History()
+    happened(history)
+    async with aclosing(await begun(history)) as stream:
+        assert await numbers(stream, 1) == [1]
+        happened(history)
+        history.close()
+        happened(history)
+        with trio.fail_after(10):
+            assert [number(text) async for text in stream] == [2, 3]
+        async with aclosing(await begun(history, "me-3")) as late:
+            with trio.fail_after(10):
+                assert [text async for text in late] == []
+
+
+async def test_who_waits_is_woken_when_the_history_is_closed() -> None:
+    history = History()
+    async with trio.open_nursery() as nursery, aclosing(await begun(history)) as stream:
+        nursery.start_soon(trio.to_thread.run_sync, lambda: trio.from_thread.run_sync(history.close))
+        with trio.fail_after(HEARTBEAT_S / 3):
+            assert [text async for text in stream] == []
 
 
 async def test_in_silence_comments_come(autojump_clock: MockClock) -> None:

@@ -8,6 +8,7 @@ import trio
 from pyjiva.block import PARAMETERS_BYTES_MAX, Space
 from pyjiva.controller import Volume, VolumeState
 from pyjiva.controller.roster_event import StopRequested
+from pyjiva.controller.volume_io import VolumeFenced
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot import Store
 from pyjiva.testing.cluster import open_cluster, wait_state
@@ -92,6 +93,20 @@ async def test_why_a_replica_was_given_up_is_not_forgotten_with_its_connection(t
         told = [event.text for event in volume.history.events if event.replica == 2]
     assert "in-sync → out: too many of its blocks are not what was written" in told
     assert not any("closed" in text for text in told)
+
+
+async def test_who_listens_is_told_of_the_end(tmp_path: Path) -> None:
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True) as (volume, _):
+            await wait_state(volume, VolumeState.HEALTHY)
+            assert not volume.history.closed
+        assert volume.history.closed
+        with pytest.RaisesGroup(VolumeFenced):
+            async with cluster.open_volume() as (volume, _):
+                await wait_state(volume, VolumeState.HEALTHY)
+                volume._end(VolumeFenced("to see what follows"))
+                await trio.sleep_forever()
+        assert volume.history.closed
 
 
 async def test_rot_in_the_last_copy_costs_its_block_and_not_the_volume(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ _OF_VOLUME: Final = (
         (Answer(200, "At most 1000.", {"type": "array", "items": schema_of(HistoryEvent)}),)),
     Operation("GET", "/v1/events/stream", "eventStream", "What happens, as it happens.",
         (Answer(200, "Server-sent events: `event` is the kind, `data` one of what /v1/events has, `id` what "
-            "to send as Last-Event-ID to go on after it.", {"type": "string"}, "text/event-stream"),)),
+            "to send as Last-Event-ID to go on after it.", {"type": "string"}, "text/event-stream"),),
+        (Parameter("Last-Event-ID", "go on after this event, as far as the history reaches",
+            {"type": "string"}, header=True),)),
     Operation("GET", "/metrics", "metrics", "For Prometheus.",
         (Answer(200, "In Prometheus' text format.", {"type": "string"}, "text/plain"),)),
     Operation("GET", "/v1/stats", "stats", "As Jiva's controller answered, for exporters that read that.",

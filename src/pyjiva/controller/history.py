@@ -41,7 +41,9 @@ class History:
         factory=lambda: collections.deque(maxlen=EVENTS_MAX), init=False
     )
     listeners: list[Callable[[], None]] = attrs.field(factory=list, init=False)
-    """Called after each event."""
+    """Called after each event, and when it is closed."""
+    closed: bool = attrs.field(default=False, init=False)
+    """Whether who listens need not wait for more."""
     _count: int = attrs.field(default=0, init=False)
     _last: VolumeStatus | None = attrs.field(default=None, init=False)
 
@@ -49,8 +51,21 @@ class History:
         """Put down one event; of the oldest ones more than EVENTS_MAX are dropped."""
         self._count += 1
         self.events.append(HistoryEvent(self._count, at_s, kind, replica, text))
+        self._wake()
+
+    def close(self) -> None:
+        """The controller ends: who listens is told what is there, and no more."""
+        self.closed = True
+        self._wake()
+
+    def _wake(self) -> None:
         for listener in self.listeners:
             listener()
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest event; 0: there was none yet."""
+        return self._count
 
     def after(self, number: int) -> list[HistoryEvent]:
         """Those that came after the one of this number, as far as they are kept; the oldest first."""

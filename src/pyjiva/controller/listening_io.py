@@ -1,7 +1,8 @@
 """`GET /v1/events/stream`: what happens to a volume, as it happens.
 
 A listener is a place in the history, not a queue: one that does not read costs nothing.  If what it would
-read next was dropped from the history meanwhile, its stream ends; it may ask again for what is left.
+read next was dropped from the history meanwhile, its stream ends; it may ask again for what is left.  All
+streams end when the controller does.
 """
 
 import json
@@ -24,7 +25,8 @@ async def listen(history: History, controller_id: str, last_event_id: str) -> As
     Other controllers count their events from 1 too, so an id names who counted.
     """
     whose, _, number = last_event_id.rpartition("-")
-    told = int(number) if whose == controller_id and number.isdecimal() and len(number) < 20 else 0
+    ours = whose == controller_id and number.isdecimal() and len(number) < 20
+    told = int(number) if ours and int(number) <= history.newest else 0  # one that we never gave says nothing
     yield COMMENT  # the head of the answer goes out with the first bytes only
     first, more = True, trio.Event()
 
@@ -39,6 +41,10 @@ async def listen(history: History, controller_id: str, last_event_id: str) -> As
                     return
                 yield _encode(event, controller_id)
                 told, first = event.number, False
+            if history.closed:
+                if history.newest > told:
+                    continue  # it happened while the last one was sent
+                return
             with trio.move_on_after(HEARTBEAT_S) as silence:
                 await more.wait()
             more = trio.Event()

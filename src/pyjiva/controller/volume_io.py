@@ -292,6 +292,7 @@ class Volume:
                     self._start_link(address)
                 nursery.start_soon(self._keep_time)
                 task_status.started()
+        self.history.close()
         if self._over is not None:
             raise self._over
 
@@ -309,6 +310,7 @@ class Volume:
                 self._data.submit(Flush(lambda _: flushed.set()))
                 self.batch.end()
                 await flushed.wait()
+            self.history.close()  # who listens hears of the end before the API ends
             self._apply(StopRequested())
             self.batch.end()
             await self._stopped.wait()

@@ -29,13 +29,14 @@ _TOKEN: Final = "token"
 
 @attrs.frozen
 class Parameter:
-    """In the path if the path names it, else in the query."""
+    """In the path if the path names it, else in the query, unless it is a header."""
 
     name: str
     description: str
     schema: Schema
     required: bool = False
     """One in the path always is."""
+    header: bool = False
 
 
 @attrs.frozen
@@ -160,7 +161,7 @@ def _parameter(path: str, parameter: Parameter) -> dict[str, Any]:
     in_path = f"{{{parameter.name}}}" in path
     return {
         "name": parameter.name,
-        "in": "path" if in_path else "query",
+        "in": "path" if in_path else "header" if parameter.header else "query",
         "required": in_path or parameter.required,
         "description": parameter.description,
         "schema": parameter.schema,

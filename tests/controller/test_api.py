@@ -131,10 +131,34 @@ async def test_what_a_volume_answers_is_what_the_document_says(tmp_path: Path) -
         await ask("POST", "/v1/scrub", 202, ("rate", "50MiB"))
         await ask("POST", "/v1/replicas/{id}", 400, ("address", "nowhere"), id="3")
         await ask("DELETE", "/v1/replicas/{id}", 409, id="3")
-        await ask("POST", "/v1/replicas/{id}", 202, ("address", "127.0.0.1:1"), id="3")
+        begun = await ask("POST", "/v1/replicas/{id}", 202, ("address", "127.0.0.1:1"), id="3")
+        id_ = begun.headers["Location"].rpartition("/")[2]
+        adding = (await ask("GET", "/v1/operations/{id}", 200, id=id_)).json()
+        assert (adding["kind"], adding["replica"], adding["state"]) == ("add-replica", 3, "running")
+        cancelled = (await ask("DELETE", "/v1/operations/{id}", 200, id=id_)).json()
+        assert (cancelled["id"], cancelled["state"]) == (id_, "cancelled")
+        assert [each["id"] for each in (await api.get("/v1/volume"))["replicas"]] == [1, 2]
+        again = await ask("POST", "/v1/replicas/{id}", 202, ("address", "127.0.0.1:1"), id="3")
+        given_up = await ask("DELETE", "/v1/replicas/{id}", 202, id="3")
+        assert given_up.headers["Location"] == again.headers["Location"] != begun.headers["Location"]
         for path in ("/v1/volume", "/v1/events", "/v1/health", "/v1/snapshots", "/v1/stats"):
             assert await api.get(path)
         assert "pyjiva_volume_size_bytes" in (await ask("GET", "/metrics", 200)).text
+
+
+async def test_the_removal_of_a_replica_is_an_operation(tmp_path: Path) -> None:
+    async with serving(tmp_path, replicas=3) as api:
+        begun = await api.ask(Asked("DELETE", "/v1/replicas/{id}", {"id": "3"}))
+        id_ = begun.headers["Location"].rpartition("/")[2]
+        found = await api.get("/v1/operations/{id}", id=id_)
+        assert (found["kind"], found["replica"], found["state"]) == ("remove-replica", 3, "running")
+        refused = await api.ask(Asked("DELETE", "/v1/operations/{id}", {"id": id_}))
+        assert (refused.status_code, refused.json()["reason"]) == (409, "refused")
+        with trio.fail_after(20):
+            while found["state"] == "running":
+                await trio.sleep(0.05)
+                found = await api.get("/v1/operations/{id}", id=id_)
+        assert found["state"] == "done"
 
 
 async def test_without_the_token_nothing_but_health_is_answered(tmp_path: Path) -> None:

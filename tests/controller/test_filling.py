@@ -12,6 +12,8 @@ import trio.testing
 from pyjiva.block import Unmap
 from pyjiva.controller import Snapshots, Volume, VolumeState
 from pyjiva.controller.filling_io import GRANULE_BYTES, FillingDevice, SourceLost
+from pyjiva.controller.operations import DONE, FILL
+from pyjiva.controller.status import FillStatus
 from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent
 from pyjiva.testing.cluster import Cluster, open_cluster, wait_state
@@ -113,6 +115,8 @@ async def test_a_clone_is_complete_from_its_first_moment(tmp_path: Path) -> None
     async with open_cluster(tmp_path) as cluster:
         async with filled(cluster, source) as made:
             assert made.device.share < 1
+            status = made.volume.status()
+            assert status.filling == FillStatus(0, 3 * MIB)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(made.driver.check)
                 await trio.testing.wait_all_tasks_blocked(0.05)
@@ -120,6 +124,9 @@ async def test_a_clone_is_complete_from_its_first_moment(tmp_path: Path) -> None
             await made.full()
             assert made.device.share == 1
             assert not made.volume.past.lineage.snapshots
+            made.volume._look()
+            (fill,) = (each for each in made.volume.operations if each.kind == FILL)
+            assert (fill.state, fill.done_bytes, fill.total_bytes) == (DONE, 3 * MIB, 3 * MIB)
             await made.driver.check()
         await trio.lowlevel.checkpoint()
     check(made)

@@ -6,11 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjiva.controller.operations import (
+    ADD,
     CANCELLED,
     DONE,
     ENDED_MAX,
     FAILED,
+    FILL,
     REBUILD,
+    REMOVE,
     RUNNING,
     SCRUB,
     Operation,
@@ -19,6 +22,7 @@ from pyjiva.controller.operations import (
 from pyjiva.controller.rebuild_totals import RebuildTotals
 from pyjiva.controller.repairs import RotCounts
 from pyjiva.controller.status import (
+    FillStatus,
     RebuildStatus,
     ReplicaStatus,
     ScrubStatus,
@@ -35,9 +39,17 @@ def replica(mode: str, *, begun: int = 0, copied: int | None = None, reason: str
     return ReplicaStatus(2, "", "", mode, None, copy, RotCounts(), None, None, reason, rebuilds=totals)
 
 
-def picture(*replicas: ReplicaStatus, scrub: tuple[bool, int] | None = None) -> VolumeStatus:
+def picture(
+    *replicas: ReplicaStatus,
+    scrub: tuple[bool, int] | None = None,
+    adding: int | None = None,
+    removing: int | None = None,
+    filled: int | None = None,
+) -> VolumeStatus:
     walk = None if scrub is None else ScrubStatus(*scrub, bad=0, different=0)
-    return VolumeStatus("demo", "0", SIZE, 512, VolumeState.HEALTHY, "", 1, replicas, walk)
+    status = VolumeStatus("demo", "0", SIZE, 512, VolumeState.HEALTHY, "", 1, replicas, walk)
+    filling = None if filled is None else FillStatus(filled, 1000)
+    return attrs.evolve(status, adding=adding, removing=removing, filling=filling)
 
 
 def seen(*pictures: VolumeStatus) -> list[Operation]:
@@ -90,6 +102,60 @@ def test_a_scrub_that_came_to_the_end_is_done_and_any_other_cancelled() -> None:
     assert third.state == RUNNING
 
 
+@pytest.mark.parametrize(
+    ("then", "state", "reason"),
+    [
+        (picture(replica("in-sync")), DONE, ""),
+        (picture(replica("witness")), DONE, ""),
+        (picture(), CANCELLED, "it is not to be added any more"),
+    ],
+)
+def test_how_the_adding_of_a_replica_ends(then: VolumeStatus, state: str, reason: str) -> None:
+    (ended,) = seen(picture(replica("out"), adding=2), then, then)
+    assert ended == Operation("1", ADD, 2, state, 0.0, 1.0, reason=reason)
+
+
+def test_a_replica_that_is_added_has_the_progress_of_its_rebuild() -> None:
+    copying = replica("rebuilding", begun=1, copied=300)
+    rebuild, adding = seen(picture(copying, adding=2))
+    assert (rebuild.kind, adding.kind) == (REBUILD, ADD)
+    assert (adding.done_bytes, adding.total_bytes, adding.eta_s) == (400, 1000, 2.5)
+
+
+def test_when_its_rebuild_breaks_off_it_is_still_being_added() -> None:
+    copying = picture(replica("rebuilding", begun=1, copied=300), adding=2)
+    rebuild, adding = seen(copying, picture(replica("out", begun=1, reason="no answer"), adding=2))
+    assert (rebuild.state, adding.state) == (FAILED, RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("then", "state", "reason"),
+    [
+        (picture(), DONE, ""),
+        (picture(replica("in-sync")), FAILED, "it still belongs to the volume"),
+    ],
+)
+def test_how_the_removal_of_a_replica_ends(then: VolumeStatus, state: str, reason: str) -> None:
+    (ended,) = seen(picture(replica("in-sync"), removing=2), then, then)
+    assert ended == Operation("1", REMOVE, 2, state, 0.0, 1.0, reason=reason)
+
+
+def test_another_replica_is_another_operation() -> None:
+    first, second = seen(picture(replica("out"), adding=2), picture(replica("out"), adding=3))
+    assert (first.replica, first.state, second.replica, second.state) == (2, DONE, 3, RUNNING)
+    first, second = seen(picture(removing=2), picture(removing=3))
+    assert (first.replica, first.state, second.replica, second.state) == (2, DONE, 3, RUNNING)
+
+
+def test_a_volume_is_filled_until_everything_is_there() -> None:
+    (begun,) = seen(picture(), picture(filled=0))
+    assert begun == Operation("1", FILL, None, RUNNING, 1.0, None, 0, 1000)
+    (running,) = seen(picture(filled=0), picture(filled=250), picture(filled=250))
+    assert (running.done_bytes, running.total_bytes, running.eta_s) == (250, 1000, 6.0)
+    (done,) = seen(picture(filled=250), picture(), picture())
+    assert done == Operation("1", FILL, None, DONE, 0.0, 1.0, 1000, 1000)
+
+
 def test_of_those_that_have_ended_the_newest_are_kept() -> None:
     steps = [picture(scrub=(True, 0)), picture(scrub=(False, SIZE))] * (ENDED_MAX + 3)
     found = seen(*steps)
@@ -101,18 +167,28 @@ def test_they_are_found_by_their_id() -> None:
     operations.look(0.0, REBUILDING)
     assert operations.find("1") is not None
     assert operations.find("2") is None
+    assert operations.running(REBUILD, 2) == operations.find("1")
+    assert operations.running(REBUILD, 3) is None
+    operations.look(1.0, picture())
+    assert operations.running(REBUILD, 2) is None
 
 
 PICTURES = st.builds(
-    lambda mode, begun, copied, scrub, there: picture(
+    lambda mode, begun, copied, scrub, there, adding, removing, filled: picture(
         *([replica(mode, begun=begun, copied=copied if mode == "rebuilding" else None)] if there else []),
         scrub=scrub,
+        adding=adding,
+        removing=removing,
+        filled=filled,
     ),
     st.sampled_from(["in-sync", "out", "rebuilding", "witness"]),
     st.integers(0, 2),
     st.none() | st.integers(0, 900),
     st.none() | st.tuples(st.booleans(), st.integers(0, SIZE)),
     st.booleans(),
+    st.sampled_from([None, 2, 3]),
+    st.sampled_from([None, 2, 3]),
+    st.none() | st.integers(0, 1000),
 )
 
 

@@ -73,7 +73,8 @@ _EXTENTS: Final = object_schema(
 _REPLICA: Final = Parameter("id", "its number", {"type": "integer", "minimum": 1})
 _SNAPSHOT: Final = Parameter("name", "the snapshot", {"type": "string", "minLength": 1})
 _OPERATION: Final = Parameter("id", "its id", {"type": "string", "pattern": "^[0-9]+$"})
-_BEGUN: Final = Answer(202, "It is begun; /v1/volume shows how it goes.", _NOTHING)
+_BEGUN: Final = Answer(202, "It is begun; /v1/volume shows how it goes.", _NOTHING,
+    headers={"Location": "the operation: how it goes, and how it ended"})  # fmt: skip
 _DONE: Final = Answer(200, "It is done, on all replicas in sync.", _NOTHING)
 
 _OF_VOLUME: Final = (
@@ -99,7 +100,7 @@ _OF_VOLUME: Final = (
         (Answer(200, "At most 100 that have ended.", {"type": "array", "items": schema_of(LongOperation)}),)),
     Operation("GET", "/v1/operations/{id}", "operation", "How one is.",
         (Answer(200, "Now.", schema_of(LongOperation)),), (_OPERATION,), (404,)),
-    Operation("DELETE", "/v1/operations/{id}", "cancel", "Give one up: a scrub.",
+    Operation("DELETE", "/v1/operations/{id}", "cancel", "Give one up: a scrub, or the adding of a replica.",
         (Answer(200, "As it ended.", schema_of(LongOperation)),), (_OPERATION,), (404, 409)),
     Operation("POST", "/v1/scrub", "scrub", "Read all of the volume on all replicas in sync.", (_BEGUN,),
         (Parameter("rate", "bytes per second on each replica, above 0", _SIZE),), (400, 409)),

@@ -21,7 +21,7 @@ from pyjiva.controller.api_document import controller_document
 from pyjiva.controller.api_parameters import count, flag, limit_number, limit_size, number, optional_size
 from pyjiva.controller.listening_io import listen
 from pyjiva.controller.metrics import VolumeCollector
-from pyjiva.controller.operations import RUNNING, SCRUB, Operation
+from pyjiva.controller.operations import ADD, REMOVE, RUNNING, SCRUB, Operation
 from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.snapshot_api_io import snapshot_routes
@@ -142,8 +142,8 @@ def _operations(volume: Volume) -> list[Route]:
         found = find(request)
         if found.state != RUNNING:
             raise ProblemError(Reason.REFUSED, f"operation {found.id} has ended: it is {found.state}")
-        if found.kind != SCRUB or not volume.stop_scrub():
-            raise ProblemError(Reason.REFUSED, f"a {found.kind} goes on until its end")
+        if why_not := _cancel(volume, found):
+            raise ProblemError(Reason.REFUSED, why_not)
         return JSONResponse(attrs.asdict(find(request)))
 
     return [
@@ -151,6 +151,15 @@ def _operations(volume: Volume) -> list[Route]:
         Route("/v1/operations/{id}", get_operation),
         Route("/v1/operations/{id}", delete_operation, methods=["DELETE"]),
     ]
+
+
+def _cancel(volume: Volume, operation: Operation) -> str:
+    """Give up one that is under way; why not, or "" when it was."""
+    if operation.kind == SCRUB and volume.stop_scrub():
+        return ""
+    if operation.kind == ADD and operation.replica is not None:
+        return volume.remove_replica(operation.replica)
+    return f"operation {operation.id}, {operation.kind}, goes on until its end"
 
 
 def _changes(volume: Volume) -> list[Route]:
@@ -163,18 +172,21 @@ def _changes(volume: Volume) -> list[Route]:
         if not volume.start_scrub(rate):
             why_not = "a scrub is under way, or the volume is parked or being filled"
             raise ProblemError(Reason.REFUSED, why_not)
-        begun = next(each for each in volume.operations if (each.kind, each.state) == (SCRUB, RUNNING))
-        return JSONResponse({}, status_code=202, headers={"Location": f"/v1/operations/{begun.id}"})
+        return _begun("", volume.operations.running(SCRUB))
 
     async def post_replica(request: Request) -> Response:
         replica_id, text = _replica_id(request), request.query_params.get("address", "")
         address = ReplicaAddress.parse(replica_id, text, witness=flag(request.query_params, "witness"))
         if address is None:
             raise ProblemError(Reason.INVALID_PARAMETER, f"address {text!r}: write HOST:PORT")
-        return _begun(volume.add_replica(address))
+        why_not = volume.add_replica(address)
+        return _begun(why_not, volume.operations.running(ADD, replica_id))
 
     async def delete_replica(request: Request) -> Response:
-        return _begun(volume.remove_replica(_replica_id(request)))
+        replica_id = _replica_id(request)
+        adding = volume.operations.running(ADD, replica_id)  # this ends it
+        why_not = volume.remove_replica(replica_id)
+        return _begun(why_not, adding or volume.operations.running(REMOVE, replica_id))
 
     return [
         Route("/v1/scrub", post_scrub, methods=["POST"]),
@@ -215,10 +227,11 @@ def _replica_id(request: Request) -> int:
     return count(request.path_params, "id", least=1)
 
 
-def _begun(why_not: str) -> Response:
+def _begun(why_not: str, operation: Operation | None) -> Response:
     if why_not:
         raise ProblemError(Reason.REFUSED, why_not)
-    return JSONResponse({}, status_code=202)
+    assert operation is not None, "what was begun is seen at once"
+    return JSONResponse({}, status_code=202, headers={"Location": f"/v1/operations/{operation.id}"})
 
 
 def _plain(_instance: object, _field: object, value: object) -> object:

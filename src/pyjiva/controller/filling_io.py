@@ -29,6 +29,7 @@ import trio
 from pyjiva.block import BlockStatus, Flush, Request, Write
 from pyjiva.controller.change_request import FillRequest
 from pyjiva.controller.snapshots_io import Snapshots
+from pyjiva.controller.status import FillStatus
 from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
@@ -99,6 +100,8 @@ class FillingDevice:
     _under_way: set[int] = attrs.field(factory=set, init=False)
     _work: trio.Event = attrs.field(factory=trio.Event, init=False)
     _full: bool = attrs.field(default=False, init=False)
+    _missing_at_first: int = attrs.field(default=0, init=False)
+    """Pieces."""
 
     @property
     def size_bytes(self) -> int:
@@ -109,6 +112,13 @@ class FillingDevice:
     def share(self) -> float:
         """How much is there, from 0 to 1."""
         return 1.0 if self._full else sum(self._there) / max(1, len(self._there))
+
+    def status(self) -> FillStatus | None:
+        """How far it is, in whole pieces; None: everything is there."""
+        if self._full:
+            return None
+        total = self._missing_at_first
+        return FillStatus((total - self._there.count(0)) * GRANULE_BYTES, total * GRANULE_BYTES)
 
     def submit(self, request: Request) -> None:
         """See BlockDevice."""
@@ -188,7 +198,9 @@ class FillingDevice:
                 partial(self.snapshots.create, ORIGIN, user_created=False, filling=True)
             )
         self._number = origin.number
-        _log.info("volume is filled from elsewhere", missing_pieces=self._there.count(0))
+        self._missing_at_first = self._there.count(0)
+        self.volume.fill_status = self.status
+        _log.info("volume is filled from elsewhere", missing_pieces=self._missing_at_first)
         return True
 
     async def _fill(self) -> None:

@@ -1,15 +1,18 @@
-"""What takes a while, as things that can be asked about: rebuilds and scrubs, under way and ended.  Pure.
+"""What takes a while, as things that can be asked about, under way and ended: rebuilds, scrubs, replicas that
+are added and removed, a volume that is filled from elsewhere.  Pure.
 
 As the history they are read off pictures of the volume (`status.VolumeStatus`), so whatever began one, and
 whatever ended it, is seen.
 
     running ─▶ done
-       ├─────▶ failed      the replica was lost
+       ├─────▶ failed      the replica was lost; it was not removed
        └─────▶ cancelled   by somebody, or the replica belongs to the volume no more
+
+A replica that is added is rebuilt meanwhile: these are two operations, and the rebuild may be begun again.
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -17,11 +20,14 @@ import attrs
 from pyjiva.controller.status import ReplicaStatus, VolumeStatus
 
 __all__ = [
+    "ADD",
     "CANCELLED",
     "DONE",
     "ENDED_MAX",
     "FAILED",
+    "FILL",
     "REBUILD",
+    "REMOVE",
     "RUNNING",
     "SCRUB",
     "Operation",
@@ -35,6 +41,9 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 REBUILD: Final = "rebuild"
 SCRUB: Final = "scrub"
+ADD: Final = "add-replica"
+REMOVE: Final = "remove-replica"
+FILL: Final = "fill"
 _REBUILDING: Final = "rebuilding"
 
 
@@ -45,9 +54,9 @@ class Operation:
     id: str
     """Never used again by this controller."""
     kind: str
-    """`rebuild` or `scrub`."""
+    """`rebuild`, `scrub`, `add-replica`, `remove-replica` or `fill`."""
     replica: int | None
-    """To which one; None: it is about all."""
+    """Which one it is about; None: all."""
     state: str
     """`running`, `done`, `failed` or `cancelled`."""
     begun_at_s: float
@@ -83,6 +92,10 @@ class Operations:
         """The one of this id, if it is still known."""
         return next((each for each in self if each.id == id_), None)
 
+    def running(self, kind: str, replica: int | None = None) -> Operation | None:
+        """The one of this kind that is under way."""
+        return self._running.get((kind, replica))
+
     def look(self, at_s: float, now: VolumeStatus) -> None:
         """Take over how they are."""
         replicas = {replica.id: replica for replica in now.replicas}
@@ -91,6 +104,8 @@ class Operations:
         for replica in now.replicas:
             self._look_at(at_s, replica)
         self._look_at_scrub(at_s, now)
+        self._look_at_members(at_s, now, replicas)
+        self._look_at_filling(at_s, now)
 
     def _look_at(self, at_s: float, replica: ReplicaStatus) -> None:
         key, begun = (REBUILD, replica.id), replica.rebuilds.begun
@@ -118,6 +133,37 @@ class Operations:
             whole = now.scrub.position_bytes >= now.size_bytes
             self._update(key, now.scrub.position_bytes, now.size_bytes, None)
             self._end(at_s, key, DONE if whole else CANCELLED, "")
+
+    def _look_at_members(self, at_s: float, now: VolumeStatus, replicas: Mapping[int, ReplicaStatus]) -> None:
+        for kind, i in list(self._running):
+            if kind == ADD and i != now.adding:
+                was_added = i in replicas
+                reason = "" if was_added else "it is not to be added any more"
+                self._end(at_s, (ADD, i), DONE if was_added else CANCELLED, reason)
+            if kind == REMOVE and i != now.removing:
+                stays = i in replicas
+                self._end(at_s, (REMOVE, i), FAILED if stays else DONE, "it still belongs to the volume")
+        if now.removing is not None:
+            self._begin(at_s, (REMOVE, now.removing))
+        if now.adding is not None:
+            self._begin(at_s, (ADD, now.adding))
+            if (rebuild := self.running(REBUILD, now.adding)) is not None and rebuild.total_bytes is not None:
+                self._update((ADD, now.adding), rebuild.done_bytes, rebuild.total_bytes, rebuild.eta_s)
+
+    def _look_at_filling(self, at_s: float, now: VolumeStatus) -> None:
+        key = (FILL, None)
+        if now.filling is None:
+            if (running := self._running.get(key)) is not None:
+                total = running.total_bytes
+                assert total is not None
+                self._update(key, total, total, None)
+                self._end(at_s, key, DONE, "")
+            return
+        self._begin(at_s, key)
+        done, total = now.filling.done_bytes, now.filling.total_bytes
+        elapsed_s = at_s - self._running[key].begun_at_s
+        eta_s = elapsed_s * (total - done) / done if done and elapsed_s > 0 else None
+        self._update(key, done, total, eta_s)
 
     def _begin(self, at_s: float, key: tuple[str, int | None]) -> None:
         if key not in self._running:

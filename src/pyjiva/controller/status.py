@@ -8,7 +8,15 @@ import attrs
 from pyjiva.controller.rebuild_totals import RebuildTotals
 from pyjiva.controller.repairs import RotCounts
 
-__all__ = ["WITNESS", "RebuildStatus", "ReplicaStatus", "ScrubStatus", "VolumeState", "VolumeStatus"]
+__all__ = [
+    "WITNESS",
+    "FillStatus",
+    "RebuildStatus",
+    "ReplicaStatus",
+    "ScrubStatus",
+    "VolumeState",
+    "VolumeStatus",
+]
 
 
 class VolumeState(enum.Enum):
@@ -49,6 +57,15 @@ class ScrubStatus:
     """Chunks of 1 MiB with a block that is not what was written, counted once for each replica."""
     different: int
     """Chunks in which replicas differ whose blocks are all what was written."""
+
+
+@attrs.frozen
+class FillStatus:
+    """What a volume gets from elsewhere."""
+
+    done_bytes: int
+    total_bytes: int
+    """What was missing when the controller began."""
 
 
 WITNESS: Final = "witness"
@@ -104,3 +121,9 @@ class VolumeStatus:
     """Of hosts, that wait until enough replicas can be reached."""
     locked_requests: int = 0
     """Of hosts, that wait for one before them that overlaps them."""
+    adding: int | None = None
+    """Which replica is to belong to the volume when it has everything."""
+    removing: int | None = None
+    """Which one is to belong to it no more, until that is committed."""
+    filling: FillStatus | None = None
+    """How much is there of what it is filled with; None: it is not being filled."""

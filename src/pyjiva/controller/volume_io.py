@@ -79,6 +79,7 @@ from pyjiva.controller.scrub import Scrub, ScrubStep
 from pyjiva.controller.sharing_link import Memory, Sharing
 from pyjiva.controller.status import (
     WITNESS,
+    FillStatus,
     RebuildStatus,
     ReplicaStatus,
     ScrubStatus,
@@ -176,6 +177,8 @@ class Volume:
     """Its snapshots."""
     on_resized: Callable[[], None] | None = None
     """Called when the volume has become larger while it is served."""
+    fill_status: Callable[[], FillStatus | None] = lambda: None
+    """Told by who fills it."""
     _rebuilds: RebuildBook = attrs.field(factory=RebuildBook, init=False)
     _held_rebuilds: set[int] = attrs.field(factory=set, init=False)
     """Who goes on being rebuilt when the snapshots have changed."""
@@ -1058,6 +1061,9 @@ class Volume:
             scrub=self._scrub_status(),
             parked_requests=self._data.parked,
             locked_requests=self._data.waiting_for_others,
+            adding=self._roster.adding,
+            removing=self._roster.removing,
+            filling=self.fill_status(),
         )
 
     def _replica_status(self, member: Member) -> ReplicaStatus:

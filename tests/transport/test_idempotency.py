@@ -50,6 +50,15 @@ class TestTable:
         table.done("gone", ANSWER)
         table.failed("gone")
 
+    def test_what_is_under_way_is_not_forgotten(self) -> None:
+        table = KeyTable()
+        table.begin("slow", "POST /a?", 0.0)
+        for n in range(2 * KEYS_MAX):
+            table.begin(str(n), "POST /a?", 1.0)
+            table.done(str(n), ANSWER)
+        assert table.begin("slow", "POST /a?", 2.0) is Verdict.BUSY
+        assert len(table) <= KEYS_MAX + 1
+
     @given(
         st.lists(
             st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.sampled_from(["done", "failed", ""]))

@@ -23,6 +23,7 @@ __all__ = ["EXIT_UNREACHABLE", "TOKEN_VARIABLE", "Api", "ApiAddress", "api_optio
 
 API_DEFAULT: Final = "http://127.0.0.1:9501"
 TIMEOUT_S: Final = 5.0
+SILENCE_S: Final = 45.0  # of a stream of events: three heartbeats
 EXIT_UNREACHABLE: Final = 1
 TOKEN_VARIABLE: Final = "PYJIVA_API_TOKEN_FILE"
 #: What an API may ask for, and what proves it → help.
@@ -126,10 +127,12 @@ class Api:
         return self._request("GET", path, {}).text
 
     def lines(self, path: str) -> Iterator[str]:
-        """The lines of a GET's answer as they come, until the other side ends it, however long that takes."""
+        """The lines of a GET's answer as they come, until the other side ends it, or says nothing for so long
+        that it must be gone: heartbeats come more often.
+        """
         with self._failures():
             url = self.address.rstrip("/") + path
-            timeout = httpx.Timeout(self.timeout_s, read=None)
+            timeout = httpx.Timeout(self.timeout_s, read=SILENCE_S)
             stream = httpx.stream(
                 "GET", url, headers=self.headers, timeout=timeout, trust_env=False, verify=self.verify
             )

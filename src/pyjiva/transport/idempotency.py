@@ -61,8 +61,14 @@ class KeyTable:
             return Verdict.BUSY if entry.answer is None else entry.answer
         self._entries[key] = _Entry(request, now_s)
         if len(self._entries) > KEYS_MAX:
-            self._entries.popitem(last=False)
+            self._forget_the_oldest()
         return Verdict.CARRY_OUT
+
+    def _forget_the_oldest(self) -> None:
+        """Not one that is under way: it would be carried out again."""
+        oldest = next((key for key, entry in self._entries.items() if entry.answer is not None), None)
+        if oldest is not None:
+            del self._entries[oldest]
 
     def done(self, key: str, answer: StoredAnswer) -> None:
         """It was carried out."""

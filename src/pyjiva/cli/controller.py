@@ -154,7 +154,7 @@ def main(
             size_bytes=size_bytes,
             block_size_bytes=block_size_bytes,
             replicas=(*replicas, *(attrs.evolve(witness, witness=True) for witness in witnesses)),
-            key=read_key(key_file),
+            key=read_key(key_file, warn=True),
             new_volume=new_volume,
             tuning=take_tuning(given),
         )

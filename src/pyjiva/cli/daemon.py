@@ -79,8 +79,8 @@ ADDRESS: Final = _AddressType()
 SIZE: Final = _SizeType()
 
 
-def read_key(path: Path) -> bytes:
-    """The volume's key from a file of hexadecimal digits.  One that others may read is warned of.
+def read_key(path: Path, *, warn: bool = False) -> bytes:
+    """A key from a file of hexadecimal digits.  `warn`: log one that others may read.
 
     Raises ConfigError: no such file, or not a key.
     """
@@ -94,7 +94,7 @@ def read_key(path: Path) -> bytes:
         raise ConfigError(f"key file {path}: not hexadecimal digits") from error
     if len(key) < KEY_BYTES_MIN:
         raise ConfigError(f"key file {path}: at least {2 * KEY_BYTES_MIN} hexadecimal digits are needed")
-    if readable:  # not refused: Kubernetes mounts secrets so unless it is told otherwise
+    if readable and warn:  # not refused: Kubernetes mounts secrets so unless it is told otherwise
         structlog.get_logger(__name__).warning(
             "key-readable-by-others", file=str(path), advice=f"chmod 600 {path}"
         )

@@ -91,7 +91,7 @@ def main(
             directory=directory,
             size_bytes=size_bytes,
             block_size_bytes=block_size_bytes,
-            key=read_key(key_file),
+            key=read_key(key_file, warn=True),
             witness=witness,
         )
         token = None if api_token_file is None else read_token(api_token_file)

@@ -152,7 +152,7 @@ def test_a_volume_is_filled_until_everything_is_there() -> None:
     assert begun == Operation("1", FILL, None, RUNNING, 1.0, None, 0, 1000)
     (running,) = seen(picture(filled=0), picture(filled=250), picture(filled=250))
     assert (running.done_bytes, running.total_bytes, running.eta_s) == (250, 1000, 6.0)
-    (done,) = seen(picture(filled=250), picture(), picture())
+    (done,) = seen(picture(filled=250), picture(filled=1000), picture(filled=1000))
     assert done == Operation("1", FILL, None, DONE, 0.0, 1.0, 1000, 1000)
 
 

@@ -235,7 +235,6 @@ class Controller:
     keeping: Keeping
     memory: SharedBuffers | None
     """Where what hosts write is received, for replicas on this machine to reach it."""
-    filling: FillingDevice | None = None
     snapshots: Snapshots = attrs.field(init=False)
     limits: HostLimits = attrs.field(init=False)
     meters: Meters = attrs.field(factory=partial(Meters, time.perf_counter_ns), init=False)
@@ -318,10 +317,10 @@ class Controller:
             if self.volume.past.lineage.filling is not None:
                 raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")
             return self.volume
-        self.filling = FillingDevice(self.volume, self.snapshots, _source_of(fill), fill.rate)
-        nursery.start_soon(self.filling.run)
-        await self.filling.ready.wait()
-        return self.filling
+        filling = FillingDevice(self.volume, self.snapshots, _source_of(fill), fill.rate)
+        nursery.start_soon(filling.run)
+        await filling.ready.wait()
+        return filling
 
     async def _offer(
         self, device: BlockDevice, portals: list[list[trio.SocketListener]], api: Address
@@ -376,7 +375,6 @@ class Controller:
             limiter=self.limits.limiter,
             meters=self.meters,
             old_metric_names=self.keeping.old_metric_names,
-            filled=lambda: None if self.filling is None else self.filling.share,
         )
         api, token, tls = self.endpoints.api, self.endpoints.token, self.endpoints.tls
         await serve_api(of, api.host, api.port, token=token, tls=tls, task_status=task_status)

@@ -54,8 +54,6 @@ class ApiOf:
     meters: Meters
     """Of what it submits to."""
     old_metric_names: bool = False
-    filled: Callable[[], float | None] = lambda: None
-    """The share that is there of a volume that is filled from elsewhere."""
 
 
 async def serve_api(
@@ -76,9 +74,10 @@ def api_application(of: ApiOf) -> Starlette:
     volume, limiter = of.volume, of.limiter
 
     async def get_volume(_: Request) -> Response:
-        body = attrs.asdict(volume.status(), value_serializer=_plain)
+        status = volume.status()
+        body = attrs.asdict(status, value_serializer=_plain)
         body |= {"iqn": of.iqn, "portals": list(of.portals()), "sessions": list(of.sessions())}
-        body["filled"] = of.filled()
+        body["filled"] = None if status.filling is None else status.filling.share
         body["limits"] = _limits(limiter)
         return JSONResponse(body)
 

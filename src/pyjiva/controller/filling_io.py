@@ -108,17 +108,11 @@ class FillingDevice:
         """Of the volume."""
         return self.volume.size_bytes
 
-    @property
-    def share(self) -> float:
-        """How much is there, from 0 to 1."""
-        return 1.0 if self._full else sum(self._there) / max(1, len(self._there))
-
-    def status(self) -> FillStatus | None:
-        """How far it is, in whole pieces; None: everything is there."""
-        if self._full:
-            return None
+    def status(self) -> FillStatus:
+        """How far it is, in whole pieces."""
         total = self._missing_at_first
-        return FillStatus((total - self._there.count(0)) * GRANULE_BYTES, total * GRANULE_BYTES)
+        missing = 0 if self._full else self._there.count(0)
+        return FillStatus((total - missing) * GRANULE_BYTES, total * GRANULE_BYTES)
 
     def submit(self, request: Request) -> None:
         """See BlockDevice."""
@@ -163,11 +157,12 @@ class FillingDevice:
 
     async def run(self) -> None:
         """Fill, until everything is there.  Raises ConfigError: the source does not fit."""
-        if not await self._begin():
-            self._full = True
-            self.ready.set()
-            return
+        self._full = not await self._begin()
+        self.volume.fill_status = self.status
+        self.volume.look()
         self.ready.set()
+        if self._full:
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch)
             async with trio.open_nursery() as workers:
@@ -175,6 +170,7 @@ class FillingDevice:
                     workers.start_soon(self._fill)
             nursery.cancel_scope.cancel()
         await self._end()
+        self.volume.look()
 
     async def _begin(self) -> bool:
         """Make the origin, if it is not there, and learn what the source holds; False: all was done."""
@@ -199,7 +195,6 @@ class FillingDevice:
             )
         self._number = origin.number
         self._missing_at_first = self._there.count(0)
-        self.volume.fill_status = self.status
         _log.info("volume is filled from elsewhere", missing_pieces=self._missing_at_first)
         return True
 

@@ -152,15 +152,14 @@ class Operations:
 
     def _look_at_filling(self, at_s: float, now: VolumeStatus) -> None:
         key = (FILL, None)
-        if now.filling is None:
-            if (running := self._running.get(key)) is not None:
-                total = running.total_bytes
-                assert total is not None
-                self._update(key, total, total, None)
-                self._end(at_s, key, DONE, "")
+        if now.filling is None or (now.filling.share == 1 and key not in self._running):
             return
         self._begin(at_s, key)
         done, total = now.filling.done_bytes, now.filling.total_bytes
+        if done == total:
+            self._update(key, done, total, None)
+            self._end(at_s, key, DONE, "")
+            return
         elapsed_s = at_s - self._running[key].begun_at_s
         eta_s = elapsed_s * (total - done) / done if done and elapsed_s > 0 else None
         self._update(key, done, total, eta_s)

@@ -61,11 +61,16 @@ class ScrubStatus:
 
 @attrs.frozen
 class FillStatus:
-    """What a volume gets from elsewhere."""
+    """What a volume gets from elsewhere, or has got since the controller began."""
 
     done_bytes: int
     total_bytes: int
     """What was missing when the controller began."""
+
+    @property
+    def share(self) -> float:
+        """How much of it is there, from 0 to 1."""
+        return self.done_bytes / self.total_bytes if self.total_bytes else 1.0
 
 
 WITNESS: Final = "witness"
@@ -126,4 +131,4 @@ class VolumeStatus:
     removing: int | None = None
     """Which one is to belong to it no more, until that is committed."""
     filling: FillStatus | None = None
-    """How much is there of what it is filled with; None: it is not being filled."""
+    """How much is there of what it is filled with; None: it is not filled from elsewhere."""

@@ -338,7 +338,7 @@ class Volume:
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
-            self._look()
+            self.look()
             self.batch.end()
 
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
@@ -514,7 +514,7 @@ class Volume:
         finally:
             self._applying = False
         if not isinstance(event, Tick):
-            self._look()
+            self.look()
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -981,7 +981,7 @@ class Volume:
         self._scrub_pace = Pace(rate)
         self._scrub = Scrub(self.size_bytes, self)
         self._scrub.start()
-        self._look()
+        self.look()
         self.batch.end()
         return True
 
@@ -991,7 +991,7 @@ class Volume:
             return False
         self._scrub.cancel()
         self._tell("scrub", None, f"given up at {self._scrub.position} bytes")
-        self._look()
+        self.look()
         self.batch.end()
         return True
 
@@ -1040,7 +1040,8 @@ class Volume:
         """Raise AssertionError if an invariant does not hold."""
         self._roster.self_check()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Put down what has changed since the last look; what begins or ends something calls it at once."""
         at_s, now = time.time(), self.status()
         self.history.look(at_s, now)
         self.operations.look(at_s, now)

@@ -74,7 +74,7 @@ def test_without_a_file_there_are_none(file: Path) -> None:
 
 
 def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="No such file"):
         read_contexts({"PYJIVA_CONFIG": str(tmp_path / "nowhere")})
 
 

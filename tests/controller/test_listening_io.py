@@ -8,8 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from pyjiva.controller.history import EVENTS_MAX, History
-from pyjiva.controller.listening_io import HEARTBEAT_S, listen
-from pyjiva.transport.event_stream import COMMENT, decode_events
+from pyjiva.controller.listening_io import listen
+from pyjiva.transport.event_stream import COMMENT, HEARTBEAT_S, decode_events
 
 
 def happened(history: History, count: int = 1) -> None:

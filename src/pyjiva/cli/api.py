@@ -15,6 +15,7 @@ import httpx
 from pyjiva.cli.contexts import CONTEXT_VARIABLE, complete_context, read_contexts
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
+from pyjiva.transport.event_stream import HEARTBEAT_S
 from pyjiva.transport.problem import PROBLEM_TYPE, detail_of
 from pyjiva.transport.tls_sys import client_context
 from pyjiva.transport.token_file_sys import read_token
@@ -23,7 +24,7 @@ __all__ = ["EXIT_UNREACHABLE", "TOKEN_VARIABLE", "Api", "ApiAddress", "api_optio
 
 API_DEFAULT: Final = "http://127.0.0.1:9501"
 TIMEOUT_S: Final = 5.0
-SILENCE_S: Final = 45.0  # of a stream of events: three heartbeats
+SILENCE_S: Final = 3 * HEARTBEAT_S  # of a stream of events
 EXIT_UNREACHABLE: Final = 1
 TOKEN_VARIABLE: Final = "PYJIVA_API_TOKEN_FILE"
 #: What an API may ask for, and what proves it → help.
@@ -48,7 +49,7 @@ class ApiAddress:
 
 
 def api_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --api, --context and --api-token-file; the command gets `api`, an ApiAddress."""
+    """Add --api, --context and what proves who asks; the command gets `api`, an ApiAddress."""
 
     @functools.wraps(command)
     def with_address(*, api: str | None, context: str | None, **given: Any) -> Any:
@@ -114,9 +115,14 @@ class Api:
 
     def __init__(self, address: ApiAddress, timeout_s: float = TIMEOUT_S) -> None:
         self.address = address.url
-        self.headers = {} if address.token is None else address.token.headers()
-        self.verify = True if address.tls is None else address.tls
         self.timeout_s = timeout_s
+        self.has_token = address.token is not None
+        self._options: dict[str, Any] = {
+            "headers": {} if address.token is None else address.token.headers(),
+            "verify": True if address.tls is None else address.tls,
+            # No proxy of the environment: it stands between here and the world, not before a controller.
+            "trust_env": False,
+        }
 
     def get(self, path: str, **parameters: str) -> Any:
         """The answer of a GET."""
@@ -131,12 +137,8 @@ class Api:
         that it must be gone: heartbeats come more often.
         """
         with self._failures():
-            url = self.address.rstrip("/") + path
             timeout = httpx.Timeout(self.timeout_s, read=SILENCE_S)
-            stream = httpx.stream(
-                "GET", url, headers=self.headers, timeout=timeout, trust_env=False, verify=self.verify
-            )
-            with stream as answer:
+            with httpx.stream("GET", self._url(path), timeout=timeout, **self._options) as answer:
                 if answer.is_error:
                     answer.read()
                     self._refused(answer)
@@ -157,25 +159,20 @@ class Api:
             self.not_understood()
 
     def _request(self, method: str, path: str, parameters: Mapping[str, str | list[str]]) -> httpx.Response:
-        url = self.address.rstrip("/") + path
         with self._failures():
-            # No proxy of the environment: it stands between here and the world, not before a controller.
             answer = httpx.request(
-                method,
-                url,
-                params=parameters,
-                headers=self.headers,
-                timeout=self.timeout_s,
-                trust_env=False,
-                verify=self.verify,
+                method, self._url(path), params=parameters, timeout=self.timeout_s, **self._options
             )
             self._refused(answer)
         return answer
 
+    def _url(self, path: str) -> str:
+        return self.address.rstrip("/") + path
+
     def _refused(self, answer: httpx.Response) -> None:
         """End with what it says if it is a refusal."""
         if answer.status_code == httpx.codes.UNAUTHORIZED:
-            self.give_up(_WRONG_TOKEN if self.headers else _NO_TOKEN, what="the controller refused")
+            self.give_up(_WRONG_TOKEN if self.has_token else _NO_TOKEN, what="the controller refused")
         if answer.headers.get("Content-Type") == PROBLEM_TYPE:
             self.give_up(detail_of(answer.json()), what="the controller refused")
         answer.raise_for_status()

@@ -7,7 +7,6 @@ given several times is a list, and whoever wins gives all of it.
 """
 
 import os
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -15,13 +14,13 @@ from typing import IO, Any, Final
 import attrs
 import click
 
+from pyjiva.cli.toml_file import read_toml
 from pyjiva.errors import ConfigError
 
 __all__ = ["EXIT_CONFIG", "PROGRAMS", "configurable", "is_of_a_daemon", "variable_of"]
 
 EXIT_CONFIG: Final = 2
 CONFIG: Final = "config"
-FILE_BYTES_MAX: Final = 1 << 20
 
 
 @attrs.frozen
@@ -125,7 +124,7 @@ def _read(
 ) -> dict[str, Any]:
     """Values by key, converted as the options convert them.  Raises ConfigError: names file and key."""
     found = {}
-    for key, value in _parse(path).items():
+    for key, value in read_toml(path).items():
         if key in command_line_only or key == CONFIG:
             raise ConfigError(f"{path}: {key}: can be given on the command line alone")
         option = options.get(key)
@@ -138,20 +137,6 @@ def _read(
         except ConfigError as error:
             raise ConfigError(f"{path}: {key}: {error}") from error
     return found
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    if len(data) > FILE_BYTES_MAX:
-        raise ConfigError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
-    try:
-        return tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
 def _convert(value: Any, option: click.Option, context: click.Context, folder: Path) -> Any:

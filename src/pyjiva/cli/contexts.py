@@ -8,7 +8,6 @@ api_token_file = "demo.token"          # beside this file, unless it begins with
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyjiva.cli.render import open_console
+from pyjiva.cli.toml_file import read_toml
 from pyjiva.errors import ConfigError
 
 __all__ = ["CONTEXT_VARIABLE", "Context", "Contexts", "command", "complete_context", "read_contexts"]
@@ -71,16 +71,9 @@ def read_contexts(environment: Mapping[str, str] = os.environ) -> Contexts:
     given = environment.get(FILE_VARIABLE)
     home = environment.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
     file = Path(given) if given else Path(home) / "pyjiva" / "config.toml"
-    try:
-        content = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        if given:
-            raise ConfigError(f"{FILE_VARIABLE} {file}: there is no such file") from None
+    if not given and not file.exists():
         return Contexts(file)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror or error}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{file}: {error}") from error
+    content = read_toml(file)
     return _decode(file, content)
 
 

@@ -12,11 +12,9 @@ import attrs
 import trio
 
 from pyjiva.controller.history import History, HistoryEvent
-from pyjiva.transport.event_stream import COMMENT, ServerSentEvent
+from pyjiva.transport.event_stream import COMMENT, HEARTBEAT_S, ServerSentEvent
 
 __all__ = ["listen"]
-
-HEARTBEAT_S = 15.0
 
 
 async def listen(history: History, controller_id: str, last_event_id: str) -> AsyncGenerator[str, None]:

@@ -1,14 +1,16 @@
 """Server-sent events as text: https://html.spec.whatwg.org/multipage/server-sent-events.html.  Pure."""
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import attrs
 
-__all__ = ["COMMENT", "EVENT_STREAM", "ServerSentEvent", "decode_events"]
+__all__ = ["COMMENT", "EVENT_STREAM", "HEARTBEAT_S", "ServerSentEvent", "decode_events"]
 
-EVENT_STREAM = "text/event-stream"
-COMMENT = ":\n\n"
-"""What a listener passes over: sent so that a connection that is gone is noticed."""
+EVENT_STREAM: Final = "text/event-stream"
+COMMENT: Final = ":\n\n"
+"""What a listener passes over: sent so that a connection that is gone is noticed, by either side."""
+HEARTBEAT_S: Final = 15.0  # after so much silence
 
 
 @attrs.frozen

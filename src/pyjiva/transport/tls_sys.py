@@ -6,17 +6,14 @@ looks whether the server's is for the address that it connected to (RFC 8446, RF
 
 import os
 import ssl
-import stat
 from pathlib import Path
-from typing import Final
 
 import attrs
 
 from pyjiva.errors import ConfigError
+from pyjiva.transport.private_file_sys import check_private
 
 __all__ = ["Tls", "TlsFiles", "client_context"]
-
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 @attrs.frozen
@@ -46,8 +43,7 @@ class Tls:
         others may use the key.
         """
         try:
-            if os.stat(files.key).st_mode & _OTHERS:
-                raise ConfigError(f"TLS key {files.key}: others may use it: chmod 600 {files.key}")
+            check_private("TLS key", files.key, os.stat(files.key).st_mode)
         except OSError as error:
             raise ConfigError(f"TLS key {files.key}: {error.strerror or error}") from error
         server = _context(ssl.PROTOCOL_TLS_SERVER, files)

@@ -3,17 +3,16 @@
 import ipaddress
 import os
 import socket
-import stat
 from pathlib import Path
 from typing import Final
 
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import TOKEN_CHARACTERS_MAX, Token
+from pyjiva.transport.private_file_sys import check_private
 
 __all__ = ["check_reach", "read_token"]
 
 FILE_BYTES_MAX: Final = 2 * TOKEN_CHARACTERS_MAX
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 def read_token(path: Path) -> Token:
@@ -27,8 +26,7 @@ def read_token(path: Path) -> Token:
             data = file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"token file {path}: {error.strerror or error}") from error
-    if mode & _OTHERS:
-        raise ConfigError(f"token file {path}: others may use it: chmod 600 {path}")
+    check_private("token file", path, mode)
     try:
         return Token.parse(data.decode("ascii"))
     except UnicodeDecodeError:

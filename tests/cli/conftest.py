@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pyjiva.cli import top, watch
 from tests.cli.fake_api import Api
 
 
@@ -25,3 +26,19 @@ def api() -> Iterator[Api]:
     api.server.shutdown()
     thread.join()
     api.server.server_close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time that passes only while `status --watch` or `top` waits; [its end]: Ctrl-C comes then."""
+    now = [0.0, float("inf")]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] >= now[1]:
+            raise KeyboardInterrupt
+
+    for module in (watch, top):
+        monkeypatch.setattr(module, "sleep", sleep)
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    return now

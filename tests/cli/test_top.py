@@ -1,27 +1,10 @@
 """`pyjiva top`."""
 
-import pytest
 from click.testing import CliRunner
 
-from pyjiva.cli import top
 from pyjiva.cli.top import command
 from tests.cli.fake_api import STATUS, Api
 from tests.cli.test_rates import scrape
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time that passes only while the command waits; [its end]: Ctrl-C comes then."""
-    now = [0.0, float("inf")]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-        if now[0] >= now[1]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(top, "sleep", sleep)
-    monkeypatch.setattr(top, "monotonic", lambda: now[0])
-    return now
 
 
 def test_it_shows_what_was_done_since_the_last_look(api: Api, clock: list[float]) -> None:

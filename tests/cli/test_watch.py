@@ -27,21 +27,6 @@ def looks() -> list[dict[str, Any]]:
     return [*bodies, STATUS | {"state": "healthy", "reason": "", "replicas": healthy}]
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time that passes only while the command waits; [its end]: Ctrl-C comes then."""
-    now = [0.0, float("inf")]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-        if now[0] >= now[1]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(watch, "sleep", sleep)
-    monkeypatch.setattr(watch, "monotonic", lambda: now[0])
-    return now
-
-
 def test_in_a_pipe_each_change_is_a_line(api: Api, clock: list[float]) -> None:
     api.bodies = looks()
     result = CliRunner().invoke(command, ["--api", api.url, "--until-healthy"])

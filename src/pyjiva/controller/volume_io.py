@@ -33,6 +33,7 @@ from pyjiva.controller.pace import Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
 from pyjiva.controller.past import NOWHERE, Past
 from pyjiva.controller.path_times import PathTimes
+from pyjiva.controller.picture import picture_of_replica, picture_of_scrub, state_of
 from pyjiva.controller.rebuild_totals import RebuildBook
 from pyjiva.controller.repairs import Repairs
 from pyjiva.controller.resync import Resync
@@ -78,12 +79,8 @@ from pyjiva.controller.roster_event import (
 from pyjiva.controller.scrub import Scrub, ScrubStep
 from pyjiva.controller.sharing_link import Memory, Sharing
 from pyjiva.controller.status import (
-    WITNESS,
     FillStatus,
-    RebuildStatus,
     ReplicaStatus,
-    ScrubStatus,
-    VolumeState,
     VolumeStatus,
 )
 from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError, StorageError
@@ -1048,8 +1045,8 @@ class Volume:
 
     def status(self) -> VolumeStatus:
         """A picture of this moment."""
-        replicas = tuple(self._replica_status(member) for member in self._roster.members.values())
-        state, reason = self._state(replicas)
+        replicas = tuple(self._picture_of(member) for member in self._roster.members.values())
+        state, reason = state_of(self._roster, replicas, writes_open=self._data.writes_open)
         return VolumeStatus(
             name=self.options.volume_name,
             volume_id=self.options.volume_id,
@@ -1059,7 +1056,7 @@ class Volume:
             reason=reason,
             epoch=self._roster.epoch,
             replicas=replicas,
-            scrub=self._scrub_status(),
+            scrub=picture_of_scrub(self._scrub),
             parked_requests=self._data.parked,
             locked_requests=self._data.waiting_for_others,
             adding=self._roster.adding,
@@ -1067,63 +1064,17 @@ class Volume:
             filling=self.fill_status(),
         )
 
-    def _replica_status(self, member: Member) -> ReplicaStatus:
-        mode = {Mode.ABSENT: Mode.OUT, Mode.JOINING: Mode.REBUILDING}.get(member.mode, member.mode)
-        votes = member.witness and member.promised
-        resync = self._resyncs.get(member.id)
-        space = heard.space if (heard := self._heard.get(member.id)) is not None else None
-        progress = None
-        lacks = self._data.dirty.get(member.id) if mode is Mode.OUT else None
-        if mode is Mode.REBUILDING:
-            progress = resync.fraction_done() if resync is not None else 1.0
-        return ReplicaStatus(
-            id=member.id,
+    def _picture_of(self, member: Member) -> ReplicaStatus:
+        heard = self._heard.get(member.id)
+        return picture_of_replica(
+            member,
             address=str(self._addresses.get(member.id, "")),
             directory=self._directories.get(member.id, ""),
-            mode=WITNESS if votes else mode.value,
-            progress=progress,
-            rebuild=None if resync is None else self._rebuild_status(resync),
+            resync=self._resyncs.get(member.id),
+            rebuilds=self._rebuilds,
             rot=self._repairs.counts(member.id),
-            used_bytes=None if space is None else space.used_bytes,
-            available_bytes=None if space is None else space.available_bytes,
-            reason="" if mode is Mode.IN_SYNC or votes else member.reason,
-            rebuilds=self._rebuilds.totals(member.id, self.clock()),
+            space=None if heard is None else heard.space,
+            lacks=self._data.dirty.get(member.id),
             requests_in_flight=self._data.members[member.id].in_flight,
-            behind_bytes=None if lacks is None or lacks.everything else lacks.remaining_bytes(0),
+            now_s=self.clock(),
         )
-
-    def _rebuild_status(self, resync: Resync) -> RebuildStatus:
-        elapsed_s = self._rebuilds.elapsed_s(resync.target, self.clock())
-        fraction = resync.fraction_done()
-        return RebuildStatus(
-            source=resync.source,
-            compared_bytes=resync.compared_bytes,
-            copied_bytes=resync.copied_bytes,
-            sent_bytes=resync.sent_bytes,
-            remaining_bytes=resync.remaining_bytes(),
-            eta_s=elapsed_s * (1 - fraction) / fraction if fraction > 0 else None,
-        )
-
-    def _scrub_status(self) -> ScrubStatus | None:
-        if self._scrub is None:
-            return None
-        return ScrubStatus(
-            running=self._scrub.step is not ScrubStep.OVER,
-            position_bytes=self._scrub.position,
-            bad=self._scrub.bad,
-            different=self._scrub.different,
-        )
-
-    def _state(self, replicas: Sequence[ReplicaStatus]) -> tuple[VolumeState, str]:
-        if self._roster.phase is not Phase.ACTIVE:
-            return VolumeState.PARKED, f"waiting for {self._roster.waiting_for}"
-        troubled = [
-            f"replica {r.id} is {r.mode}: {r.reason}"
-            for r in replicas
-            if r.mode not in (Mode.IN_SYNC.value, WITNESS)
-        ]
-        if not self._data.writes_open:
-            return VolumeState.PARKED, "too few replicas in sync; " + "; ".join(troubled)
-        if troubled:
-            return VolumeState.DEGRADED, "; ".join(troubled)
-        return VolumeState.HEALTHY, ""

@@ -156,4 +156,4 @@ def test_every_program_of_the_project_has_its_function() -> None:
 def test_the_tests_mirror_the_packages() -> None:
     for package in (TOP / "src/pyjiva").glob("*/__init__.py"):
         name = package.parent.name
-        assert list((TOP / "tests" / name).glob("test_*.py")), f"no tests in tests/{name}"
+        assert list((TOP / "tests" / name).rglob("test_*.py")), f"no tests in tests/{name}"

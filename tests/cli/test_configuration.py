@@ -12,7 +12,14 @@ from click.testing import CliRunner, Result
 
 from pyjiva.cli import controller, replica, up
 from pyjiva.cli.access import AccessOptions, read_access
-from pyjiva.cli.configuration import CONFIG, configurable, is_of_a_daemon, variable_of
+from pyjiva.cli.configuration import (
+    CONFIG,
+    FOR_ONE_START,
+    ON_COMMAND_LINE,
+    configurable,
+    is_of_a_daemon,
+    variable_of,
+)
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address
 from pyjiva.cli.fill import take_fill
 from pyjiva.cli.limits import take_limits
@@ -278,7 +285,7 @@ def test_options_that_are_for_one_start_are_refused_in_a_file(program: str, tmp_
         result = CliRunner().invoke(COMMANDS[program], ["--config", str(file)])
         assert (result.exit_code, result.stderr) == (
             2,
-            f"{program}: {file}: {key}: can be given on the command line alone\n",
+            f"{program}: {file}: {key}: {FOR_ONE_START if key == 'new-volume' else ON_COMMAND_LINE}\n",
         )
 
 
@@ -286,7 +293,7 @@ def test_options_that_are_for_one_start_are_refused_in_a_file(program: str, tmp_
 def test_every_option_has_a_variable_but_those_for_one_start(program: str) -> None:
     for option in COMMANDS[program].params:
         name = option.opts[0].removeprefix("--")
-        without = name in NOT_IN_FILES[program] - {CONFIG}
+        without = name in NOT_IN_FILES[program] - {CONFIG, "new-volume"}
         assert option.envvar == (None if without else variable_of(program, name))
 
 

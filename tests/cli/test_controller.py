@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from click.testing import CliRunner
 
 from pyjiva.cli import controller
 from pyjiva.cli.access import AccessOptions, read_access
@@ -40,6 +41,33 @@ async def test_how_it_ends_says_whether_to_start_it_again(
             controller.Keeping(),
         )
     assert ended == code
+
+
+def test_one_that_was_fenced_keeps_out_as_long_as_its_mark_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubelet starts it again, also on a node that is cut off while the volume lives elsewhere."""
+    starts: list[Exception] = [VolumeUnsure("who knows"), VolumeFenced("it is gone"), VolumeFenced("again")]
+
+    async def run(self: Volume, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        raise starts.pop(0)
+
+    monkeypatch.setattr(Volume, "run", run)
+    key, mark = tmp_path / "key", tmp_path / "fenced"
+    key.write_text("ab" * 32)
+    key.chmod(0o600)
+    given = [
+        *("--volume", "demo", "--volume-id", "1" * 32, "--size", "4096", "--replica", "1=127.0.0.1:1"),
+        *("--portal", "127.0.0.1:0", "--api", "127.0.0.1:0", "--key-file", str(key)),
+        *("--fenced-file", str(mark)),
+    ]
+    codes = [CliRunner().invoke(controller.main, given).exit_code for _ in range(3)]
+    assert codes == [EXIT_UNSURE, EXIT_FENCED, EXIT_FENCED]
+    assert len(starts) == 1, "it tried again"
+    mark.unlink()
+    assert CliRunner().invoke(controller.main, given).exit_code == EXIT_FENCED
+    assert not starts
 
 
 async def test_no_initiator_is_served_before_the_volume_is_ready(tmp_path: Path) -> None:

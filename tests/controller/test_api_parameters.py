@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from pyjiva.controller import api_parameters as api
 from pyjiva.transport.problem import ProblemError, Reason
+from pyjiva.transport.query import flag
 
 READERS: list[Callable[[dict[str, str], str], Any]] = [
     api.count,
-    api.flag,
+    flag,
     api.size,
     api.optional_size,
     api.number,
@@ -27,8 +28,8 @@ READERS: list[Callable[[dict[str, str], str], Any]] = [
     [
         (api.count, "0", 0),
         (api.count, "9223372036854775807", 2**63 - 1),
-        (api.flag, "0", False),
-        (api.flag, "1", True),
+        (flag, "0", False),
+        (flag, "1", True),
         (api.size, "20GiB", 20 << 30),
         (api.optional_size, "1.5k", 1500),
         (api.number, "2.5", 2.5),
@@ -50,8 +51,8 @@ def test_what_is_meant(read: Callable[[dict[str, str], str], Any], text: str, va
         (api.count, "9223372036854775808"),
         (api.count, "١"),
         (api.count, "9" * 5000),
-        (api.flag, "yes"),
-        (api.flag, ""),
+        (flag, "yes"),
+        (flag, ""),
         (api.size, "large"),
         (api.size, "9" * 5000),
         (api.number, "many"),
@@ -74,7 +75,7 @@ def test_any_text_is_a_value_or_refused(read: Callable[[dict[str, str], str], An
 
 def test_what_is_not_given_is_none_or_refused() -> None:
     assert api.optional_size({}, "rate") is None
-    assert api.flag({}, "witness") is False
+    assert flag({}, "witness") is False
     for read in (api.count, api.size, api.number):
         with pytest.raises(ProblemError):
             read({}, "name")

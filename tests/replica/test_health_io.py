@@ -52,6 +52,21 @@ async def test_it_does_what_its_document_says(tmp_path: Path) -> None:
                 check_answer(document, Asked(each.method, each.path), await client.get(each.path))
 
 
+async def test_who_asks_whether_it_has_everything_is_told(tmp_path: Path) -> None:
+    """For readiness: a budget that counts replicas that merely run would let the last good copy go."""
+    document = replica_document("0")
+    async with (
+        health_of_a_replica(tmp_path) as app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://r") as client,
+    ):
+        for query, status in ((), 200), ((("in-sync", "0"),), 200), ((("in-sync", "1"),), 503):
+            answer = await client.get("/v1/health", params=query)
+            assert answer.status_code == status
+            check_answer(document, Asked("GET", "/v1/health", {}, query), answer)
+        wrong = await client.get("/v1/health?in-sync=yes")
+        assert (wrong.status_code, wrong.json()["reason"]) == (400, "invalid-parameter")
+
+
 async def test_without_the_token_nothing_but_health_is_answered(tmp_path: Path) -> None:
     async with health_of_a_replica(tmp_path) as app:
         transport = httpx.ASGITransport(Guard(app, TOKEN))

@@ -1,5 +1,6 @@
 """Files that hold tokens, and addresses that need one."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,18 @@ def test_a_file_for_its_owner_alone_is_read(mode: int, tmp_path: Path) -> None:
 def test_one_that_others_may_use_is_refused(mode: int, tmp_path: Path) -> None:
     file = token_file(tmp_path, TOKEN.encode(), mode)
     with pytest.raises(ConfigError, match=f"others may use it: chmod 600 {file}"):
+        read_token(file)
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o440, True), (0o640, True), (0o660, False), (0o444, False)])
+def test_who_is_not_root_may_read_what_root_shows_its_group(
+    mode: int, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kubelets mount a Secret for a pod with an fsGroup."""
+    file = token_file(tmp_path, TOKEN.encode(), mode)
+    assert file.stat().st_uid == 0, "this test is for root"
+    monkeypatch.setattr("pyjiva.transport.private_file_sys.os.geteuid", lambda: 65532)
+    with contextlib.nullcontext() if good else pytest.raises(ConfigError, match="others may use it"):
         read_token(file)
 
 

@@ -21,6 +21,8 @@ __all__ = ["EXIT_CONFIG", "PROGRAMS", "configurable", "is_of_a_daemon", "variabl
 
 EXIT_CONFIG: Final = 2
 CONFIG: Final = "config"
+ON_COMMAND_LINE: Final = "can be given on the command line alone"
+FOR_ONE_START: Final = "is for one start: can be given on the command line or in the environment"
 
 
 @attrs.frozen
@@ -71,11 +73,16 @@ def is_of_a_daemon(variable: str) -> bool:
 
 
 def configurable(
-    program: str, *, command_line_only: Collection[str] = (), same: Mapping[str, str] | None = None
+    program: str,
+    *,
+    command_line_only: Collection[str] = (),
+    not_in_files: Collection[str] = (),
+    same: Mapping[str, str] | None = None,
 ) -> Callable[[click.Command], click.Command]:
     """Let a command read its options from a file, `--config`, and from variables named after `program`.
 
-    `command_line_only` names long options that neither may set.  `same` has, by long option, another
+    `command_line_only` names long options that neither may set, `not_in_files` those that a variable may set
+    and a file may not.  `same` has, by long option, another
     environment variable that says the same, which the command reads itself: where it is set, it wins over
     the file.
     """
@@ -84,12 +91,18 @@ def configurable(
     def extend(command: click.Command) -> click.Command:
         options = {_long_name(p): p for p in command.params if isinstance(p, click.Option)}
         allowed = {name: option for name, option in options.items() if name not in command_line_only}
+        in_files = {name: option for name, option in allowed.items() if name not in not_in_files}
+        refused = {
+            CONFIG: ON_COMMAND_LINE,
+            **dict.fromkeys(command_line_only, ON_COMMAND_LINE),
+            **dict.fromkeys(not_in_files, FOR_ONE_START),
+        }
 
         def load(context: click.Context, _: click.Parameter, path: Path | None) -> None:
             if path is None:
                 return
             try:
-                found = _read(path, allowed, context, command_line_only)
+                found = _read(path, in_files, context, refused)
             except ConfigError as error:
                 raise _BadConfiguration(program, str(error)) from error
             values = {options[n].name: v for n, v in found.items() if same.get(n, "") not in os.environ}
@@ -120,13 +133,13 @@ def _read(
     path: Path,
     options: Mapping[str, click.Option],
     context: click.Context,
-    command_line_only: Collection[str],
+    refused: Mapping[str, str],
 ) -> dict[str, Any]:
     """Values by key, converted as the options convert them.  Raises ConfigError: names file and key."""
     found = {}
     for key, value in read_toml(path).items():
-        if key in command_line_only or key == CONFIG:
-            raise ConfigError(f"{path}: {key}: can be given on the command line alone")
+        if key in refused:
+            raise ConfigError(f"{path}: {key}: {refused[key]}")
         option = options.get(key)
         if option is None:
             meant = key.replace("_", "-")

@@ -21,6 +21,7 @@ from pyjiva.cli.access import FILES, Access, AccessOptions, access_options, read
 from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.fenced_file import note_fenced, was_fenced
 from pyjiva.cli.fill import FillFrom, fill_options, take_fill
 from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
@@ -96,7 +97,8 @@ class Keeping:
 
 @configurable(
     "pyjiva-controller",
-    command_line_only=("new-volume", "stop-with-stdin"),
+    command_line_only=("stop-with-stdin",),
+    not_in_files=("new-volume",),
     same={option.removeprefix("--"): variable for option, variable, _ in FILES.values()},
 )
 @click.command()
@@ -127,6 +129,11 @@ class Keeping:
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @click.option("--old-metric-names", is_flag=True, help="Metrics openebs_* as OpenEBS' exporter had them.")
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
+@click.option(
+    "--fenced-file",
+    type=click.Path(path_type=Path),
+    help="Made when another controller has taken the volume over; where it is, this one does not start.",
+)
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def main(
     volume_name: str,
@@ -142,12 +149,15 @@ def main(
     detect_zeros: bool,
     old_metric_names: bool,
     new_volume: bool,
+    fenced_file: Path | None,
     stop_with_stdin: bool,
     **given: Any,
 ) -> None:
     """Serve one pyjiva volume over iSCSI."""
 
     async def run() -> int:
+        if fenced_file is not None and was_fenced(fenced_file):
+            return EXIT_FENCED
         options = ControllerOptions(
             volume_name=volume_name,
             volume_id=volume_id,
@@ -164,7 +174,10 @@ def main(
         tls = take_tls(given)
         allowed = read_access(AccessOptions(**given), warn=True)
         token = None if api_token_file is None else read_token(api_token_file)
-        return await _run(options, Endpoints(portals, api, token, tls, stop_with_stdin), allowed, keeping)
+        code = await _run(options, Endpoints(portals, api, token, tls, stop_with_stdin), allowed, keeping)
+        if code == EXIT_FENCED and fenced_file is not None:
+            note_fenced(fenced_file)
+        return code
 
     sys.exit(run_daemon("pyjiva-controller", run, volume=volume_name))
 

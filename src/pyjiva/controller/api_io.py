@@ -18,7 +18,7 @@ from starlette.routing import Route
 from pyjiva import __version__
 from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller.api_document import controller_document
-from pyjiva.controller.api_parameters import count, flag, limit_number, limit_size, number, optional_size
+from pyjiva.controller.api_parameters import count, limit_number, limit_size, number, optional_size
 from pyjiva.controller.listening_io import listen
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.operations import ADD, REMOVE, RUNNING, SCRUB, Operation
@@ -35,6 +35,7 @@ from pyjiva.transport.event_stream import EVENT_STREAM
 from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
 from pyjiva.transport.idempotent_io import Idempotent
 from pyjiva.transport.problem import ProblemError, Reason
+from pyjiva.transport.query import flag
 from pyjiva.transport.tls_sys import Tls
 
 __all__ = ["ApiOf", "api_application", "serve_api"]
@@ -85,9 +86,10 @@ def api_application(of: ApiOf) -> Starlette:
         url, sessions = str(request.url), len(of.sessions())
         return JSONResponse(jiva_stats(volume.status(), of.meters, url=url, sessions=sessions))
 
-    async def get_health(_: Request) -> Response:
+    async def get_health(request: Request) -> Response:
+        live = flag(request.query_params, "live")
         ready = volume.status().state is not VolumeState.PARKED
-        return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+        return JSONResponse({"ready": ready}, status_code=200 if ready or live else 503)
 
     async def get_events(_: Request) -> Response:
         return JSONResponse([attrs.asdict(event) for event in volume.history.events])

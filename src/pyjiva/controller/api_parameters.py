@@ -9,13 +9,13 @@ from typing import Any, Final
 from pyjiva.errors import ConfigError
 from pyjiva.lineage import SNAPSHOT_NAME
 from pyjiva.transport.problem import ProblemError, Reason
+from pyjiva.transport.query import wrong
 from pyjiva.units import MIB, parse_size
 
 __all__ = [
     "LENGTH_BYTES_MAX",
     "NONE",
     "count",
-    "flag",
     "label",
     "limit_number",
     "limit_size",
@@ -38,25 +38,17 @@ def count(given: Given, name: str, *, least: int = 0, most: int = 2**63 - 1) -> 
     """A whole number."""
     text = str(given.get(name, ""))
     if len(text) > NUMBER_CHARACTERS_MAX or not text.isascii() or not text.isdigit():
-        raise _wrong(name, text, f"{least} to {most}")
+        raise wrong(name, text, f"{least} to {most}")
     if not least <= int(text) <= most:
-        raise _wrong(name, text, f"{least} to {most}")
+        raise wrong(name, text, f"{least} to {most}")
     return int(text)
-
-
-def flag(given: Given, name: str) -> bool:
-    """0, which is also when it is not given, or 1."""
-    text = given.get(name, "0")
-    if text not in ("0", "1"):
-        raise _wrong(name, text, "0 or 1")
-    return bool(text == "1")
 
 
 def size(given: Given, name: str) -> int:
     """Bytes, such as 20GiB."""
     text = str(given.get(name, ""))
     if len(text) > NUMBER_CHARACTERS_MAX:
-        raise _wrong(name, text, "such as 20GiB")
+        raise wrong(name, text, "such as 20GiB")
     try:
         return parse_size(text)
     except ConfigError as error:
@@ -74,7 +66,7 @@ def number(given: Given, name: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise _wrong(name, text, "a number") from error
+        raise wrong(name, text, "a number") from error
 
 
 def limit_number(given: Given, name: str) -> float | None:
@@ -91,17 +83,12 @@ def label(text: str) -> tuple[str, str]:
     """KEY=VALUE."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise _wrong("label", text, "KEY=VALUE")
+        raise wrong("label", text, "KEY=VALUE")
     return key, value
 
 
 def snapshot_name(text: str) -> str:
     """A name that a snapshot can be given."""
     if not SNAPSHOT_NAME.fullmatch(text):
-        raise _wrong("name", text, "up to 128 letters, digits and ._- that begin with a letter or a digit")
+        raise wrong("name", text, "up to 128 letters, digits and ._- that begin with a letter or a digit")
     return text
-
-
-def _wrong(name: str, text: str, right: str) -> ProblemError:
-    shown = text if len(text) <= NUMBER_CHARACTERS_MAX else f"{text[:NUMBER_CHARACTERS_MAX]}…"
-    return ProblemError(Reason.INVALID_PARAMETER, f"{name} {shown!r}: {right}")

@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, count, flag, label, size, snapshot_name
+from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, count, label, size, snapshot_name
 from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.extent import Extent
 from pyjiva.lineage import Lineage, Snapshot
 from pyjiva.transport.problem import ProblemError, Reason
+from pyjiva.transport.query import flag
 
 __all__ = ["snapshot_routes"]
 

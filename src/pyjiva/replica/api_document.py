@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pyjiva.transport.openapi import Answer, Operation, document, object_schema
+from pyjiva.transport.openapi import Answer, Operation, Parameter, document, object_schema
 
 __all__ = ["OPERATIONS", "replica_document"]
 
@@ -15,8 +15,13 @@ _HEALTH: Final = object_schema(
     }
 )
 
+_FLAG: Final = {"enum": ["0", "1"]}
+
 OPERATIONS: Final[tuple[Operation, ...]] = (
-    Operation("GET", "/v1/health", "health", "How it is.", (Answer(200, "It runs.", _HEALTH),), open=True),
+    Operation("GET", "/v1/health", "health", "How it is.",
+        (Answer(200, "It runs; with `in-sync=1`: and has everything.", _HEALTH),
+         Answer(503, "With `in-sync=1`: no controller is connected, or it has not everything.", _HEALTH)),
+        (Parameter("in-sync", "whether to say 503 of one that has not everything", _FLAG),), (400,), open=True),
     Operation("GET", "/metrics", "metrics", "For Prometheus.",
         (Answer(200, "In Prometheus' text format.", {"type": "string"}, "text/plain"),)),
     Operation("GET", "/v1/openapi.json", "openapi", "This document.",

@@ -16,6 +16,7 @@ from pyjiva.snapshot import ChainDevice
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.exposition import Distribution, histogram
 from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
+from pyjiva.transport.query import flag
 from pyjiva.transport.tls_sys import Tls
 
 __all__ = ["ReplicaCollector", "health_application", "serve_health"]
@@ -97,15 +98,18 @@ async def serve_health(
 def health_application(daemon: ReplicaDaemon, device: ChainDevice) -> Starlette:
     """What is served."""
 
-    async def health(_: Request) -> Response:
+    async def health(request: Request) -> Response:
         state = daemon.statistics()
+        asked = flag(request.query_params, "in-sync")
+        good = (state.attached and state.in_sync) or not asked
         return JSONResponse(
             {
                 "attached": state.attached,
                 "in_sync": state.in_sync,
                 "promised_epoch": state.promised_epoch,
                 "oldest_disk_operation_s": device.oldest_operation_s(),
-            }
+            },
+            status_code=200 if good else 503,
         )
 
     return http_application(

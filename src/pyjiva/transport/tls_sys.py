@@ -43,7 +43,7 @@ class Tls:
         others may use the key.
         """
         try:
-            check_private("TLS key", files.key, os.stat(files.key).st_mode)
+            check_private("TLS key", files.key, os.stat(files.key))
         except OSError as error:
             raise ConfigError(f"TLS key {files.key}: {error.strerror or error}") from error
         server = _context(ssl.PROTOCOL_TLS_SERVER, files)

@@ -22,11 +22,11 @@ def read_token(path: Path) -> Token:
     """
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            found = os.fstat(file.fileno())
             data = file.read(FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(f"token file {path}: {error.strerror or error}") from error
-    check_private("token file", path, mode)
+    check_private("token file", path, found)
     try:
         return Token.parse(data.decode("ascii"))
     except UnicodeDecodeError:

@@ -23,6 +23,7 @@ from pyjiva.errors import ConfigError
 from pyjiva.maya.kube.quantity import format_quantity, parse_quantity
 from pyjiva.maya.kube.resource import JIVA_VOLUMES
 from pyjiva.maya.policy.volume_policy import LabelRequirement, Resources, Toleration, VolumePolicy
+from pyjiva.units import STORED_BLOCK_BYTES, align_up
 
 __all__ = [
     "FINALIZER",
@@ -84,6 +85,10 @@ class ReplicaPlace:
     """Why it is not in sync, for people."""
     away_since: str = ""
     """RFC 3339: since when its node does not answer; "": it does."""
+    started: bool = False
+    """Whether it ran once on its node: from then on it stays there."""
+    refused: tuple[str, ...] = ()
+    """Nodes where its pod did not fit."""
 
 
 @attrs.frozen
@@ -179,6 +184,11 @@ class JivaVolume:
     def iqn(self) -> str:
         """The target's name."""
         return IQN_PREFIX + self.name
+
+    @property
+    def size_bytes(self) -> int:
+        """What is asked for, in whole blocks of any size."""
+        return align_up(self.spec.capacity_bytes, STORED_BLOCK_BYTES)
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> "JivaVolume":

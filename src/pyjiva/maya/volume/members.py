@@ -189,9 +189,7 @@ class _Decision:
         elif len(kept) > number:
             # The lost ones first, then those that have least; of equals the youngest.
             leaving = max(kept, key=lambda each: (each in lost, each.mode == "out", not _good(each), each.id))
-            others_good = sum(_good(each) for each in kept if each is not leaving)
-            if others_good >= number or witness:
-                self.places[leaving.id] = attrs.evolve(leaving, state=ReplicaState.LEAVING)
+            self.places[leaving.id] = attrs.evolve(leaving, state=ReplicaState.LEAVING)
 
     def _is_lost(self, place: ReplicaPlace) -> bool:
         """Whether its node is away for so long that it is to be made anew."""

@@ -1,0 +1,338 @@
+"""Keeps all JivaVolumes as they are to be: looks, has `reconcile` say what to do, and does it.
+
+One key of the queue is one JivaVolume.  It is looked at when it, one of its objects or a node changes, and
+again after the time that its plan says, as a volume's own state comes from asking it.  The JivaVolume itself is
+read from the API server each time, since a decision upon an old one could give an id twice; everything else
+comes from caches.  A step that fails ends the look; the queue tries again, later each time.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, assert_never
+
+import attrs
+import structlog
+import trio
+
+from pyjiva.errors import ConfigError
+from pyjiva.maya.kube.cluster import AlreadyExists, Cluster, KubeError, NotFound, Object
+from pyjiva.maya.kube.events_io import Recorder
+from pyjiva.maya.kube.informer_io import Informer
+from pyjiva.maya.kube.queue_io import Workers
+from pyjiva.maya.kube.resource import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    JIVA_VOLUMES,
+    JOBS,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
+from pyjiva.maya.volume.jiva_volume import FINALIZER, JivaVolume, ReplicaState
+from pyjiva.maya.volume.labels import PERSISTENT_VOLUME, secrets_name, service_name
+from pyjiva.maya.volume.objects import VolumeObjects
+from pyjiva.maya.volume.observed import Observed, Source, cluster_ip_of, pod_of
+from pyjiva.maya.volume.placement import Node, node_of
+from pyjiva.maya.volume.reconcile import reconcile
+from pyjiva.maya.volume.report import VolumeReport
+from pyjiva.maya.volume.secret_values import token_of
+from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.step import (
+    AddFinalizer,
+    AddMember,
+    Apply,
+    Delete,
+    DropFinalizer,
+    Grow,
+    MakeSecrets,
+    RemoveMember,
+    SaveStatus,
+    Step,
+    Tell,
+)
+from pyjiva.maya.volume.volume_api import Refused, Silent, VolumeAddress, VolumeApi
+
+__all__ = ["VolumeOperator"]
+
+OWNED: Final = (SERVICES, DEPLOYMENTS, CONFIG_MAPS, SECRETS, JOBS, DISRUPTION_BUDGETS)
+KEY_BYTES: Final = 32
+CHAP_USER: Final = "pyjiva"
+
+_log = structlog.get_logger(__name__)
+Key = tuple[str, str]
+
+
+@attrs.define(eq=False)
+class VolumeOperator:
+    """Run it on one process at a time (`run_elected`); two would only get in each other's way."""
+
+    cluster: Cluster
+    api: VolumeApi
+    settings: Settings
+    recorder: Recorder
+    now_s: Callable[[], float] = time.time
+    """POSIX time."""
+    workers_count: int = 8
+    volumes: Informer = attrs.field(init=False)
+    caches: dict[str, Informer] = attrs.field(factory=dict, init=False)
+    """By kind, of what volumes own."""
+    pods: Informer = attrs.field(init=False)
+    nodes: Informer = attrs.field(init=False)
+    workers: Workers[Key] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        ours = {"openebs.io/cas-type": "jiva"}
+        self.volumes = Informer(self.cluster, JIVA_VOLUMES)
+        self.caches = {each.kind: Informer(self.cluster, each, labels=ours) for each in OWNED}
+        self.pods = Informer(self.cluster, PODS, labels=ours)
+        self.nodes = Informer(self.cluster, NODES)
+        self.workers = Workers("jivavolume", self.handle, self.workers_count)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; started once everything was listed."""
+        informers = [self.volumes, self.pods, self.nodes, *self.caches.values()]
+        async with trio.open_nursery() as nursery:
+            for informer in informers:
+                nursery.start_soon(informer.run)
+            for informer in informers:
+                await informer.synced.wait()
+            self.volumes.subscribe(lambda *key: self.workers.add(key))
+            self.pods.subscribe(self._owner_changed(self.pods))
+            for informer in self.caches.values():
+                informer.subscribe(self._owner_changed(informer))
+            self.nodes.subscribe(lambda *_: self._all_changed())
+            task_status.started()
+            await self.workers.run()
+
+    def _owner_changed(self, informer: Informer) -> Callable[[str, str], None]:
+        """Of an object that is gone the owner is not known: its name is part of the object's."""
+
+        def changed(namespace: str, name: str) -> None:
+            there = informer.get(namespace, name)
+            labels = (there or {}).get("metadata", {}).get("labels") or {}
+            if PERSISTENT_VOLUME in labels:
+                self.workers.add((namespace, labels[PERSISTENT_VOLUME]))
+                return
+            for volume in self.volumes.items():
+                owner = volume["metadata"]
+                if owner["namespace"] == namespace and name.startswith((owner["name"], f"sjr-{owner['name']}")):
+                    self.workers.add((namespace, owner["name"]))
+
+        return changed
+
+    def _all_changed(self) -> None:
+        for volume in self.volumes.items():
+            self.workers.add((volume["metadata"]["namespace"], volume["metadata"]["name"]))
+
+    # --- one look
+
+    async def handle(self, key: Key) -> None:
+        """Look at one volume, and do what there is to do.  Raises PyjivaError: a step failed."""
+        namespace, name = key
+        value = await self.cluster.get(JIVA_VOLUMES, namespace, name)
+        if value is None:
+            return
+        try:
+            volume = JivaVolume.of(value)
+        except ConfigError as error:
+            await self.recorder.event(value, "Warning", "NotUnderstood", str(error))
+            return
+        observed = await self._observe(volume)
+        plan = reconcile(observed, self.settings)
+        writer = _Writer(self, value, volume)
+        for step in plan.steps:
+            await writer.carry_out(step)
+        self.workers.add_after(key, plan.again_after_s)
+
+    async def _observe(self, volume: JivaVolume) -> Observed:
+        owned = {
+            (kind, value["metadata"]["name"]): value
+            for kind, informer in self.caches.items()
+            for value in _of(informer, volume)
+        }
+        report, silence = await self._ask(volume, owned)
+        return Observed(
+            volume,
+            now_s=self.now_s(),
+            objects=owned,
+            pods=[pod_of(value) for value in _of(self.pods, volume)],
+            nodes=self.all_nodes(),
+            load=self._load(),
+            report=report,
+            silence=silence,
+            source=await self._source(volume),
+            clones_being_filled=tuple(self._clones_being_filled(volume)),
+        )
+
+    def all_nodes(self) -> list[Node]:
+        """Of the cluster."""
+        return [node_of(value) for value in self.nodes.items()]
+
+    def _load(self) -> dict[str, int]:
+        load: dict[str, int] = {}
+        for value in self.volumes.items():
+            for place in (value.get("status") or {}).get("replicas") or ():
+                if node := place.get("node"):
+                    load[node] = load.get(node, 0) + 1
+        return load
+
+    async def _ask(
+        self, volume: JivaVolume, owned: Mapping[tuple[str, str], Object]
+    ) -> tuple[VolumeReport | None, str]:
+        """How the volume is; else why nobody says."""
+        address = self.address_of(volume.namespace, volume.name)
+        running = any(
+            pod.running for pod in map(pod_of, _of(self.pods, volume)) if pod.replica_id is None
+        )
+        if address is None or not running:
+            pods = [pod_of(value) for value in _of(self.pods, volume)]
+            said = next((pod.message for pod in pods if pod.replica_id is None and pod.message), "")
+            return None, said or "its controller does not run yet"
+        try:
+            return await self.api.report(address), ""
+        except (Silent, Refused) as error:
+            return None, str(error)
+
+    def address_of(self, namespace: str, name: str) -> VolumeAddress | None:
+        """Where the API of a volume is; None: it has no Service or no Secret."""
+        service = self.caches[SERVICES.kind].get(namespace, service_name(name))
+        secret = self.caches[SECRETS.kind].get(namespace, secrets_name(name))
+        host = cluster_ip_of(service)
+        return VolumeAddress(host, token_of(secret)) if host and secret is not None else None
+
+    async def _source(self, volume: JivaVolume) -> Source | None:
+        """What a clone begins with, as long as it reads there."""
+        source = volume.spec.source
+        if source is None or volume.status.filled:
+            return None
+        address = self.address_of(volume.namespace, source.volume)
+        if address is None or self.volumes.get(volume.namespace, source.volume) is None:
+            return Source("", snapshot_ready=False)
+        if volume.status.born:  # it has read there before
+            return Source(address.host, snapshot_ready=True)
+        try:
+            names = {each.name for each in await self.api.snapshots(address)}
+        except (Silent, Refused):
+            return Source(address.host, snapshot_ready=False)
+        return Source(address.host, snapshot_ready=source.snapshot in names)
+
+    def _clones_being_filled(self, volume: JivaVolume) -> Iterator[str]:
+        for value in self.volumes.items():
+            metadata, source = value["metadata"], value["spec"].get("source")
+            filled = (value.get("status") or {}).get("filled", False)
+            if metadata["namespace"] == volume.namespace and source and not filled:
+                if source["volume"] == volume.name and "deletionTimestamp" not in metadata:
+                    yield metadata["name"]
+
+
+def _of(informer: Informer, volume: JivaVolume) -> Iterator[Object]:
+    for value in informer.items():
+        metadata = value["metadata"]
+        labels = metadata.get("labels") or {}
+        if metadata.get("namespace") == volume.namespace and labels.get(PERSISTENT_VOLUME) == volume.name:
+            yield value
+
+
+@attrs.define
+class _Writer:
+    """Carries the steps of one look out."""
+
+    operator: VolumeOperator
+    value: Object
+    """The JivaVolume as last written."""
+    volume: JivaVolume
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.operator.cluster
+
+    async def carry_out(self, step: Step) -> None:
+        """Raises PyjivaError: it did not work."""
+        volume = self.volume
+        match step:
+            case AddFinalizer():
+                await self._finalizers([*volume.finalizers, FINALIZER])
+            case DropFinalizer():
+                await self._finalizers([each for each in volume.finalizers if each != FINALIZER])
+            case SaveStatus(status):
+                changed = {**self.value, "status": attrs.evolve(volume, status=status).status_object()}
+                self._written(await self.cluster.update(JIVA_VOLUMES, changed, subresource="status"))
+            case MakeSecrets():
+                await self._make_secrets(step)
+            case Apply(resource, wanted):
+                await self.cluster.apply(resource, dict(wanted))
+            case Delete(resource, name):
+                await self.cluster.delete(resource, volume.namespace, name)
+            case AddMember() | RemoveMember() | Grow():
+                await self._have_the_volume(step)
+            case Tell():
+                kind = "Warning" if step.warning else "Normal"
+                await self.operator.recorder.event(self.value, kind, step.reason, step.message)
+            case _:
+                assert_never(step)
+
+    def _written(self, value: Object) -> None:
+        self.value = value
+        self.volume = JivaVolume.of(value)
+
+    async def _finalizers(self, finalizers: list[str]) -> None:
+        metadata = {"finalizers": finalizers, "resourceVersion": self.volume.resource_version}
+        change = {"metadata": metadata}
+        self._written(
+            await self.cluster.merge(JIVA_VOLUMES, self.volume.namespace, self.volume.name, change)
+        )
+
+    async def _make_secrets(self, step: MakeSecrets) -> None:
+        objects = VolumeObjects(self.volume, self.operator.settings)
+        password = secrets.token_hex(16)
+        source_token = ""
+        if step.with_source and self.volume.spec.source is not None:
+            source = self.operator.address_of(self.volume.namespace, self.volume.spec.source.volume)
+            source_token = source.token if source is not None else ""
+        if step.chap:
+            await self._create(SECRETS, objects.chap_secret(CHAP_USER, password))
+            password = await self._chap_password(password)
+        await self._create(
+            SECRETS,
+            objects.secrets(
+                key=secrets.token_hex(KEY_BYTES),
+                token=secrets.token_hex(KEY_BYTES),
+                chap=f"{CHAP_USER} {password}\n" if step.chap else "",
+                source_token=source_token,
+            ),
+        )
+
+    async def _chap_password(self, drawn: str) -> str:
+        """The one that is in the Secret: we may have ended between the two before."""
+        from pyjiva.maya.volume.labels import chap_secret_name
+        from pyjiva.maya.volume.secret_values import chap_password_of
+
+        there = await self.cluster.get(SECRETS, self.volume.namespace, chap_secret_name(self.volume.name))
+        return drawn if there is None else chap_password_of(there)
+
+    async def _create(self, resource: Resource, value: dict[str, Any]) -> None:
+        try:
+            await self.cluster.create(resource, value)
+        except AlreadyExists:
+            _log.info("made before", kind=resource.kind, name=value["metadata"]["name"])
+
+    async def _have_the_volume(self, step: AddMember | RemoveMember | Grow) -> None:
+        """What it refuses now it may do later; nothing else waits for it."""
+        at = self.operator.address_of(self.volume.namespace, self.volume.name)
+        if at is None:
+            return
+        api = self.operator.api
+        try:
+            match step:
+                case AddMember(replica_id, address, witness):
+                    await api.add_replica(at, replica_id, address, witness=witness)
+                case RemoveMember(replica_id):
+                    await api.remove_replica(at, replica_id)
+                case Grow(size_bytes):
+                    await api.grow(at, size_bytes)
+        except (Silent, Refused) as error:
+            await self.operator.recorder.event(self.value, "Warning", type(step).__name__, str(error))

@@ -41,7 +41,9 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only
-OPTIONAL: Final = "backup"  # the extra of pyproject.toml that is the product's, not the tests'
+OPTIONAL: Final = ("backup", "maya")  # the extras of pyproject.toml that are the product's, not the tests'
+#: A distribution → the name that it is imported by, where they differ in more than dashes.
+IMPORT_NAMES: Final = {"PyYAML": "yaml"}
 COLOURLESS: Final = ("cli", TESTING)  # wire whole processes and worlds together
 
 _BLOCKING: Final = (
@@ -405,8 +407,9 @@ def _read(top: Path) -> Tree:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in by_name:
                 named.add(node.value)
-    needed = [*project.get("dependencies", []), *project.get("optional-dependencies", {}).get(OPTIONAL, [])]
-    dependencies = tuple(name.replace("-", "_") for name in needed)
+    extras = project.get("optional-dependencies", {})
+    needed = [*project.get("dependencies", []), *(each for name in OPTIONAL for each in extras.get(name, []))]
+    dependencies = tuple(IMPORT_NAMES.get(name, name.replace("-", "_")) for name in needed)
     return Tree(modules, by_name, texts, sorted(folders), frozenset(named), dependencies)
 
 

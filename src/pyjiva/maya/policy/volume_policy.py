@@ -60,7 +60,8 @@ class VolumePolicy:
     controller_image: str = ""
     replica_image: str = ""
     monitor_image: str = ""
-    """"": what Maya was started with, for all three."""
+    scrub_image: str = ""
+    """Of the job that removes a replica's data.  "" for all four: what Maya was started with."""
     pool_path: str = "/var/openebs"
     """Folder on the nodes under which replicas keep their data (StoragePool)."""
     volume_monitor: bool = True
@@ -82,6 +83,12 @@ class VolumePolicy:
     node_affinity_required: tuple[LabelRequirement, ...] = ()
     node_affinity_preferred: tuple[LabelRequirement, ...] = ()
     """Of replicas."""
+    replica_anti_affinity_group: str = ""
+    """Volumes of one group have their replicas on different nodes; "": of none."""
+    target_affinity: Mapping[str, str] = attrs.field(factory=dict)
+    """Of pods in the claim's namespace: the controller's pod has to run on the node of one of them; empty:
+    anywhere.
+    """
     fs_type: str = "ext4"
     retain_replica_data: bool = False
     """Whether replicas' data stays on the nodes when the volume is deleted."""

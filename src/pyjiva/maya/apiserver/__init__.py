@@ -1,0 +1,42 @@
+"""Maya's API: volumes and snapshots over REST, made by Kubernetes or on one machine."""
+
+from pyjiva.maya.apiserver.backend import (
+    AlreadyExists,
+    Backend,
+    BackendError,
+    CasPhase,
+    CloneSource,
+    NewVolume,
+    NotFound,
+    PoolView,
+    Refused,
+    ReplicaView,
+    SnapshotView,
+    Unavailable,
+    VolumeName,
+    VolumeView,
+)
+from pyjiva.maya.apiserver.cas_snapshot import new_snapshot, snapshot_json
+from pyjiva.maya.apiserver.cas_volume import list_json, new_volume, volume_json
+
+__all__ = [
+    "AlreadyExists",
+    "Backend",
+    "BackendError",
+    "CasPhase",
+    "CloneSource",
+    "NewVolume",
+    "NotFound",
+    "PoolView",
+    "Refused",
+    "ReplicaView",
+    "SnapshotView",
+    "Unavailable",
+    "VolumeName",
+    "VolumeView",
+    "list_json",
+    "new_snapshot",
+    "new_volume",
+    "snapshot_json",
+    "volume_json",
+]

@@ -205,6 +205,43 @@ def born(**more: object) -> World:
     return world
 
 
+def test_a_wish_before_birth_removes_nobody_whom_the_volume_may_count() -> None:
+    """Three had run, two died before Maya heard of the volume, and one copy was wished for."""
+    world = World(JivaVolume("ns", "v", SPEC))
+    world.step()
+    assert world.members.keys() == {1, 2, 3}
+    for place in world.volume.status.replicas[1:]:
+        world.ready[place.node] = False
+    world.volume = attrs.evolve(world.volume, spec=attrs.evolve(SPEC, desired_replication_factor=1))
+    world.step()
+    assert states(world) == dict.fromkeys((1, 2, 3), "Initial")
+
+
+def test_a_wish_before_anything_runs_is_granted_at_once() -> None:
+    world = World(JivaVolume("ns", "v", SPEC))
+    world.ready = dict.fromkeys(world.ready, False)
+    world.step()
+    world.volume = attrs.evolve(world.volume, spec=attrs.evolve(SPEC, desired_replication_factor=1))
+    world.step()
+    assert states(world) == {1: "Initial"}
+
+
+def test_who_is_wished_for_when_the_volume_is_formed_already_joins() -> None:
+    world = World(JivaVolume("ns", "v", attrs.evolve(SPEC, desired_replication_factor=1)))
+    world.step()
+    assert world.members.keys() == {1}
+    only = world.volume.status.replicas[0].node
+    world.ready[only] = False
+    world.volume = attrs.evolve(world.volume, spec=attrs.evolve(SPEC, desired_replication_factor=2))
+    world.step()
+    assert states(world) == dict.fromkeys((1, 2), "Initial")
+    world.ready[only] = True
+    for _ in range(4):
+        world.step()
+        world.work()
+    assert states(world) == dict.fromkeys((1, 2), "Member")
+
+
 def states(world: World) -> dict[int, str]:
     return {place.id: place.state.value for place in world.volume.status.replicas}
 

@@ -84,8 +84,8 @@ def test_members_are_apart_in_hosts_or_zones() -> None:
     policy = VolumePolicy(anti_affinity_topology_key=ZONE)
     assert chosen(policy, zones, taken=("n0",)) in ("n2", "n3")
     assert chosen(policy, zones, taken=("n0", "n2")) == (
-        "no node fits: n0 has a member of the volume, n1 a member is in its zone already, "
-        "n2 has a member of the volume, n3 a member is in its zone already"
+        "no node fits: n0 has a member of the volume, or of its group, n1 a member is in its zone already, "
+        "n2 has a member of the volume, or of its group, n3 a member is in its zone already"
     )
 
 

@@ -8,10 +8,14 @@ from typing import Final
 from pyjiva.maya.volume.jiva_volume import JivaVolume
 
 __all__ = [
+    "CLAIM",
+    "CLAIM_NAMESPACE",
     "CONTROLLER",
+    "GROUP",
     "PERSISTENT_VOLUME",
     "REPLICA",
     "REPLICA_ID",
+    "STORAGE_CLASS",
     "chap_secret_name",
     "common_labels",
     "controller_name",
@@ -24,6 +28,10 @@ __all__ = [
 
 PERSISTENT_VOLUME: Final = "openebs.io/persistent-volume"
 CLAIM: Final = "openebs.io/persistent-volume-claim"
+CLAIM_NAMESPACE: Final = "openebs.io/namespace"
+STORAGE_CLASS: Final = "openebs.io/storageclass"
+GROUP: Final = "openebs.io/replica-anti-affinity"
+"""Of volumes whose replicas keep apart from each other's."""
 CONTROLLER: Final = ("openebs.io/controller", "jiva-controller")
 REPLICA: Final = ("openebs.io/replica", "jiva-replica")
 REPLICA_ID: Final = "openebs.io/replica-id"

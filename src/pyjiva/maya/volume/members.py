@@ -3,8 +3,10 @@
 Each replica goes through `ReplicaState`, and every step leaves the volume with at least the copies that it
 had, as long as there are nodes for them:
 
-    Initial ──────────────▶ Member ──▶ Leaving ──▶ Removing ──▶ (gone)
-    Joining ─(added, in sync)─▶ ▲                      ▲
+    Initial ──────────────▶ Member ◀─▶ Leaving ──▶ Removing ──▶ (gone)
+       │                        ▲                      ▲
+       ▼ (too late for that)    │                      │
+    Joining ─(added, in sync)───┘                      │
        └────(not needed any more, and not added yet)───┘
 
 - *Initial* ones are there before the volume is born; who is born with them, all are members.
@@ -12,7 +14,8 @@ had, as long as there are nodes for them:
   counts them, and it counts them when they have everything.
 - A member *leaves* because fewer are wanted, or because it was replaced: its node is away for longer than
   `replace_after_s`, and enough others are members and in sync.
-- What leaves is taken out by the volume (`DELETE /v1/replicas/ID`); then it is *removed* with its data.
+- What leaves stays, if it is in sync and others are not any more that were when it was chosen.  Else it is
+  taken out by the volume (`DELETE /v1/replicas/ID`); then it is *removed* with its data.
 
 Only one is joining or leaving at a time, as the volume does it too.  Nothing joins or leaves before the
 volume is born, or while it takes no I/O: then there is nobody to decide who has what.
@@ -83,19 +86,20 @@ def decide_members(
     pods: Sequence[Pod],
     nodes: Sequence[Node],
     load: Mapping[str, int],
+    of_its_group: Sequence[str] = (),
     preferred_node: str = "",
 ) -> MemberPlan:
     """The next step, from what is.
 
     `now_s`: POSIX time.  `report`: None: the volume does not answer.  `load`: replicas of all volumes, by
-    node.
+    node.  `of_its_group`: nodes with replicas of volumes that it is to be apart from.
     """
     decision = _Decision(
         volume, now_s, report, {pod.replica_id: pod for pod in pods if pod.replica_id}, nodes
     )
     decision.look()
     decision.count()
-    decision.place(load, preferred_node)
+    decision.place(load, of_its_group, preferred_node)
     return decision.plan()
 
 
@@ -160,6 +164,8 @@ class _Decision:
 
     def count(self) -> None:
         """Let as many be wanted as are asked for."""
+        self._keep_who_is_needed_after_all()
+        self._join_who_came_too_late()
         wanted = {False: self.volume.spec.desired_replication_factor, True: int(self.policy.witness)}
         for witness, number in wanted.items():
             kept = [each for each in self.places.values() if self._counts(each, witness)]
@@ -167,6 +173,24 @@ class _Decision:
                 self._begin(kept, number, witness)
             elif self.decidable and not self._under_way():
                 self._change(kept, number, witness)
+
+    def _keep_who_is_needed_after_all(self) -> None:
+        """What was to leave may have everything now, and those that were to stay may not."""
+        for place in list(self.places.values()):
+            if place.state is not ReplicaState.LEAVING or not _good(place) or place.witness:
+                continue
+            removing = self.report is not None and self.report.removing == place.id
+            others_good = sum(
+                _good(each) for each in self.places.values() if self._counts(each, witness=False)
+            )
+            if not removing and others_good < self.volume.spec.desired_replication_factor:
+                self.places[place.id] = attrs.evolve(place, state=ReplicaState.MEMBER)
+
+    def _join_who_came_too_late(self) -> None:
+        """The volume was formed already when more were wished for: they have to join like all others."""
+        for place in list(self.places.values()):
+            if place.state is ReplicaState.INITIAL and self.decidable and not self._under_way():
+                self.places[place.id] = attrs.evolve(place, state=ReplicaState.JOINING)
 
     def _counts(self, place: ReplicaPlace, witness: bool) -> bool:
         return place.witness is witness and place.state in _COUNTED
@@ -179,7 +203,9 @@ class _Decision:
     def _begin(self, kept: Sequence[ReplicaPlace], number: int, witness: bool) -> None:
         for _ in range(number - len(kept)):
             self._new(ReplicaState.INITIAL, witness)
-        for place in kept[number:]:  # fewer are wanted than before, and none has anything yet
+        if self.report is not None or any(place.started for place in kept):
+            return  # the volume may count all of them already, though it has taken no I/O that we know of
+        for place in kept[number:]:
             self.places[place.id] = attrs.evolve(place, state=ReplicaState.REMOVING)
 
     def _change(self, kept: Sequence[ReplicaPlace], number: int, witness: bool) -> None:
@@ -207,7 +233,7 @@ class _Decision:
 
     # --- where
 
-    def place(self, load: Mapping[str, int], preferred: str) -> None:
+    def place(self, load: Mapping[str, int], of_its_group: Sequence[str], preferred: str) -> None:
         """Give a node to each that needs one, and call off what is not needed any more."""
         load = dict(load)
         self._call_off()
@@ -216,7 +242,7 @@ class _Decision:
                 continue
             place = self._move_if_it_does_not_fit(place)
             if not place.node:
-                place = self._choose(place, load, preferred)
+                place = self._choose(place, load, of_its_group, preferred)
             self.places[place.id] = place
             if place.node:
                 load[place.node] = load.get(place.node, 0) + 1
@@ -247,8 +273,10 @@ class _Decision:
             return place
         return attrs.evolve(place, node="", refused=(*place.refused, place.node), away_since="")
 
-    def _choose(self, place: ReplicaPlace, load: Mapping[str, int], preferred: str) -> ReplicaPlace:
-        taken = {each.node for each in self.places.values() if each.node}
+    def _choose(
+        self, place: ReplicaPlace, load: Mapping[str, int], of_its_group: Sequence[str], preferred: str
+    ) -> ReplicaPlace:
+        taken = {*of_its_group, *(each.node for each in self.places.values() if each.node)}
         found = choose_node(
             self.volume.name,
             self.policy,

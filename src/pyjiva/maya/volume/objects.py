@@ -24,7 +24,9 @@ from pyjiva.maya.policy.volume_policy import HOSTNAME, Resources, Toleration
 from pyjiva.maya.volume.configuration import controller_toml
 from pyjiva.maya.volume.jiva_volume import ISCSI_PORT, JivaVolume, ReplicaPlace
 from pyjiva.maya.volume.labels import (
+    CLAIM_NAMESPACE,
     CONTROLLER,
+    GROUP,
     PERSISTENT_VOLUME,
     REPLICA,
     REPLICA_ID,
@@ -149,7 +151,6 @@ class VolumeObjects:
         keys = ["volume.key", "api.token", *(["chap"] if policy.chap else [])]
         if self.volume.spec.source is not None:
             keys.append("source.token")
-        preferred = self._beside_replicas()
         spec = pod_spec(
             containers,
             [
@@ -160,7 +161,7 @@ class VolumeObjects:
             self.settings,
             nodeSelector=dict(policy.target_node_selector),
             tolerations=tolerations((*_AT_ONCE, *policy.target_tolerations)),
-            affinity={"podAffinity": preferred},
+            affinity={"podAffinity": self._beside_replicas()},
             priorityClassName=policy.priority_class,
             serviceAccountName=policy.service_account,
             terminationGracePeriodSeconds=30,
@@ -177,12 +178,23 @@ class VolumeObjects:
         }
 
     def _beside_replicas(self) -> dict[str, Any]:
-        """Reads of a replica on the same node cross no network."""
+        """On a node with a replica, as reads cross no network there; with the pod that it is to be with."""
         term = {
             "labelSelector": {"matchLabels": {PERSISTENT_VOLUME: self.volume.name, **dict([REPLICA])}},
             "topologyKey": HOSTNAME,
         }
-        return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
+        made: dict[str, Any] = {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]
+        }
+        if self.volume.spec.policy.target_affinity:
+            made["requiredDuringSchedulingIgnoredDuringExecution"] = [
+                {
+                    "labelSelector": {"matchLabels": dict(self.volume.spec.policy.target_affinity)},
+                    "namespaces": [self.volume.labels.get(CLAIM_NAMESPACE, self.volume.namespace)],
+                    "topologyKey": HOSTNAME,
+                }
+            ]
+        return made
 
     def _controller_container(self) -> dict[str, Any]:
         policy = self.volume.spec.policy
@@ -246,6 +258,8 @@ class VolumeObjects:
     def replica(self, place: ReplicaPlace, hostname: str, size_bytes: int) -> dict[str, Any]:
         """A replica's Deployment, on the node whose label kubernetes.io/hostname is `hostname`."""
         policy, labels = self.volume.spec.policy, dict([REPLICA]) | {REPLICA_ID: str(place.id)}
+        if policy.replica_anti_affinity_group:
+            labels[GROUP] = policy.replica_anti_affinity_group
         data = {"name": "data", "hostPath": {"path": self.data_path(place.id), "type": "DirectoryOrCreate"}}
         kept = policy.eviction_tolerations if policy.eviction_tolerations is not None else _FOR_EVER
         spec = pod_spec(
@@ -272,11 +286,14 @@ class VolumeObjects:
     def _apart(self) -> dict[str, Any]:
         """No two members in one place, whoever chose it."""
         policy = self.volume.spec.policy
-        term = {
-            "labelSelector": {"matchLabels": {PERSISTENT_VOLUME: self.volume.name, **dict([REPLICA])}},
-            "topologyKey": policy.anti_affinity_topology_key,
-        }
-        required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        apart = [{PERSISTENT_VOLUME: self.volume.name, **dict([REPLICA])}]
+        if policy.replica_anti_affinity_group:
+            apart.append({GROUP: policy.replica_anti_affinity_group})
+        terms = [
+            {"labelSelector": {"matchLabels": labels}, "topologyKey": policy.anti_affinity_topology_key}
+            for labels in apart
+        ]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
         nodes = node_affinity(policy.node_affinity_required, policy.node_affinity_preferred)
         return {"podAntiAffinity": required} | ({"nodeAffinity": nodes} if nodes else {})
 
@@ -375,7 +392,7 @@ class VolumeObjects:
         folder = f"/pool/{name}/replica-{place.id}"
         made = container(
             "scrub",
-            policy.replica_image or self.settings.image,
+            policy.scrub_image or self.settings.image,
             # Another replica of the volume may still be in its folder, or may have been removed with it.
             ["sh", "-c", f"rm -rf {folder} && sync && rmdir /pool/{name} 2>/dev/null; test ! -e {folder}"],
             self.settings,

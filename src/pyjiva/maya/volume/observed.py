@@ -40,6 +40,8 @@ class Observed:
     nodes: Sequence[Node] = ()
     load: Mapping[str, int] = attrs.field(factory=dict)
     """Replicas of all volumes by node."""
+    of_its_group: tuple[str, ...] = ()
+    """Nodes with replicas of other volumes of its group (policy replica_anti_affinity_group)."""
     report: VolumeReport | None = None
     """What the volume says; None: it does not answer."""
     silence: str = ""

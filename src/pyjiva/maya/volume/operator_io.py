@@ -1,9 +1,9 @@
 """Keeps all JivaVolumes as they are to be: looks, has `reconcile` say what to do, and does it.
 
 One key of the queue is one JivaVolume.  It is looked at when it, one of its objects or a node changes, and
-again after the time that its plan says, as a volume's own state comes from asking it.  The JivaVolume itself is
-read from the API server each time, since a decision upon an old one could give an id twice; everything else
-comes from caches.  A step that fails ends the look; the queue tries again, later each time.
+again after the time that its plan says, as a volume's own state comes from asking it.  The JivaVolume itself
+is read from the API server each time, since a decision upon an old one could give an id twice; everything
+else comes from caches.  A step that fails ends the look; the queue tries again, later each time.
 """
 
 import secrets
@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from pyjiva.errors import ConfigError
-from pyjiva.maya.kube.cluster import AlreadyExists, Cluster, KubeError, NotFound, Object
+from pyjiva.maya.kube.cluster import AlreadyExists, Cluster, Object
 from pyjiva.maya.kube.events_io import Recorder
 from pyjiva.maya.kube.informer_io import Informer
 from pyjiva.maya.kube.queue_io import Workers
@@ -32,14 +32,14 @@ from pyjiva.maya.kube.resource import (
     SERVICES,
     Resource,
 )
-from pyjiva.maya.volume.jiva_volume import FINALIZER, JivaVolume, ReplicaState
-from pyjiva.maya.volume.labels import PERSISTENT_VOLUME, secrets_name, service_name
+from pyjiva.maya.volume.jiva_volume import FINALIZER, JivaVolume
+from pyjiva.maya.volume.labels import PERSISTENT_VOLUME, chap_secret_name, secrets_name, service_name
 from pyjiva.maya.volume.objects import VolumeObjects
 from pyjiva.maya.volume.observed import Observed, Source, cluster_ip_of, pod_of
 from pyjiva.maya.volume.placement import Node, node_of
 from pyjiva.maya.volume.reconcile import reconcile
 from pyjiva.maya.volume.report import VolumeReport
-from pyjiva.maya.volume.secret_values import token_of
+from pyjiva.maya.volume.secret_values import chap_password_of, token_of
 from pyjiva.maya.volume.settings import Settings
 from pyjiva.maya.volume.step import (
     AddFinalizer,
@@ -119,7 +119,9 @@ class VolumeOperator:
                 return
             for volume in self.volumes.items():
                 owner = volume["metadata"]
-                if owner["namespace"] == namespace and name.startswith((owner["name"], f"sjr-{owner['name']}")):
+                if owner["namespace"] == namespace and name.startswith(
+                    (owner["name"], f"sjr-{owner['name']}")
+                ):
                     self.workers.add((namespace, owner["name"]))
 
         return changed
@@ -162,6 +164,7 @@ class VolumeOperator:
             pods=[pod_of(value) for value in _of(self.pods, volume)],
             nodes=self.all_nodes(),
             load=self._load(),
+            of_its_group=tuple(self._of_its_group(volume)),
             report=report,
             silence=silence,
             source=await self._source(volume),
@@ -180,14 +183,19 @@ class VolumeOperator:
                     load[node] = load.get(node, 0) + 1
         return load
 
+    def _of_its_group(self, volume: JivaVolume) -> Iterator[str]:
+        group = volume.spec.policy.replica_anti_affinity_group
+        for value in self.volumes.items() if group else ():
+            theirs = value["spec"].get("policy", {}).get("replicaAntiAffinityGroup")
+            if theirs == group and value["metadata"]["name"] != volume.name:
+                yield from (place.get("node", "") for place in value.get("status", {}).get("replicas", ()))
+
     async def _ask(
         self, volume: JivaVolume, owned: Mapping[tuple[str, str], Object]
     ) -> tuple[VolumeReport | None, str]:
         """How the volume is; else why nobody says."""
         address = self.address_of(volume.namespace, volume.name)
-        running = any(
-            pod.running for pod in map(pod_of, _of(self.pods, volume)) if pod.replica_id is None
-        )
+        running = any(pod.running for pod in map(pod_of, _of(self.pods, volume)) if pod.replica_id is None)
         if address is None or not running:
             pods = [pod_of(value) for value in _of(self.pods, volume)]
             said = next((pod.message for pod in pods if pod.replica_id is None and pod.message), "")
@@ -224,9 +232,10 @@ class VolumeOperator:
         for value in self.volumes.items():
             metadata, source = value["metadata"], value["spec"].get("source")
             filled = (value.get("status") or {}).get("filled", False)
-            if metadata["namespace"] == volume.namespace and source and not filled:
-                if source["volume"] == volume.name and "deletionTimestamp" not in metadata:
-                    yield metadata["name"]
+            if metadata["namespace"] != volume.namespace or "deletionTimestamp" in metadata or filled:
+                continue
+            if source and source["volume"] == volume.name:
+                yield metadata["name"]
 
 
 def _of(informer: Informer, volume: JivaVolume) -> Iterator[Object]:
@@ -270,8 +279,9 @@ class _Writer:
             case AddMember() | RemoveMember() | Grow():
                 await self._have_the_volume(step)
             case Tell():
-                kind = "Warning" if step.warning else "Normal"
-                await self.operator.recorder.event(self.value, kind, step.reason, step.message)
+                await self.operator.recorder.event(
+                    self.value, "Warning" if step.warning else "Normal", step.reason, step.message
+                )
             case _:
                 assert_never(step)
 
@@ -282,9 +292,7 @@ class _Writer:
     async def _finalizers(self, finalizers: list[str]) -> None:
         metadata = {"finalizers": finalizers, "resourceVersion": self.volume.resource_version}
         change = {"metadata": metadata}
-        self._written(
-            await self.cluster.merge(JIVA_VOLUMES, self.volume.namespace, self.volume.name, change)
-        )
+        self._written(await self.cluster.merge(JIVA_VOLUMES, self.volume.namespace, self.volume.name, change))
 
     async def _make_secrets(self, step: MakeSecrets) -> None:
         objects = VolumeObjects(self.volume, self.operator.settings)
@@ -308,9 +316,6 @@ class _Writer:
 
     async def _chap_password(self, drawn: str) -> str:
         """The one that is in the Secret: we may have ended between the two before."""
-        from pyjiva.maya.volume.labels import chap_secret_name
-        from pyjiva.maya.volume.secret_values import chap_password_of
-
         there = await self.cluster.get(SECRETS, self.volume.namespace, chap_secret_name(self.volume.name))
         return drawn if there is None else chap_password_of(there)
 

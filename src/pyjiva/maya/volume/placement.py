@@ -81,8 +81,8 @@ def choose_node(
 ) -> Node | str:
     """A node for one more member of `volume`, or why there is none, for people.
 
-    `taken`: nodes with members of it.  `load`: how many replicas of all volumes each node has.  `refused`:
-    where it cannot be, as was tried.
+    `taken`: nodes with members of it, or of volumes that it is to be apart from.  `load`: how many replicas
+    of all volumes each node has.  `refused`: where it cannot be, as was tried.
     """
     key = policy.anti_affinity_topology_key
     occupied = {node.place(key) for node in nodes if node.name in taken} | (
@@ -94,7 +94,7 @@ def choose_node(
         if not reason and node.name in refused:
             reason = "its pod did not fit there"
         if not reason and node.name in taken:
-            reason = "has a member of the volume"
+            reason = "has a member of the volume, or of its group"
         elif not reason and node.place(key) is None:
             reason = f"has no label {key}"
         elif not reason and node.place(key) in occupied:

@@ -196,6 +196,7 @@ class _Running(_Work):
             pods=[pod for pod in seen.pods if not pod.deleting],
             nodes=seen.nodes,
             load=seen.load,
+            of_its_group=seen.of_its_group,
             preferred_node=self.volume.annotations.get(SELECTED_NODE, ""),
         )
 

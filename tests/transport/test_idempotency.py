@@ -129,6 +129,26 @@ async def test_what_was_refused_is_asked_again() -> None:
     assert (await counter.client.post("/a", headers=key)).status_code == 202
 
 
+async def test_another_body_is_another_request() -> None:
+    counter = Counter()
+    key = {"Idempotency-Key": "one"}
+    first = await counter.client.post("/a", headers=key, content=b"x")
+    assert (await counter.client.post("/a", headers=key, content=b"x")).json() == first.json() == {"done": 1}
+    assert (await counter.client.post("/a", headers=key, content=b"y")).status_code == 422
+
+
+@pytest.mark.parametrize("length", [0, 5, (1 << 20) + 5])
+async def test_the_application_is_given_all_of_the_body(length: int) -> None:
+    async def echo(request: Request) -> Response:
+        return JSONResponse({"length": len(await request.body())})
+
+    app = Starlette(routes=[Route("/", echo, methods=["POST"])])
+    app.add_middleware(Idempotent)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        answer = await client.post("/", headers={"Idempotency-Key": "one"}, content=b"x" * length)
+    assert answer.json() == {"length": length}
+
+
 async def test_another_request_with_the_same_key_is_refused() -> None:
     counter = Counter()
     key = {"Idempotency-Key": "one"}

@@ -48,12 +48,13 @@ async def serve_http(
     *,
     token: Token | None = None,
     tls: Tls | None = None,
+    open_paths: frozenset[str] = OPEN_PATHS,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `host`:`port` until cancelled; reports the port.
 
-    `token`: what requests have to carry, but for OPEN_PATHS; None: nothing.  `tls`: by HTTPS; without a token
-    who asks must have a certificate of the authority, also for OPEN_PATHS.  Raises ConfigError: the address
+    `token`: what requests have to carry, but for `open_paths`; None: nothing.  `tls`: by HTTPS; without a
+    token who asks must have a certificate of the authority, also for these.  Raises ConfigError: the address
     is taken, or is not this machine's alone and there is neither.
     """
     if tls is None:
@@ -69,7 +70,7 @@ async def serve_http(
     config.h11_max_incomplete_size = 16 * 1024
     task_status.started(bound)
     # hypercorn spells ASGI out in types of its own, starlette in others.
-    served = app if token is None else Guard(app, token)
+    served = app if token is None else Guard(app, token, open_paths)
     await serve(cast(Any, served), config, shutdown_trigger=trio.sleep_forever)
 
 
@@ -95,11 +96,16 @@ class Guard:
 
     app: ASGIApp
     token: Token
+    open_paths: frozenset[str] = OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Part of ASGI."""
         kind = scope["type"]
-        if kind == "lifespan" or (kind == "http" and scope["path"] in OPEN_PATHS) or self._is_admitted(scope):
+        if (
+            kind == "lifespan"
+            or (kind == "http" and scope["path"] in self.open_paths)
+            or self._is_admitted(scope)
+        ):
             await self.app(scope, receive, send)
         elif kind == "websocket":
             await WebSocketClose(code=1008)(scope, receive, send)
@@ -176,13 +182,13 @@ def metrics_route(collector: Collector) -> Route:
     return Route("/metrics", get_metrics)
 
 
-def document_route(document: Mapping[str, Any]) -> Route:
-    """`GET /v1/openapi.json`."""
+def document_route(document: Mapping[str, Any], path: str = "/v1/openapi.json") -> Route:
+    """`GET` of the OpenAPI document."""
 
     async def get_document(_: Request) -> Response:
         return JSONResponse(document)
 
-    return Route("/v1/openapi.json", get_document)
+    return Route(path, get_document)
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

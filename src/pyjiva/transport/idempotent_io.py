@@ -1,5 +1,9 @@
 """An ASGI application that does what is asked with one `Idempotency-Key` once: see `idempotency`."""
 
+import collections
+import hashlib
+from typing import Final
+
 import attrs
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,6 +15,7 @@ from pyjiva.transport.problem import Problem, Reason
 __all__ = ["Idempotent"]
 
 CHANGES = ("POST", "DELETE", "PUT", "PATCH")
+BODY_BYTES_MAX: Final = 1 << 20  # no API of ours takes so much: what follows is refused, and not looked at
 
 
 @attrs.define(eq=False)
@@ -31,7 +36,9 @@ class Idempotent:
             detail = f"Idempotency-Key: one, of 1 to {KEY_CHARACTERS_MAX} characters"
             await _refuse(Reason.INVALID_PARAMETER, detail, scope, receive, send)
             return
-        request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
+        body, receive = await _read_ahead(receive)
+        digest = hashlib.sha256(body).hexdigest() if body else ""
+        request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')} {digest}"
         match self.keys.begin(key, request, trio.current_time()):
             case StoredAnswer() as answer:
                 head = {
@@ -68,6 +75,22 @@ class Idempotent:
                 self.keys.done(key, StoredAnswer(status, headers, body))
             else:
                 self.keys.failed(key)
+
+
+async def _read_ahead(receive: Receive) -> tuple[bytes, Receive]:
+    """The body, or as much of it as is looked at, and what gives all of it to the application."""
+    taken: list[Message] = []
+    body, more = b"", True
+    while more and len(body) <= BODY_BYTES_MAX:
+        taken.append(await receive())
+        body += taken[-1].get("body", b"")
+        more = taken[-1].get("more_body", False)
+    left = collections.deque(taken)
+
+    async def again() -> Message:
+        return left.popleft() if left else await receive()
+
+    return body, again
 
 
 async def _refuse(reason: Reason, detail: str, scope: Scope, receive: Receive, send: Send) -> None:

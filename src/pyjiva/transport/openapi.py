@@ -25,6 +25,7 @@ _PLAIN: Final[dict[object, Schema]] = {
 }
 _PROBLEM: Final = "Problem"
 _TOKEN: Final = "token"
+BODY_TYPES: Final = ("application/json", "application/yaml")
 
 
 @attrs.frozen
@@ -65,6 +66,8 @@ class Operation:
     """Statuses that it may refuse with, but for those that every operation has."""
     open: bool = False
     """Whether it is answered without a token."""
+    body: Schema | None = None
+    """Of what is sent with it, as JSON or YAML."""
 
 
 def schema_of(kind: object) -> Schema:
@@ -96,11 +99,18 @@ def object_schema(properties: Mapping[str, Schema]) -> Schema:
     }
 
 
-def document(title: str, version: str, description: str, operations: Sequence[Operation]) -> dict[str, Any]:
-    """The OpenAPI document of these."""
+def document(
+    title: str,
+    version: str,
+    description: str,
+    operations: Sequence[Operation],
+    meanings: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """The OpenAPI document of these.  `meanings`: of statuses, where they are not a volume's."""
     paths: dict[str, dict[str, Any]] = {}
+    said = _MEANING | dict(meanings or {})
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, said)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
@@ -114,7 +124,7 @@ def document(title: str, version: str, description: str, operations: Sequence[Op
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(operation: Operation, meanings: Mapping[int, str]) -> dict[str, Any]:
     always = {500} if operation.open else {401, 500}
     if operation.method != "GET":
         always |= {400, 409, 422}
@@ -123,7 +133,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         responses.setdefault(
             str(status),
             {
-                "description": _MEANING[status],
+                "description": meanings[status],
                 "content": {PROBLEM_TYPE: {"schema": {"$ref": f"#/components/schemas/{_PROBLEM}"}}},
             },
         )
@@ -136,6 +146,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
         ],
         "responses": responses,
     }
+    if operation.body is not None:
+        content = {media_type: {"schema": operation.body} for media_type in BODY_TYPES}
+        described["requestBody"] = {"required": True, "content": content}
     return described | ({"security": []} if operation.open else {})
 
 

@@ -30,11 +30,19 @@ class Reason(enum.Enum):
     """There is no such path."""
     NO_SUCH_OPERATION = "no-such-operation"
     NO_SUCH_SNAPSHOT = "no-such-snapshot"
+    NO_SUCH_VOLUME = "no-such-volume"
+    NO_SUCH_POOL = "no-such-pool"
+    BAD_POLICY = "bad-policy"
+    """A StorageClass or a claim asks for what there is not."""
+    ALREADY_EXISTS = "already-exists"
+    """There is another one of this name."""
     METHOD_NOT_ALLOWED = "method-not-allowed"
     KEY_BUSY = "idempotency-key-busy"
     KEY_OF_ANOTHER = "idempotency-key-of-another-request"
     REFUSED = "refused"
     """As the volume is now it cannot be; nothing has changed."""
+    UNAVAILABLE = "unavailable"
+    """It cannot be done now; may be asked for again."""
     INTERNAL_ERROR = "internal-error"
     """A bug of ours; it is in the log."""
 
@@ -46,10 +54,15 @@ STATUS: Final[dict[Reason, HTTPStatus]] = {
     Reason.NOT_FOUND: HTTPStatus.NOT_FOUND,
     Reason.NO_SUCH_OPERATION: HTTPStatus.NOT_FOUND,
     Reason.NO_SUCH_SNAPSHOT: HTTPStatus.NOT_FOUND,
+    Reason.NO_SUCH_VOLUME: HTTPStatus.NOT_FOUND,
+    Reason.NO_SUCH_POOL: HTTPStatus.NOT_FOUND,
+    Reason.BAD_POLICY: HTTPStatus.BAD_REQUEST,
+    Reason.ALREADY_EXISTS: HTTPStatus.CONFLICT,
     Reason.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
     Reason.KEY_BUSY: HTTPStatus.CONFLICT,
     Reason.KEY_OF_ANOTHER: HTTPStatus.UNPROCESSABLE_ENTITY,
     Reason.REFUSED: HTTPStatus.CONFLICT,
+    Reason.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.INTERNAL_ERROR: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 

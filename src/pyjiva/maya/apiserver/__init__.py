@@ -18,8 +18,10 @@ from pyjiva.maya.apiserver.backend import (
 )
 from pyjiva.maya.apiserver.cas_snapshot import new_snapshot, snapshot_json
 from pyjiva.maya.apiserver.cas_volume import list_json, new_volume, volume_json
+from pyjiva.maya.apiserver.routes_io import OPEN_PATHS, maya_application
 
 __all__ = [
+    "OPEN_PATHS",
     "AlreadyExists",
     "Backend",
     "BackendError",
@@ -35,6 +37,7 @@ __all__ = [
     "VolumeName",
     "VolumeView",
     "list_json",
+    "maya_application",
     "new_snapshot",
     "new_volume",
     "snapshot_json",

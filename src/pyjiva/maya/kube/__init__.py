@@ -13,6 +13,11 @@ from pyjiva.maya.kube.cluster import (
     WatchEvent,
     WatchKind,
 )
+from pyjiva.maya.kube.events_io import Recorder
+from pyjiva.maya.kube.informer_io import Informer
+from pyjiva.maya.kube.lease import LeaseSettings
+from pyjiva.maya.kube.lease_io import LeaseLostError, run_elected
+from pyjiva.maya.kube.queue_io import Workers
 from pyjiva.maya.kube.resource import Resource
 
 __all__ = [
@@ -21,11 +26,17 @@ __all__ = [
     "Conflict",
     "Forbidden",
     "Gone",
+    "Informer",
     "KubeError",
+    "LeaseLostError",
+    "LeaseSettings",
     "Listing",
     "NotFound",
     "Object",
+    "Recorder",
     "Resource",
     "WatchEvent",
     "WatchKind",
+    "Workers",
+    "run_elected",
 ]

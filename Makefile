@@ -29,6 +29,7 @@ up:
 test:
 	@scripts/debian-packages tests bench
 	@timeout 900 scripts/s3-server >/dev/null || true # the tests that need it say that it is missing
+	@timeout 1800 scripts/kube-assets >/dev/null || true # here too
 	@scripts/test
 
 tests:

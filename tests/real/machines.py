@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["Machine", "Network", "open_network", "reason_not_to"]
+__all__ = ["Machine", "Network", "make_machine", "open_network", "reason_not_to"]
 
 PROGRAMS: Final = {
     "ip": "iproute2",
@@ -102,7 +102,7 @@ class Network:
 
     def add(self, address: str) -> Machine:
         """A machine with an address in 10.0.0.0/24."""
-        machine = _make_machine(address)
+        machine = make_machine(address)
         self.made.callback(machine.die)
         self.machines.append(machine)
         port = f"port{len(self.machines)}"
@@ -121,7 +121,8 @@ class Network:
         _run(*self.hub.command("ip", *arguments))
 
 
-def _make_machine(address: str) -> Machine:
+def make_machine(address: str) -> Machine:
+    """Without a cable; `address` only says what it will have.  Raises OSError: not possible here."""
     # It says so when it is in the new namespace.
     waiting = "import signal; print(flush=True); signal.pause()"
     holder = subprocess.Popen(
@@ -139,7 +140,7 @@ def _make_machine(address: str) -> Machine:
 def open_network() -> Iterator[Network]:
     """A switch without machines; all that is on it dies at the end.  Raises OSError: not possible here."""
     with ExitStack() as stack:
-        network = Network(_make_machine(""), stack)
+        network = Network(make_machine(""), stack)
         stack.callback(network.hub.die)
         network._on_hub("link", "add", "switch", "type", "bridge", "stp_state", "0", "forward_delay", "0")
         network._on_hub("link", "set", "switch", "up")

@@ -28,10 +28,15 @@ class Authority:
         certificate = self._begin(self.name, self.key).add_extension(constraint, critical=True)
         self.file.write_bytes(_pem(certificate.sign(self.key, hashes.SHA256())))
 
-    def sign(self, name: str, *addresses: str, life: datetime.timedelta = _LIFE) -> TlsFiles:
-        """A key and a certificate for these IP addresses."""
+    def sign(
+        self, name: str, *addresses: str, life: datetime.timedelta = _LIFE, organization: str = ""
+    ) -> TlsFiles:
+        """A key and a certificate for these IP addresses; Kubernetes reads an organization as a group."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
+        if organization:
+            attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+        subject = x509.Name(attributes)
         names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         builder = self._begin(subject, key, life)
         if names:

@@ -56,6 +56,8 @@ class FakeControllers:
     """How a job's running pod has ended; None: it still runs."""
     start_s: float = 0.0
     """From where a pod has its node until it runs."""
+    delay_s: float = 0.0
+    """How long `run` waits for more to happen before it acts: acting once for much of it is quicker."""
     node_grace_s: float = 40.0
     """From where a node dies until it is said to be."""
     claims: ClaimController = attrs.field(init=False)
@@ -115,6 +117,7 @@ class FakeControllers:
             self.settle()
             with trio.move_on_at(self._next_s):
                 await self.store.parked.park()
+            await trio.sleep(self.delay_s)
 
     # --- the controllers
 

@@ -315,10 +315,11 @@ class Store:
         changed = True
         while changed:
             changed = False
-            for resource, key in self._all():
+            for resource, key in self.everything():
                 changed = self._collect_one(resource, key) or changed
 
-    def _all(self) -> list[tuple[Resource, Key]]:
+    def everything(self) -> list[tuple[Resource, Key]]:
+        """All that there is."""
         return [(resource, key) for resource, records in self._records.items() for key in records]
 
     def _collect_one(self, resource: Resource, key: Key) -> bool:
@@ -328,7 +329,9 @@ class Store:
             return False
         metadata = record.object["metadata"]
         if resource == NAMESPACES:
-            if "deletionTimestamp" not in metadata or any(where == key[1] for _, (where, _) in self._all()):
+            if "deletionTimestamp" not in metadata or any(
+                where == key[1] for _, (where, _) in self.everything()
+            ):
                 return False
             self._remove(resource, key, copy.deepcopy(record.object))
             return True
@@ -398,7 +401,7 @@ class Store:
         versions = [change.version for change in self.history]
         assert versions == sorted(set(versions)) and versions[-1] == self.version
         last = {(change.resource, change.key): change for change in self.history}
-        for resource, key in self._all():
+        for resource, key in self.everything():
             record, change = self._of(resource)[key], last.pop((resource, key))
             assert change.kind is not WatchKind.DELETED and change.object == record.object
             fields = fields_of(record.object, Shapes(kinds.is_builtin(resource)))

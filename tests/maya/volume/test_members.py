@@ -1,5 +1,7 @@
 """`maya.volume.members`: whatever happens to nodes and wishes, copies are not lost by a step of ours."""
 
+from typing import Any
+
 import attrs
 import pytest
 from hypothesis import settings
@@ -196,7 +198,7 @@ Life.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step
 TestLife = Life.TestCase
 
 
-def born(**more: object) -> World:
+def born(**more: Any) -> World:
     """A volume with three members on n… and everything in sync."""
     world = World(JivaVolume("ns", "v", attrs.evolve(SPEC, **more)))
     for _ in range(4):

@@ -238,7 +238,7 @@ class _Decision:
         load = dict(load)
         self._call_off()
         for place in list(self.places.values()):
-            if place.state not in (ReplicaState.INITIAL, ReplicaState.JOINING) or place.started:
+            if place.state not in _COUNTED or place.started:
                 continue
             place = self._move_if_it_does_not_fit(place)
             if not place.node:

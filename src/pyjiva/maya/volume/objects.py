@@ -15,6 +15,7 @@ ports are Jiva's (maya pkg/install/v1alpha1/jiva_volume.go); why there is a Depl
 replica: docs/decisions/0015-maya.md.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -102,7 +103,7 @@ class VolumeObjects:
         """
         data = {"volume.key": key, "api.token": token, "chap": chap, "source.token": source_token}
         data = {name: value for name, value in data.items() if value}
-        return _object("v1", "Secret", self._metadata(secrets_name(self.volume.name)), stringData=data)
+        return _object("v1", "Secret", self._metadata(secrets_name(self.volume.name)), data=_encoded(data))
 
     def chap_secret(self, user: str, password: str) -> dict[str, Any]:
         """What kubelets log in with (kubernetes pkg/volume/iscsi/iscsi_util.go)."""
@@ -111,7 +112,7 @@ class VolumeObjects:
             "Secret",
             self._metadata(chap_secret_name(self.volume.name)),
             type="kubernetes.io/iscsi-chap",
-            stringData={"node.session.auth.username": user, "node.session.auth.password": password},
+            data=_encoded({"node.session.auth.username": user, "node.session.auth.password": password}),
         )
 
     # --- the controller
@@ -424,6 +425,11 @@ class VolumeObjects:
 
 def _item(key: str) -> dict[str, str]:
     return {"key": key, "path": key}
+
+
+def _encoded(values: Mapping[str, str]) -> dict[str, str]:
+    """As a Secret holds them."""
+    return {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}
 
 
 def _object(api_version: str, kind: str, metadata: dict[str, Any], **rest: Any) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from typing import Any, Final
 import attrs
 
 from pyjiva.maya.volume.jiva_volume import JivaVolume
-from pyjiva.maya.volume.labels import REPLICA_ID
+from pyjiva.maya.volume.labels import CONTROLLER, REPLICA_ID
 from pyjiva.maya.volume.members import Pod, seconds_of
 from pyjiva.maya.volume.placement import Node
 from pyjiva.maya.volume.report import VolumeReport
 
-__all__ = ["SELECTED_NODE", "Observed", "Source", "cluster_ip_of", "job_state", "pod_of"]
+__all__ = ["SELECTED_NODE", "Observed", "Source", "cluster_ip_of", "is_of_a_daemon", "job_state", "pod_of"]
 
 SELECTED_NODE: Final = "volume.kubernetes.io/selected-node"
 """Annotation of a JivaVolume: where the pod that waits for the claim is to run."""
@@ -75,6 +75,12 @@ def job_state(job: Mapping[str, Any]) -> str:
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             return str(condition["type"])
     return ""
+
+
+def is_of_a_daemon(pod: Mapping[str, Any]) -> bool:
+    """Whether it is the controller's or a replica's."""
+    labels = pod["metadata"].get("labels") or {}
+    return REPLICA_ID in labels or CONTROLLER[0] in labels
 
 
 def pod_of(value: Mapping[str, Any]) -> Pod:

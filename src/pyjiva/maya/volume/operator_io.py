@@ -34,8 +34,9 @@ from pyjiva.maya.kube.resource import (
 )
 from pyjiva.maya.volume.jiva_volume import FINALIZER, JivaVolume
 from pyjiva.maya.volume.labels import PERSISTENT_VOLUME, chap_secret_name, secrets_name, service_name
+from pyjiva.maya.volume.members import Pod
 from pyjiva.maya.volume.objects import VolumeObjects
-from pyjiva.maya.volume.observed import Observed, Source, cluster_ip_of, pod_of
+from pyjiva.maya.volume.observed import Observed, Source, cluster_ip_of, is_of_a_daemon, pod_of
 from pyjiva.maya.volume.placement import Node, node_of
 from pyjiva.maya.volume.reconcile import reconcile
 from pyjiva.maya.volume.report import VolumeReport
@@ -161,7 +162,7 @@ class VolumeOperator:
             volume,
             now_s=self.now_s(),
             objects=owned,
-            pods=[pod_of(value) for value in _of(self.pods, volume)],
+            pods=self._pods_of(volume),
             nodes=self.all_nodes(),
             load=self._load(),
             of_its_group=tuple(self._of_its_group(volume)),
@@ -195,15 +196,18 @@ class VolumeOperator:
     ) -> tuple[VolumeReport | None, str]:
         """How the volume is; else why nobody says."""
         address = self.address_of(volume.namespace, volume.name)
-        running = any(pod.running for pod in map(pod_of, _of(self.pods, volume)) if pod.replica_id is None)
-        if address is None or not running:
-            pods = [pod_of(value) for value in _of(self.pods, volume)]
-            said = next((pod.message for pod in pods if pod.replica_id is None and pod.message), "")
+        pods = [pod for pod in self._pods_of(volume) if pod.replica_id is None]
+        if address is None or not any(pod.running for pod in pods):
+            said = next((pod.message for pod in pods if pod.message), "")
             return None, said or "its controller does not run yet"
         try:
             return await self.api.report(address), ""
         except (Silent, Refused) as error:
             return None, str(error)
+
+    def _pods_of(self, volume: JivaVolume) -> list[Pod]:
+        """Those of its daemons: not of its scrub jobs."""
+        return [pod_of(value) for value in _of(self.pods, volume) if is_of_a_daemon(value)]
 
     def address_of(self, namespace: str, name: str) -> VolumeAddress | None:
         """Where the API of a volume is; None: it has no Service or no Secret."""

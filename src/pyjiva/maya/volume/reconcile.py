@@ -29,6 +29,7 @@ from pyjiva.maya.kube.resource import (
     SERVICES,
     Resource,
 )
+from pyjiva.maya.volume.adopt import adopt
 from pyjiva.maya.volume.conditions import judge
 from pyjiva.maya.volume.jiva_volume import (
     FINALIZER,
@@ -96,8 +97,11 @@ class _Work:
     volume: JivaVolume = attrs.field(init=False)
     steps: list[Step] = attrs.field(factory=list, init=False)
 
+    saved: JivaVolumeStatus = attrs.field(init=False)
+
     def __attrs_post_init__(self) -> None:
         self.volume = self.observed.volume
+        self.saved = self.volume.status
 
     @property
     def objects(self) -> VolumeObjects:
@@ -105,9 +109,10 @@ class _Work:
         return VolumeObjects(self.volume, self.settings)
 
     def save(self, status: JivaVolumeStatus) -> None:
-        if status != self.volume.status:
+        if status != self.saved:
             self.steps.append(SaveStatus(status))
-            self.volume = attrs.evolve(self.volume, status=status)
+            self.saved = status
+        self.volume = attrs.evolve(self.volume, status=status)
 
     def apply(self, resource: Resource, wanted: Mapping[str, Any]) -> None:
         """Unless it is so already."""
@@ -166,6 +171,8 @@ class _Running(_Work):
     def plan(self) -> Plan:
         if FINALIZER not in self.volume.finalizers:
             self.steps.append(AddFinalizer())
+        status = adopt(self.volume, self.observed.objects, self.observed.nodes)
+        self.volume = attrs.evolve(self.volume, status=status)
         members = self._decide()
         self._save_what_is_seen(members)
         if self._has_secrets():

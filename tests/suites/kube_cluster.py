@@ -7,7 +7,7 @@ Use, in the test module of an implementation:
         await case(MyCluster(...), "a-namespace-of-its-own")
 
 The cases run against an API server in memory and against a real one, which is what shows that the first is
-right.  They need the kinds of Kubernetes alone, and no controller that acts upon them.
+right.  They need the kinds of Kubernetes and `CRD`; that controllers act upon what they make is no matter.
 
 Not checked: collection of what has lost its owners (a controller's), compaction (not a verb).
 """
@@ -32,10 +32,45 @@ from pyjiva.maya.kube import (
 )
 from pyjiva.maya.kube.resource import CONFIG_MAPS, DEPLOYMENTS, LEASES, PODS, PV, SECRETS, SERVICES
 
-__all__ = ["CASES", "Case", "case_name", "config_map", "deployment"]
+__all__ = ["CASES", "CRD", "CRDS", "THINGS", "Case", "case_name", "config_map", "deployment", "thing"]
 
 Case = Callable[[Cluster, str], Awaitable[None]]
 CASES: Final[list[Case]] = []
+THINGS: Final = Resource("tests.example.com/v1", "Thing", "things")
+"""A custom resource with a status apart; `CRD` makes it."""
+CRDS: Final = Resource(
+    "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", False
+)
+_NUMBERS: Final = {"type": "object", "additionalProperties": {"type": "integer"}}
+_ITEM: Final = {"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}}
+_SPEC: Final = {
+    "type": "object",
+    "properties": {"size": {"type": "integer"}, "map": _NUMBERS, "list": {"type": "array", "items": _ITEM}},
+}
+CRD: Final[Object] = {
+    "apiVersion": CRDS.api_version,
+    "kind": CRDS.kind,
+    "metadata": {"name": f"{THINGS.plural}.{THINGS.group}"},
+    "spec": {
+        "group": THINGS.group,
+        "scope": "Namespaced",
+        "names": {"kind": THINGS.kind, "plural": THINGS.plural, "singular": "thing"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {"spec": _SPEC, "status": _NUMBERS},
+                    }
+                },
+                "subresources": {"status": {}},
+            }
+        ],
+    },
+}
 WAIT_S: Final = 30.0  # for what a server does after its answer
 
 
@@ -78,6 +113,12 @@ def deployment(namespace: str, *, env: dict[str, str], labels: dict[str, str] | 
         "metadata": {"name": "d", "namespace": namespace, **({"labels": labels} if labels else {})},
         "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "a"}}, "template": template},
     }
+
+
+def thing(namespace: str, **spec: Any) -> Object:
+    """A custom resource."""
+    head = {"apiVersion": THINGS.api_version, "kind": THINGS.kind}
+    return {**head, "metadata": {"name": "t", "namespace": namespace}, "spec": spec}
 
 
 def _service(namespace: str, name: str = "s", **spec: Any) -> Object:
@@ -236,9 +277,12 @@ async def a_write_that_changes_nothing(cluster: Cluster, namespace: str) -> None
     assert same["metadata"]["resourceVersion"] == version
     same = await cluster.merge(CONFIG_MAPS, namespace, "m", {"data": {"a": "1"}})
     assert same["metadata"]["resourceVersion"] == version
-    first = await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"A": "1"}))
-    again = await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"A": "1"}))
+    first = await cluster.apply(CONFIG_MAPS, config_map(namespace, "n", a="1"))
+    again = await cluster.apply(CONFIG_MAPS, config_map(namespace, "n", a="1"))
     assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"A": "1"}))
+    same = await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"A": "1"}))
+    assert same["metadata"]["generation"] == 1
 
 
 @_case
@@ -295,25 +339,44 @@ async def an_address_stays(cluster: Cluster, namespace: str) -> None:
 
 @_case
 async def status_is_apart(cluster: Cluster, namespace: str) -> None:
-    value = deployment(namespace, env={})
-    made = await cluster.create(DEPLOYMENTS, {**value, "status": {"replicas": 7}})
-    assert made.get("status", {}).get("replicas") is None
+    made = await cluster.create(THINGS, {**thing(namespace, size=1), "status": {"seen": 7}})
+    assert "status" not in made
     assert made["metadata"]["generation"] == 1
-    change: Object = {"spec": {"replicas": 3}, "status": {"replicas": 1}}
-    merged = await cluster.merge(DEPLOYMENTS, namespace, "d", change, subresource="status")
-    assert (merged["spec"]["replicas"], merged["status"]["replicas"]) == (0, 1)
+    change: Object = {"spec": {"size": 3}, "status": {"seen": 1}}
+    merged = await cluster.merge(THINGS, namespace, "t", change, subresource="status")
+    assert (merged["spec"], merged["status"]) == ({"size": 1}, {"seen": 1})
     assert merged["metadata"]["generation"] == 1
-    merged = await cluster.merge(DEPLOYMENTS, namespace, "d", {**change, "status": {"replicas": 2}})
-    assert (merged["spec"]["replicas"], merged["status"]["replicas"]) == (3, 1)
+    merged = await cluster.merge(THINGS, namespace, "t", {**change, "status": {"seen": 2}})
+    assert (merged["spec"], merged["status"]) == ({"size": 3}, {"seen": 1})
     assert merged["metadata"]["generation"] == 2
-    labelled = await cluster.merge(DEPLOYMENTS, namespace, "d", {"metadata": {"labels": {"a": "b"}}})
+    labelled = await cluster.merge(THINGS, namespace, "t", {"metadata": {"labels": {"a": "b"}}})
     assert labelled["metadata"]["generation"] == 2
-    stale = {**made, "status": {"replicas": 5}}
     with pytest.raises(Conflict):
-        await cluster.update(DEPLOYMENTS, stale, subresource="status")
-    fresh = {**labelled, "spec": made["spec"], "status": {"replicas": 6}}
-    updated = await cluster.update(DEPLOYMENTS, fresh, subresource="status")
-    assert (updated["spec"]["replicas"], updated["status"]["replicas"]) == (3, 6)
+        await cluster.update(THINGS, {**made, "status": {"seen": 5}}, subresource="status")
+    fresh = {**labelled, "spec": {"size": 9}, "status": {"other": 6}}
+    updated = await cluster.update(THINGS, fresh, subresource="status")
+    assert (updated["spec"], updated["status"]) == ({"size": 3}, {"other": 6})
+    again = await cluster.update(THINGS, {**updated, "spec": {"size": 4}, "status": {}})
+    assert (again["spec"], again["status"]) == ({"size": 4}, {"other": 6})
+    assert again["metadata"]["generation"] == 3
+
+
+@_case
+async def changes_of_a_builtin_kinds_spec_are_counted(cluster: Cluster, namespace: str) -> None:
+    made = await cluster.create(DEPLOYMENTS, deployment(namespace, env={}))
+    assert made["metadata"]["generation"] == 1
+    change = {"spec": {"minReadySeconds": 1}}
+    assert (await cluster.merge(DEPLOYMENTS, namespace, "d", change))["metadata"]["generation"] == 2
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    assert (await cluster.merge(DEPLOYMENTS, namespace, "d", labels))["metadata"]["generation"] == 2
+
+
+@_case
+async def update_of_a_custom_resource_names_its_version(cluster: Cluster, namespace: str) -> None:
+    await cluster.create(THINGS, thing(namespace, size=1))
+    with pytest.raises(KubeError) as raised:
+        await cluster.update(THINGS, thing(namespace, size=2))
+    assert raised.value.status == 422
 
 
 @_case
@@ -347,7 +410,8 @@ async def apply_leaves_what_others_wrote(cluster: Cluster, namespace: str) -> No
     pod["containers"][0]["env"].append({"name": "THEIRS", "value": "t"})
     pod["containers"].append({"name": "sidecar", "image": "none"})
     pod["nodeSelector"] = {"n": "1"}
-    found["metadata"]["annotations"] = {"theirs": "t"}
+    found["metadata"].setdefault("annotations", {})["theirs"] = "t"
+    del found["metadata"]["resourceVersion"]  # the controller of Deployments may write meanwhile
     await cluster.update(DEPLOYMENTS, found)
     after = await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"B": "2"}))
     assert _env(after) == {"B": "2", "THEIRS": "t"}
@@ -394,16 +458,36 @@ async def apply_merges_by_key_or_whole(cluster: Cluster, namespace: str) -> None
 
 
 @_case
+async def apply_to_custom_resources(cluster: Cluster, namespace: str) -> None:
+    """Maps are merged, lists are one value; finalizers are a set that others add to."""
+    first = thing(namespace, map={"a": 1, "b": 2}, list=[{"name": "x", "n": 1}])
+    first["metadata"]["finalizers"] = ["example.com/a"]
+    await cluster.apply(THINGS, first)
+    await cluster.merge(THINGS, namespace, "t", {"spec": {"map": {"theirs": 1}}})
+    both = {"metadata": {"finalizers": ["example.com/a", "example.com/b"]}}
+    await cluster.merge(THINGS, namespace, "t", both)
+    after = await cluster.apply(THINGS, thing(namespace, map={"b": 3}, list=[{"name": "y"}]))
+    assert after["spec"] == {"map": {"b": 3, "theirs": 1}, "list": [{"name": "y"}]}
+    assert after["metadata"]["finalizers"] == ["example.com/b"]
+    last = await cluster.apply(THINGS, thing(namespace, size=1))
+    assert last["spec"] == {"map": {"theirs": 1}, "size": 1}
+    await cluster.merge(THINGS, namespace, "t", {"metadata": {"finalizers": None}})
+
+
+@_case
 async def apply_of_a_status(cluster: Cluster, namespace: str) -> None:
-    head = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": namespace}}
+    head = thing(namespace)
+    del head["spec"]
     with pytest.raises(NotFound):
-        await cluster.apply(DEPLOYMENTS, {**head, "status": {"replicas": 1}}, subresource="status")
-    await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"A": "1"}))
-    after = await cluster.apply(DEPLOYMENTS, {**head, "status": {"replicas": 1}}, subresource="status")
-    assert after["status"]["replicas"] == 1
-    assert _env(after) == {"A": "1"}
-    after = await cluster.apply(DEPLOYMENTS, deployment(namespace, env={"A": "2"}))
-    assert after["status"]["replicas"] == 1
+        await cluster.apply(THINGS, {**head, "status": {"seen": 1}}, subresource="status")
+    await cluster.apply(THINGS, thing(namespace, size=1))
+    first = {**head, "status": {"seen": 1, "more": 1}}
+    after = await cluster.apply(THINGS, first, subresource="status")
+    assert (after["spec"], after["status"]) == ({"size": 1}, {"seen": 1, "more": 1})
+    after = await cluster.apply(THINGS, {**thing(namespace, size=2), "status": {"seen": 5}})
+    assert (after["spec"], after["status"]) == ({"size": 2}, {"seen": 1, "more": 1})
+    after = await cluster.apply(THINGS, {**head, "status": {"seen": 2}}, subresource="status")
+    assert (after["spec"], after["status"]) == ({"size": 2}, {"seen": 2})
 
 
 @_case
@@ -414,8 +498,45 @@ async def apply_with_another_uid(cluster: Cluster, namespace: str) -> None:
         await cluster.apply(CONFIG_MAPS, value)
     assert await cluster.get(CONFIG_MAPS, namespace, "m") is None
     await cluster.apply(CONFIG_MAPS, config_map(namespace, a="1"))
-    with pytest.raises(Conflict):
+    with pytest.raises(KubeError) as raised:
         await cluster.apply(CONFIG_MAPS, value)
+    assert raised.value.status == 422
+
+
+@_case
+async def writes_that_name_another_uid(cluster: Cluster, namespace: str) -> None:
+    value = await cluster.create(CONFIG_MAPS, config_map(namespace, a="1"))
+    value["metadata"]["uid"] = "00000000-0000-4000-8000-00000000abcd"
+    with pytest.raises(KubeError) as raised:
+        await cluster.update(CONFIG_MAPS, value)
+    assert raised.value.status == 409
+    with pytest.raises(KubeError) as raised:
+        await cluster.merge(CONFIG_MAPS, namespace, "m", {"metadata": {"uid": value["metadata"]["uid"]}})
+    assert raised.value.status == 422
+
+
+@_case
+async def create_that_names_a_version(cluster: Cluster, namespace: str) -> None:
+    value = config_map(namespace)
+    value["metadata"]["resourceVersion"] = "1"
+    with pytest.raises(KubeError) as raised:
+        await cluster.create(CONFIG_MAPS, value)
+    assert raised.value.status == 500
+    await cluster.apply(CONFIG_MAPS, value)  # makes it nevertheless
+    with pytest.raises(Conflict):
+        await cluster.apply(CONFIG_MAPS, {**value, "data": {"a": "1"}})
+
+
+@_case
+async def names_that_are_none(cluster: Cluster, namespace: str) -> None:
+    """They would be another path."""
+    for name in ("a/b", "..", ".", "a%2fb", "a?b", ""):
+        with pytest.raises(KubeError) as raised:
+            await cluster.get(CONFIG_MAPS, namespace, name)
+        assert raised.value.status == 422, name
+        with pytest.raises(KubeError) as raised:
+            await cluster.delete(CONFIG_MAPS, namespace, name)
+        assert raised.value.status == 422, name
 
 
 # --- delete

@@ -19,6 +19,7 @@ import attrs
 import trio
 
 from pyjiva.maya.kube import Forbidden, Gone, KubeError, Listing, Object, Resource, WatchEvent, WatchKind
+from pyjiva.maya.kube.names import check_names
 from pyjiva.testing.kube_store import Change, Store
 from pyjiva.testing.kube_values import matches
 
@@ -244,6 +245,8 @@ class FakeCluster:
     # --- what each of them goes through
 
     def _call(self, verb: str, resource: Resource, namespace: str, name: str, subresource: str = "") -> Call:
+        if verb not in ("list", "watch"):
+            check_names(resource, namespace, name, generated=verb == "create" and not name)
         writes = verb not in ("get", "list", "watch")
         self._writes += writes
         number = self._writes if writes else 0

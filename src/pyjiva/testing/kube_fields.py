@@ -3,9 +3,10 @@
 The rules are those of structured-merge-diff v4, as far as the objects that we write need them.  A field is a
 path of steps: a map's key, the key of an item in a keyed list, or a value in a set.
 
-Not done: conflicts (every apply is forced), schemas (shapes are known by the names below; lists and maps of
-custom resources that are not in `metadata` are atomic lists and granular maps), keys with defaults other than
-`protocol`, and the order in which items of two managers mix (what was there comes first).
+Not done: conflicts (every apply is forced); schemas: shapes are known by the names below, and custom
+resources are taken to have lists that are one value and maps that are merged; the loss of what others wrote
+into a map that no schema names, when we give up the map; keys with defaults other than `protocol`; the
+order in which items of two managers mix (what was there comes first).
 """
 
 import copy

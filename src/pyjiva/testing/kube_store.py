@@ -199,6 +199,10 @@ class Store:
         if not new["metadata"].get("resourceVersion") and kinds.must_name_version(resource):
             reason = "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"
             raise KubeError(f"{named(resource, key[1])}: {reason}", status=422, reason="Invalid")
+        uid = new["metadata"].get("uid")
+        if uid and uid != record.object["metadata"]["uid"]:
+            message = f"{named(resource, key[1])}: Precondition failed: UID in precondition: {uid}"
+            raise Conflict(message, status=409, reason="Conflict")
         return self._replace(resource, key, record, new, subresource, manager)
 
     def merge(
@@ -227,9 +231,9 @@ class Store:
         shapes = Shapes(kinds.is_builtin(resource))
         fields = self._writable(resource, owned(fields_of(wanted, shapes)), subresource)
         if key not in self._of(resource) and not subresource:
-            for given in ("uid", "resourceVersion"):
-                if wanted["metadata"].get(given):
-                    raise Conflict(f"{named(resource, key[1])}: {given} given, and there is none", status=409)
+            if wanted["metadata"].get("uid"):
+                raise Conflict(f"{named(resource, key[1])}: uid given, and there is none", status=409)
+            wanted["metadata"].pop("resourceVersion", None)
             made = self.create(resource, wanted, manager=manager)
             if record := self._of(resource).get(key):
                 record.owners = {us: fields}
@@ -440,11 +444,14 @@ class Store:
         return record
 
     def _check_preconditions(self, resource: Resource, key: Key, old: Object, new: Object) -> None:
-        for name in ("uid", "resourceVersion"):
-            given = new["metadata"].get(name)
-            if given and given != old["metadata"][name]:
-                message = f"{named(resource, key[1])}: the object has been modified ({name})"
-                raise Conflict(message, status=409, reason="Conflict")
+        given = new["metadata"].get("resourceVersion")
+        if given and given != old["metadata"]["resourceVersion"]:
+            message = f"{named(resource, key[1])}: the object has been modified"
+            raise Conflict(message, status=409, reason="Conflict")
+        given = new["metadata"].get("uid")
+        if given and given != old["metadata"]["uid"]:
+            reason = f"metadata.uid: Invalid value: {given!r}: field is immutable"
+            raise KubeError(f"{named(resource, key[1])}: {reason}", status=422, reason="Invalid")
 
     # --- ownership of fields
 

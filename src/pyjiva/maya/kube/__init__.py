@@ -13,6 +13,9 @@ from pyjiva.maya.kube.cluster import (
     WatchEvent,
     WatchKind,
 )
+from pyjiva.maya.kube.cluster_io import open_cluster
+from pyjiva.maya.kube.credentials import Access
+from pyjiva.maya.kube.credentials_sys import load_access
 from pyjiva.maya.kube.events_io import Recorder
 from pyjiva.maya.kube.informer_io import Informer
 from pyjiva.maya.kube.lease import LeaseSettings
@@ -21,6 +24,7 @@ from pyjiva.maya.kube.queue_io import Workers
 from pyjiva.maya.kube.resource import Resource
 
 __all__ = [
+    "Access",
     "AlreadyExists",
     "Cluster",
     "Conflict",
@@ -38,5 +42,7 @@ __all__ = [
     "WatchEvent",
     "WatchKind",
     "Workers",
+    "load_access",
+    "open_cluster",
     "run_elected",
 ]

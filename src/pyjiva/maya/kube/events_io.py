@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
 
 import attrs
 import structlog
@@ -37,9 +36,7 @@ class Recorder:
     def __attrs_post_init__(self) -> None:
         self._series = EventSeries(self.component, self.instance)
 
-    async def event(
-        self, value: Object, type_: Literal["Normal", "Warning"], reason: str, message: str
-    ) -> None:
+    async def event(self, value: Object, type_: str, reason: str, message: str) -> None:
         """Say of `value` (with kind and apiVersion) that `message`; `reason` is one CamelCase word for
         programs.
 

@@ -35,6 +35,7 @@ from pyjiva.maya.kube.resource import CONFIG_MAPS, EVENTS, LEASES, NAMESPACES, S
 from tests.kube.cluster import Cluster
 from tests.kube.cluster import open_cluster as start_cluster
 from tests.suites.kube_cluster import CASES, CRD, Case, case_name, config_map
+from tests.suites.kube_controllers import CONTROLLER_CASES
 
 pytestmark = pytest.mark.real
 
@@ -77,6 +78,17 @@ def test_contract(cluster: Cluster, case: Case) -> None:
         async with opened(cluster) as (kube, namespace):
             checked: ClusterProtocol = kube
             await case(checked, namespace)
+
+    cluster.in_namespace(run)
+
+
+@pytest.mark.parametrize("case", CONTROLLER_CASES, ids=case_name)
+def test_controllers(cluster: Cluster, case: Case) -> None:
+    """What those in memory do too (`tests/testing/test_kube_controllers.py`)."""
+
+    async def run() -> None:
+        async with opened(cluster) as (kube, namespace):
+            await case(kube, namespace)
 
     cluster.in_namespace(run)
 

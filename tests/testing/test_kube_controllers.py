@@ -7,11 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from pyjiva.maya.kube import Object
-from pyjiva.maya.kube.resource import CLAIMS, DEPLOYMENTS, JOBS, NODES, PODS, PV, STORAGE_CLASSES
+from pyjiva.maya.kube.resource import CLAIMS, DEPLOYMENTS, JOBS, NAMESPACES, NODES, PODS, PV, STORAGE_CLASSES
 from pyjiva.testing.kube import FakeCluster
 from pyjiva.testing.kube_controllers import FakeControllers
 from pyjiva.testing.kube_store import Store
-from tests.suites.kube_cluster import deployment
+from tests.suites.kube_cluster import Case, case_name, deployment
+from tests.suites.kube_controllers import CONTROLLER_CASES
 
 NS = "default"
 HOSTNAME = "kubernetes.io/hostname"
@@ -53,6 +54,18 @@ def apart() -> Object:
 def on_nodes(key: str, operator: str, *values: str) -> Object:
     term = {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
+@pytest.mark.parametrize("case", CONTROLLER_CASES, ids=case_name)
+async def test_contract(case: Case, autojump_clock: MockClock) -> None:
+    store, controllers = world()
+    cluster = FakeCluster(store)
+    await cluster.create(NAMESPACES, {"metadata": {"name": "ns"}})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(controllers.run)
+        await case(cluster, "ns")
+        nursery.cancel_scope.cancel()
+    store.self_check()
 
 
 # --- pods
@@ -246,7 +259,8 @@ def claim(name: str = "c", **spec: Any) -> Object:
 
 def volume(name: str = "v", **of: str) -> Object:
     reference = {"namespace": NS, "name": "c", **of}
-    return {"metadata": {"name": name}, "spec": {"claimRef": reference, "capacity": {"storage": "1Gi"}}}
+    spec = {"claimRef": reference, "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}
+    return {"metadata": {"name": name}, "spec": spec}
 
 
 def phases(store: Store) -> list[str]:
@@ -294,10 +308,8 @@ async def test_a_claim_is_asked_for_at_once_or_with_the_node_of_its_pod() -> Non
             controllers.settle()
             found = store.get(CLAIMS, NS, "c")
             assert found is not None
-            return {
-                key.rpartition("/")[2]: text
-                for key, text in (found["metadata"].get("annotations") or {}).items()
-            }
+            annotations = found["metadata"].get("annotations") or {}
+            return {key.rpartition("/")[2]: text for key, text in annotations.items()}
 
         waits = mode == "WaitForFirstConsumer"
         asked = {"storage-provisioner": "openebs.io/p"}

@@ -1,8 +1,9 @@
 """Claims and volumes as Kubernetes' own controllers treat them, for `testing.kube_controllers`.
 
-A volume that names a claim in `claimRef` is bound to it; nothing is chosen by size.  A claim that waits is
-told its class's provisioner, and the node that its pod is to go to where the class waits for that.  When the
-claim is gone the volume is Released: who made it has to delete it.
+A volume that names a claim in `claimRef` is bound to it, if it is large enough and of its modes; no volume
+is chosen among those that name none.  A claim that waits is told its class's provisioner, and the node that
+its pod is to go to where the class waits for that.  When the claim is gone the volume is Released: who made
+it has to delete it.
 """
 
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 import attrs
 
 from pyjiva.maya.kube import Object
+from pyjiva.maya.kube.quantity import parse_quantity
 from pyjiva.maya.kube.resource import CLAIMS, PODS, PV, STORAGE_CLASSES
 from pyjiva.testing.kube_kinds import PROTECTION
 from pyjiva.testing.kube_store import Store
@@ -17,6 +19,7 @@ from pyjiva.testing.kube_store import Store
 __all__ = ["ClaimController", "claims_of"]
 
 PROVISIONER: Final = "volume.kubernetes.io/storage-provisioner"
+PROVISIONER_BEFORE: Final = "volume.beta.kubernetes.io/storage-provisioner"
 SELECTED_NODE: Final = "volume.kubernetes.io/selected-node"
 
 
@@ -70,9 +73,8 @@ class ClaimController:
         metadata = claim["metadata"]
         for volume in self.store.select(PV):
             of = volume["spec"].get("claimRef") or {}
-            if (of.get("namespace"), of.get("name")) == (metadata["namespace"], metadata["name"]) and of.get(
-                "uid", metadata["uid"]
-            ) == metadata["uid"]:
+            same = (of.get("namespace"), of.get("name")) == (metadata["namespace"], metadata["name"])
+            if same and of.get("uid", metadata["uid"]) == metadata["uid"] and _fits(volume, claim):
                 return volume
         return None
 
@@ -94,7 +96,8 @@ class ClaimController:
         class_ = self.store.get(STORAGE_CLASSES, "", claim["spec"].get("storageClassName") or "")
         annotations = claim["metadata"].get("annotations") or {}
         if class_ and (not self._waits(claim) or SELECTED_NODE in annotations):
-            self._annotate(claim, PROVISIONER, class_["provisioner"])
+            for key in (PROVISIONER, PROVISIONER_BEFORE):
+                self._annotate(claim, key, class_["provisioner"])
 
     def _waits(self, claim: Object) -> bool:
         class_ = self.store.get(STORAGE_CLASSES, "", claim["spec"].get("storageClassName") or "")
@@ -126,7 +129,7 @@ class ClaimController:
         metadata, of = volume["metadata"], volume["spec"].get("claimRef")
         claim = self.store.get(CLAIMS, of["namespace"], of["name"]) if of else None
         phase = volume["status"].get("phase")
-        if of is None:
+        if of is None or (claim is None and not of.get("uid")):
             phase = "Available"
         elif of.get("uid") and (claim is None or claim["metadata"]["uid"] != of["uid"]):
             phase = "Released"
@@ -137,3 +140,14 @@ class ClaimController:
         if "deletionTimestamp" in metadata and phase != "Bound" and finalizer in metadata["finalizers"]:
             left = [one for one in metadata["finalizers"] if one != finalizer]
             self.store.merge(PV, "", metadata["name"], {"metadata": {"finalizers": left}})
+
+
+def _fits(volume: Object, claim: Object) -> bool:
+    """Whether a volume that names the claim is what the claim wants; its class is not looked at."""
+    has, wants = volume["spec"], claim["spec"]
+    wanted = parse_quantity(wants["resources"]["requests"]["storage"])
+    return (
+        parse_quantity((has.get("capacity") or {}).get("storage", "0")) >= wanted
+        and has["volumeMode"] == wants["volumeMode"]
+        and set(wants.get("accessModes") or []) <= set(has.get("accessModes") or [])
+    )

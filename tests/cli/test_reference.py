@@ -21,6 +21,7 @@ from pyjiva.cli import (
     export,
     import_directory,
     limit,
+    maya_exporter,
     repair,
     replica,
     replica_change,
@@ -63,6 +64,7 @@ COMMANDS = {
     "pyjiva completion SHELL": completion.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
+    "pyjiva-maya exporter": maya_exporter.command,
 }
 
 

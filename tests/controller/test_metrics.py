@@ -29,6 +29,7 @@ from tests.suites.block_device import Driver, noise
 
 PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"
 OLD_NAMES = "## Old names"
+EXPORTER = "## Exporter"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 COUNTS = st.integers(0, 2**50)
@@ -169,7 +170,7 @@ def test_any_status_gives_a_text_that_can_be_read_again(status: VolumeStatus, se
 def rows() -> dict[str, set[str]]:
     """Metric → its labels, as the page says."""
     table = {}
-    for line in PAGE.read_text().partition(OLD_NAMES)[0].splitlines():
+    for line in PAGE.read_text().partition(EXPORTER)[0].splitlines():
         if line.startswith(("| `pyjiva_", "| `openebs_")):
             name, _, labels = line.split("|")[1:4]
             table[name.strip(" `")] = set(re.findall("`([a-zA-Z_]+)`", labels))

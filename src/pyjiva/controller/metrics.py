@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from pyjiva.controller.openebs_metrics import Picture, openebs_families
+from pyjiva.controller.openebs_metrics import openebs_metrics
 from pyjiva.controller.path_metrics import HostPath, path_families
 from pyjiva.controller.status import (
     WITNESS,
@@ -154,7 +154,7 @@ class VolumeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Part of prometheus_client's Collector."""
-        picture = Picture(self.status(), self.sessions(), self.path.meters)
-        yield from families(picture.status, picture.sessions)
-        yield from path_families(picture.status, self.path)
-        yield from openebs_families(picture, old=self.old_names)
+        status, sessions = self.status(), self.sessions()
+        yield from families(status, sessions)
+        yield from path_families(status, self.path)
+        yield from openebs_metrics(status, sessions, self.path.meters, old=self.old_names)

@@ -49,15 +49,17 @@ async def serve_http(
     token: Token | None = None,
     tls: Tls | None = None,
     open_paths: frozenset[str] = OPEN_PATHS,
+    for_all: bool = False,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `host`:`port` until cancelled; reports the port.
 
     `token`: what requests have to carry, but for `open_paths`; None: nothing.  `tls`: by HTTPS; without a
-    token who asks must have a certificate of the authority, also for these.  Raises ConfigError: the address
-    is taken, or is not this machine's alone and there is neither.
+    token who asks must have a certificate of the authority, also for these.  `for_all`: nothing that it says
+    or does needs either.  Raises ConfigError: the address is taken, or is not this machine's alone and there
+    is neither.
     """
-    if tls is None:
+    if tls is None and not for_all:
         await trio.to_thread.run_sync(check_reach, host, token)
     listener = (await _listen(host, port))[0]
     bound = int(listener.socket.getsockname()[1])

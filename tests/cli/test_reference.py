@@ -21,6 +21,7 @@ from pyjiva.cli import (
     export,
     import_directory,
     limit,
+    maya_crds,
     maya_exporter,
     repair,
     replica,
@@ -65,6 +66,7 @@ COMMANDS = {
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
     "pyjiva-maya exporter": maya_exporter.command,
+    "pyjiva-maya crds": maya_crds.command,
 }
 
 

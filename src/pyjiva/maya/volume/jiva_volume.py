@@ -38,6 +38,7 @@ __all__ = [
     "ReplicaPlace",
     "ReplicaState",
     "VolumeSource",
+    "json_name",
     "policy_of",
     "policy_to_json",
 ]
@@ -255,7 +256,8 @@ _NAMES: Final = {
 }
 
 
-def _camel(name: str) -> str:
+def json_name(name: str) -> str:
+    """How a field of these records, and of a policy, is called in JSON."""
     first, *others = name.split("_")
     return _NAMES.get(name) or first + "".join(part.capitalize() for part in others)
 
@@ -269,7 +271,7 @@ def _make_converter() -> cattrs.Converter:
     ):
         names: dict[str, Any] = {}
         for field in attrs.fields(record):
-            renamed = override(rename=_camel(field.name))
+            renamed = override(rename=json_name(field.name))
             if field.name == "capacity_bytes":
                 renamed = attrs.evolve(quantity, rename="capacity")
             names[field.name] = renamed

@@ -30,6 +30,7 @@ test:
 	@scripts/debian-packages tests bench
 	@timeout 900 scripts/s3-server >/dev/null || true # the tests that need it say that it is missing
 	@timeout 1800 scripts/kube-assets >/dev/null || true # here too
+	@timeout 900 scripts/image --local-base --root .cache/image >/dev/null || true # as above
 	@scripts/test
 
 tests:

@@ -175,18 +175,23 @@ def test_the_api_is_for_others_when_there_is_a_token() -> None:
     assert objects("Service", made)["maya-apiserver-service"]["spec"]["ports"][0]["port"] == 5656
     pod = objects("Deployment", made)["maya-apiserver"]["spec"]["template"]["spec"]
     assert pod["volumes"][0]["secret"]["secretName"] == "mine"
-    (listens,) = [a for a in pod["containers"][0]["args"] if a.startswith("--listen=")]
-    assert listens == "--listen=0.0.0.0:5656"
+    (listens,) = [a for a in pod["containers"][0]["args"] if a.startswith("--address=")]
+    assert listens == "--address=0.0.0.0:5656"
     (listens,) = [
         a
         for a in objects("Deployment")["maya-apiserver"]["spec"]["template"]["spec"]["containers"][0]["args"]
-        if a.startswith("--listen=")
+        if a.startswith("--address=")
     ]
-    assert listens.startswith("--listen=127.0.0.1:")
+    assert listens.startswith("--address=127.0.0.1:")
 
 
 def arguments() -> Iterator[tuple[str, list[str]]]:
-    for deployment in objects("Deployment").values():
+    """Of each command, with values or without."""
+    made = [*objects("Deployment").values()]
+    if helm() is not None:
+        other = documents(render(volumes_inAnyNamespace=True, apiserver_tokenSecret="token"))
+        made += objects("Deployment", other).values()
+    for deployment in made:
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             yield container["command"][1], container["args"]
 
@@ -257,14 +262,19 @@ def test_secrets_are_read_in_no_namespace_but_volumes() -> None:
 
 
 @needs_helm
-def test_other_namespaces_of_volumes_are_bound_one_by_one() -> None:
-    made = documents(render(volumes_namespaces=["a", "openebs", "b"]))
-    bound = [
-        (each["metadata"]["namespace"], each["subjects"][0]["namespace"])
-        for each in made
-        if each["kind"] == "RoleBinding" and each["metadata"]["name"] == "pyjiva-volumes"
-    ]
-    assert bound == [("openebs", "openebs"), ("a", "openebs"), ("b", "openebs")]
+def test_maya_works_in_other_namespaces_only_when_it_is_told_to() -> None:
+    for anywhere in (False, True):
+        made = documents(render(volumes_inAnyNamespace=anywhere))
+        kind = "ClusterRoleBinding" if anywhere else "RoleBinding"
+        bound = [
+            each
+            for each in made
+            if each["kind"].endswith("Binding") and each["metadata"]["name"] == "pyjiva-volumes"
+        ]
+        assert [each["kind"] for each in bound] == [kind]
+        for deployment in objects("Deployment", made).values():
+            (container,) = deployment["spec"]["template"]["spec"]["containers"]
+            assert ("--all-namespaces" in container["args"]) == anywhere
 
 
 def test_every_rule_says_why() -> None:

@@ -40,14 +40,12 @@ def test_the_server_takes_every_object_without_a_warning(installed: Cluster) -> 
 
 @needs_helm
 def test_it_takes_what_other_values_make(installed: Cluster) -> None:
-    for namespace in ("team-a",):
-        installed.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     made = documents(
         render(
             apiserver_tokenSecret="token",
             networkPolicy_enabled=True,
             networkPolicy_metricsFrom=[{"namespaceSelector": {"matchLabels": {"monitoring": "yes"}}}],
-            volumes_namespaces=["team-a"],
+            volumes_inAnyNamespace=True,
             monitoring_dashboard=True,
             storageClasses_default="openebs-jiva-default",
             provisioner_tolerations=[{"operator": "Exists"}],
@@ -82,6 +80,14 @@ def test_mayas_pods_are_let_into_a_restricted_namespace(installed: Cluster, name
             check=False,
         )
         assert 'violates PodSecurity "restricted' in refused.stderr
+
+
+def test_the_examples_are_taken(installed: Cluster, namespace: str) -> None:
+    for path in sorted((MANIFEST.parent / "examples").iterdir()):
+        things = documents(path.read_text())
+        for thing in things:
+            thing["metadata"]["namespace"] = namespace
+        assert dry_run(installed, *things) == ""
 
 
 APISERVER, PROVISIONER = "pyjiva-apiserver", "pyjiva-provisioner"

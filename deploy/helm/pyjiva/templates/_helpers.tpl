@@ -82,13 +82,13 @@ ports:
     containerPort: 5657
 # A pod that waits for the Lease is ready too: it serves, and can take over.
 livenessProbe:
-  httpGet: {path: /v1/health, port: health}
+  httpGet: {path: /healthz, port: health}
   initialDelaySeconds: 10
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /v1/health, port: health}
+  httpGet: {path: /healthz, port: health}
   periodSeconds: 5
   timeoutSeconds: 5
 securityContext:

@@ -111,7 +111,7 @@ class _SnapshotSpec:
     """What is wanted."""
 
     volume_name: str
-    """Name of the JivaVolume, in the same namespace."""
+    """Name of the JivaVolume, which is that of its PersistentVolume."""
     snapshot_name: str
     """Name of the snapshot on the volume: up to 128 letters, digits and ._-"""
 

@@ -112,6 +112,11 @@ class Serving:
     type=click.Path(path_type=Path),
     help="A token that who asks the exporter must have; without it everybody is answered.",
 )
+@click.option(
+    "--replica-health-port",
+    type=click.IntRange(1, 65535),
+    help="The health port of every replica: pass on their own metrics too.",
+)
 @click.option("--old-metric-names", is_flag=True, help="OpenEBS' metrics as they once were.")
 def command(
     listen_address: Address,
@@ -120,6 +125,7 @@ def command(
     cas_type: str,
     deadline_s: float,
     listen_token_file: Path | None,
+    replica_health_port: int | None,
     old_metric_names: bool,
     **files: Path | None,
 ) -> None:
@@ -129,20 +135,22 @@ def command(
         if not listen_path.startswith("/"):
             raise ConfigError(f"--listen-path {listen_path}: it begins with a slash")
         token = None if listen_token_file is None else read_token(listen_token_file)
-        client = make_client(controller, files, deadline_s)
+        client = make_client(controller, files, deadline_s, replica_health_port)
         return await _run(client, Serving(listen_address, listen_path, token, old_metric_names))
 
     sys.exit(run_daemon(PROGRAM, run, cas_type=cas_type))
 
 
-def make_client(url: str, files: Mapping[str, Path | None], deadline_s: float) -> ControllerClient:
+def make_client(
+    url: str, files: Mapping[str, Path | None], deadline_s: float, replica_health_port: int | None = None
+) -> ControllerClient:
     """Raises ConfigError: a file cannot be used, or `url` is no address."""
     token_file = files.get("api_token_file")
     token = None if token_file is None else read_token(token_file)
     tls = client_context(files.get("tls_ca"), files.get("tls_cert"), files.get("tls_key"))
     if "://" not in url:
         url = f"{'http' if tls is None else 'https'}://{url}"
-    return ControllerClient(url, deadline_s, token, tls)
+    return ControllerClient(url, deadline_s, token, tls, replica_health_port)
 
 
 async def _run(client: ControllerClient, serving: Serving) -> int:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trio
@@ -187,6 +188,58 @@ async def test_who_waits_for_one_that_goes_away_looks_itself() -> None:
                     first.cancel_scope.cancel()
                 go_on.set()
     assert [each.outcome for each in found] == [Outcome.OK]
+
+
+REPLICA_TEXT = (
+    "# TYPE pyjiva_replica_used_bytes gauge\npyjiva_replica_used_bytes 7\n"
+    "# TYPE pyjiva_replica_disk_seconds histogram\n"
+    'pyjiva_replica_disk_seconds_bucket{operation="read",le="+Inf"} 1\n'
+    'pyjiva_replica_disk_seconds_sum{operation="read"} 0.5\n'
+    'pyjiva_replica_disk_seconds_count{operation="read"} 1\n'
+    "# TYPE pyjiva_build_info gauge\npyjiva_build_info 1\n"
+)
+
+
+def volume_at(*hosts: str) -> dict[str, bytes]:
+    """`/v1/volume` of a volume with replicas there."""
+    replicas = [
+        attrs.evolve(EXAMPLE.replicas[0], id=number, address=f"{host}:9502")
+        for number, host in enumerate(hosts, 1)
+    ]
+    status = attrs.evolve(EXAMPLE, replicas=tuple(replicas))
+    return {"/v1/volume": json.dumps(volume_json(status)).encode()}
+
+
+async def test_what_replicas_say_is_told_with_their_numbers_and_who_is_silent_is_left_out() -> None:
+    hang = trio.Event()
+
+    async def metrics(request: Request) -> Response:
+        if request.url.hostname == "127.0.0.2":
+            await hang.wait()
+        return Response(REPLICA_TEXT)
+
+    replica = http_application([Route("/metrics", metrics)])
+    controller = Controller(volume_at("127.0.0.1", "[::1]", "127.0.0.2", "localhost"))
+    async with trio.open_nursery() as nursery:
+        serve = functools.partial(serve_http, for_all=True)
+        port = await nursery.start(serve, replica, "0.0.0.0", 0)  # not at ::1
+        async with served(controller.application()) as url:
+            client = ControllerClient(url, 5.0, replica_health_port=port)
+            exporter = Exporter(client)
+            app = exporter_application(exporter, "/metrics", old_names=False)
+            async with served(app) as ours, httpx.AsyncClient(base_url=ours, trust_env=False) as asking:
+                answer = await asking.get("/metrics", timeout=LONG_S)
+            await client.aclose()
+        nursery.cancel_scope.cancel()
+    found = samples_of(answer.text)
+    up = {dict(labels)["replica"]: v for (name, labels), v in found.items() if name.endswith("replica_up")}
+    assert up == {"1": 1, "2": 0, "3": 0, "4": 1}
+    used = {labels: v for (name, labels), v in found.items() if name == "pyjiva_replica_used_bytes"}
+    assert used == {(("replica", number), ("volume", "demo")): 7 for number in ("1", "4")}
+    took = (("operation", "read"), ("replica", "4"), ("volume", "demo"))
+    assert found["pyjiva_replica_disk_seconds_sum", took] == 0.5
+    assert answer.text.count("# TYPE pyjiva_replica_used_bytes ") == 1
+    assert answer.text.count("# TYPE pyjiva_build_info ") == 1
 
 
 async def test_what_is_served() -> None:

@@ -30,7 +30,7 @@ FIGURES = Figures(
     write_time_ns=500,
     write_bytes=512,
 )
-GOOD = Scrape(Outcome.OK, "", FIGURES, read_metrics(text_of(EXAMPLE)))
+GOOD = Scrape(Outcome.OK, "", FIGURES, read_metrics(text_of(EXAMPLE)), {1: True, 2: False})
 BAD = Scrape(Outcome.TIMEOUT, "no answer within 1 s")
 
 
@@ -61,6 +61,8 @@ def test_a_controller_that_answers(old: bool) -> None:
     assert found["openebs_volume_status", labels] == 2
     assert ("openebs_reads" if old else "openebs_reads_total") in openebs(found)
     assert found["pyjiva_volume_epoch", (("volume", "demo"),)] == 4
+    assert found["pyjiva_exporter_replica_up", (("replica", "1"), ("volume", "demo"))] == 1
+    assert found["pyjiva_exporter_replica_up", (("replica", "2"), ("volume", "demo"))] == 0
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -145,7 +147,7 @@ def test_the_page_names_what_is_the_exporters_own() -> None:
     }
     told: dict[str, set[str]] = {}
     for name, labels in samples_of(text(GOOD)):
-        about_volume = name.startswith("pyjiva_volume_") or any(label == "volume" for label, _ in labels)
-        if not about_volume:
+        about_volume = any(label == "volume" for label, _ in labels)
+        if not about_volume or name.startswith("pyjiva_exporter_"):
             told.setdefault(name, set()).update(label for label, _ in labels)
     assert named == told

@@ -1,13 +1,14 @@
 """Look at a controller when somebody looks at us, and serve what it says."""
 
 import ssl
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 import httpx
 import structlog
 import trio
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,7 +17,17 @@ from starlette.routing import Route
 
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.maya.exporter.exposition import Families, exposition, stats_json
-from pyjiva.maya.exporter.scrape import Outcome, Scrape, Tally, figures_of, read_metrics
+from pyjiva.maya.exporter.scrape import (
+    OF_REPLICA,
+    Outcome,
+    Scrape,
+    Tally,
+    figures_of,
+    merged,
+    read_metrics,
+    replica_hosts,
+    with_labels,
+)
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.exposition import BuildCollector
 from pyjiva.transport.http_io import http_application
@@ -35,9 +46,12 @@ class ControllerClient:
 
     url: str
     deadline_s: float
-    """For a look at all."""
+    """For a look at the controller, and then again for all its replicas together."""
     token: Token | None = None
+    """Which the replicas ask for too."""
     tls: ssl.SSLContext | None = None
+    replica_health_port: int | None = None
+    """Of all replicas, to pass on what they say of themselves; None: they are not asked."""
     _client: httpx.AsyncClient = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -56,7 +70,10 @@ class ControllerClient:
                 volume = (await self._get("/v1/volume")).json()
                 stats = (await self._get("/v1/stats")).json()
                 metrics = (await self._get("/metrics")).text
-            return Scrape(Outcome.OK, "", figures_of(volume, stats), read_metrics(metrics))
+            figures, passed_on = figures_of(volume, stats), read_metrics(metrics)
+            if self.replica_health_port is None:
+                return Scrape(Outcome.OK, "", figures, passed_on)
+            hosts = replica_hosts(volume)
         except trio.TooSlowError:
             return Scrape(Outcome.TIMEOUT, f"no answer within {self.deadline_s:g} s")
         except httpx.HTTPStatusError as error:
@@ -65,6 +82,30 @@ class ControllerClient:
             return Scrape(Outcome.UNREACHABLE, str(error) or type(error).__name__)
         except (RemoteProtocolError, ValueError) as error:
             return Scrape(Outcome.NOT_UNDERSTOOD, str(error))
+        answers = await self._look_at_replicas(hosts, figures.volume)
+        of_replicas = merged(family for each in answers.values() for family in each)
+        replicas = {number: number in answers for number in hosts}
+        return Scrape(Outcome.OK, "", figures, (*passed_on, *of_replicas), replicas)
+
+    async def _look_at_replicas(self, hosts: Mapping[int, str], volume: str) -> dict[int, list[Metric]]:
+        """What those say that answer in time."""
+        answers: dict[int, list[Metric]] = {}
+        scheme = httpx.URL(self.url).scheme
+
+        async def ask(number: int, host: str) -> None:
+            url = f"{scheme}://{host}:{self.replica_health_port}/metrics"
+            try:
+                found = read_metrics((await self._get(url)).text, OF_REPLICA)
+            except (httpx.HTTPError, httpx.InvalidURL, RemoteProtocolError) as error:
+                _log.debug("a replica does not answer", volume=volume, replica=number, reason=str(error))
+            else:
+                answers[number] = with_labels(found, {"volume": volume, "replica": str(number)})
+
+        with trio.move_on_after(self.deadline_s):
+            async with trio.open_nursery() as nursery:
+                for number, host in hosts.items():
+                    nursery.start_soon(ask, number, host)
+        return answers
 
     async def _get(self, path: str) -> httpx.Response:
         """Raises HTTPStatusError: another status than 200; RemoteProtocolError: it is too long."""

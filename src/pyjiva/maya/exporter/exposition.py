@@ -50,6 +50,13 @@ def _of_exporter(scrape: Scrape, tally: Tally) -> Iterator[Metric]:
     for outcome, number in tally.ended.items():
         scrapes.add_metric((outcome.value,), number)
     yield scrapes
+    if scrape.figures is not None and scrape.replicas:
+        replica_up = GaugeMetricFamily(
+            "pyjiva_exporter_replica_up", "1 when the replica answered", labels=("volume", "replica")
+        )
+        for number, answered in sorted(scrape.replicas.items()):
+            replica_up.add_metric((scrape.figures.volume, str(number)), answered)
+        yield replica_up
 
 
 @attrs.define(eq=False)

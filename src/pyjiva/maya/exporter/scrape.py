@@ -5,7 +5,7 @@ the controller's own metrics have; `/metrics` has what those names cannot say, w
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -15,10 +15,23 @@ from prometheus_client.parser import text_string_to_metric_families
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.transport.openebs_metrics import VOLUME_STATUS, Figures, ScrapeErrors
 
-__all__ = ["PASSED_ON", "Outcome", "Scrape", "Tally", "figures_of", "read_metrics"]
+__all__ = [
+    "OF_REPLICA",
+    "OF_VOLUME",
+    "Outcome",
+    "Scrape",
+    "Tally",
+    "figures_of",
+    "merged",
+    "read_metrics",
+    "replica_hosts",
+    "with_labels",
+]
 
-PASSED_ON: Final = "pyjiva_volume_"
+OF_VOLUME: Final = "pyjiva_volume_"
 """How the names of metrics begin that are passed on: not what the controller says of its program."""
+OF_REPLICA: Final = "pyjiva_replica_"
+"""The same of a replica's."""
 _MODES: Final = ("in-sync", "rebuilding", "out", "witness")
 
 
@@ -42,6 +55,8 @@ class Scrape:
     figures: Figures | None = None
     """None: nothing."""
     passed_on: Sequence[Metric] = ()
+    replicas: Mapping[int, bool] = attrs.field(factory=dict)
+    """Those that were asked for their own metrics, by number, and whether they answered."""
 
 
 @attrs.define
@@ -98,12 +113,44 @@ def figures_of(volume: Any, stats: Any) -> Figures:
     return figures
 
 
-def read_metrics(text: str) -> tuple[Metric, ...]:
+def read_metrics(text: str, prefix: str = OF_VOLUME) -> tuple[Metric, ...]:
     """What is passed on of `/metrics`.  Raises RemoteProtocolError: it is no exposition."""
     try:
-        return tuple(f for f in text_string_to_metric_families(text) if f.name.startswith(PASSED_ON))
+        return tuple(f for f in text_string_to_metric_families(text) if f.name.startswith(prefix))
     except (ValueError, KeyError, IndexError) as error:
         raise RemoteProtocolError(f"no metrics: {error}") from error
+
+
+def replica_hosts(volume: Any) -> dict[int, str]:
+    """Where the replicas of `/v1/volume` are: host by number, as it stands in a URL.
+
+    Raises RemoteProtocolError: it is none of a controller of ours.
+    """
+    try:
+        found = {each["id"]: _text(each, "address").rpartition(":")[0] for each in volume["replicas"]}
+    except (KeyError, TypeError) as error:
+        raise RemoteProtocolError(f"no status of a volume: {type(error).__name__}: {error}") from error
+    return {number: host for number, host in found.items() if host}
+
+
+def with_labels(families: Iterable[Metric], labels: Mapping[str, str]) -> list[Metric]:
+    """The same with these labels besides: a replica does not say which it is."""
+    made = []
+    for family in families:
+        labelled = Metric(family.name, family.documentation, family.type, family.unit)
+        labelled.samples = [s._replace(labels={**s.labels, **labels}) for s in family.samples]
+        made.append(labelled)
+    return made
+
+
+def merged(families: Iterable[Metric]) -> tuple[Metric, ...]:
+    """Each family once, with the samples of all: an exposition names none twice."""
+    made: dict[str, Metric] = {}
+    for family in families:
+        if (there := made.get(family.name)) is None:
+            made[family.name] = there = Metric(family.name, family.documentation, family.type, family.unit)
+        there.samples += family.samples
+    return tuple(made.values())
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:

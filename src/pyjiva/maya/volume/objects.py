@@ -241,6 +241,8 @@ class VolumeObjects:
             [
                 *("pyjiva-maya", "exporter", "--controller.addr", f"http://127.0.0.1:{API_PORT}"),
                 *("--api-token-file", "/run/secrets/pyjiva/api.token"),
+                # Prometheus has no volume's token, and alerts look at replicas' disks.
+                *("--replica-health-port", str(HEALTH_PORT)),
             ],
             self.settings,
             resources=policy.aux_resources,

@@ -22,7 +22,16 @@ import trio
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.units import parse_size
 
-__all__ = ["ADDRESS", "SIZE", "Address", "StopCause", "read_key", "run_daemon", "wait_for_stop"]
+__all__ = [
+    "ADDRESS",
+    "SIZE",
+    "Address",
+    "StopCause",
+    "read_key",
+    "run_daemon",
+    "wait_for_end_of_stdin",
+    "wait_for_stop",
+]
 
 KEY_BYTES_MIN: Final = 16
 
@@ -164,7 +173,7 @@ async def wait_for_stop(*, stop_with_stdin: bool) -> StopCause:
     cause = StopCause.ORPHANED
     async with trio.open_nursery() as nursery:
         if stop_with_stdin:
-            nursery.start_soon(_wait_for_end_of_stdin, nursery.cancel_scope)
+            nursery.start_soon(_cancel_at_end_of_stdin, nursery.cancel_scope)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 cause = StopCause.SIGNAL
@@ -173,9 +182,14 @@ async def wait_for_stop(*, stop_with_stdin: bool) -> StopCause:
     return cause
 
 
-async def _wait_for_end_of_stdin(scope: trio.CancelScope) -> None:
+async def _cancel_at_end_of_stdin(scope: trio.CancelScope) -> None:
+    await wait_for_end_of_stdin()
+    scope.cancel()
+
+
+async def wait_for_end_of_stdin() -> None:
+    """Whoever started us holds its other end, and is gone when it ends."""
     stdin = trio.lowlevel.FdStream(os.dup(sys.stdin.fileno()))
     async with stdin:
         while await stdin.receive_some():
             pass
-    scope.cancel()

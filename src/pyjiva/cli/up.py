@@ -8,7 +8,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -18,7 +18,7 @@ import click
 from pyjiva.block import Limits
 from pyjiva.cli.access import FILES, AccessOptions, access_options, read_access
 from pyjiva.cli.configuration import is_of_a_daemon
-from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon
+from pyjiva.cli.daemon import ADDRESS, SIZE, Address, run_daemon, wait_for_end_of_stdin
 from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
 from pyjiva.cli.limits import limit_arguments, limit_options, take_limits
 from pyjiva.cli.schedule import schedule_arguments, schedule_options, take_schedule
@@ -66,6 +66,7 @@ class UpOptions:
     old_metric_names: bool = False
     token_file: Path | None = None
     """What requests to the API and to the replicas' health ports have to carry."""
+    stop_with_stdin: bool = False
 
 
 @attrs.frozen
@@ -109,6 +110,7 @@ class Commands:
 @limit_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @click.option("--old-metric-names", is_flag=True, help="Metrics openebs_* as OpenEBS' exporter had them.")
+@click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
 @access_options
 def command(
     name: str,
@@ -122,6 +124,7 @@ def command(
     block_size: int,
     detect_zeros: bool,
     old_metric_names: bool,
+    stop_with_stdin: bool,
     **given: Any,
 ) -> None:
     """Run the volume NAME with its replicas until Ctrl-C; the same command brings it back.
@@ -150,6 +153,7 @@ def command(
             limits,
             old_metric_names,
             api_token_file,
+            stop_with_stdin,
         )
         return await run_up(options)
 
@@ -189,7 +193,8 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         arguments += ["--detect-zeros"] if options.detect_zeros else []
         arguments += ["--old-metric-names"] if options.old_metric_names else []
         arguments += limit_arguments(options.limits)
-        return await UpVolume(directory, arguments, api, token_file, commands or Commands()).run()
+        until = wait_for_end_of_stdin if options.stop_with_stdin else None
+        return await UpVolume(directory, arguments, api, token_file, commands or Commands(), until).run()
 
 
 def _choose_replica_ports(directory: VolumeDirectory, held: HeldPorts) -> None:
@@ -213,6 +218,8 @@ class UpVolume:
     api: Address
     token_file: Path | None
     commands: Commands
+    until: Callable[[], Awaitable[None]] | None = None
+    """When this ends, everything stops."""
     _children: Children = attrs.field(init=False)
     _is_ready: bool = attrs.field(default=False, init=False)
 
@@ -220,7 +227,9 @@ class UpVolume:
         numbers = range(1, self.directory.description.request.members + 1)
         ranks = [*((f"replica-{number}", REPLICA_RANK) for number in numbers), (CONTROLLER, CONTROLLER_RANK)]
         supervisor = Supervisor(ranks, self.commands.stop_s)
-        self._children = Children(supervisor, self._command_of, self._on_line, _say, self._environment_of)
+        self._children = Children(
+            supervisor, self._command_of, self._on_line, _say, self._environment_of, self.until
+        )
 
     async def run(self) -> int:
         """Until everything has ended; the exit code."""

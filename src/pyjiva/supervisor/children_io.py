@@ -8,7 +8,7 @@ the children stop (`--stop-with-stdin`).
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, assert_never
 
 import attrs
@@ -47,6 +47,8 @@ class Children:
     """Prints a line for people."""
     environment_of: Callable[[str], Mapping[str, str]]
     """The environment of a child: what is not its business is left out."""
+    until: Callable[[], Awaitable[None]] | None = None
+    """When this ends, everything is stopped, as by a signal."""
     _processes: dict[str, trio.Process] = attrs.field(factory=dict, init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -56,6 +58,8 @@ class Children:
         """Until SIGINT, SIGTERM or `stop`, and everything has ended; the exit code."""
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._wait_for_signals)  # before there is anything to stop
+            if self.until is not None:
+                self._nursery.start_soon(self._wait_until, self.until)
             while True:
                 self._apply(Tick(trio.current_time()))
                 self._changed = trio.Event()
@@ -66,6 +70,10 @@ class Children:
     def stop(self, code: int = 0) -> None:
         """Begin to stop everything, to exit with `code`."""
         self._apply(StopRequested(trio.current_time(), code))
+
+    async def _wait_until(self, until: Callable[[], Awaitable[None]]) -> None:
+        await until()
+        self.stop()
 
     async def _wait_for_signals(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -21,6 +21,7 @@ from pyjiva.cli import (
     export,
     import_directory,
     limit,
+    maya_apiserver,
     maya_crds,
     maya_exporter,
     repair,
@@ -65,6 +66,7 @@ COMMANDS = {
     "pyjiva completion SHELL": completion.command,
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
+    "pyjiva-maya apiserver": maya_apiserver.command,
     "pyjiva-maya exporter": maya_exporter.command,
     "pyjiva-maya crds": maya_crds.command,
 }

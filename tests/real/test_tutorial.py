@@ -1,4 +1,4 @@
-"""The tutorial as a stranger would type it: every line, in one shell, with what it prints."""
+"""The tutorial, and how-tos that are whole, as a stranger would type them: each line, and what it prints."""
 
 import os
 import re
@@ -14,7 +14,8 @@ from tests.real.volume_process import needs
 pytestmark = pytest.mark.real
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = sorted((TOP / "docs" / "tutorial").glob("first-*.md"))
+HOWTOS = [TOP / "docs" / "howto" / "many-volumes-on-one-machine.md"]
+PAGES = [*sorted((TOP / "docs" / "tutorial").glob("first-*.md")), *HOWTOS]
 NEEDS = needs(("qemu-io", "qemu-utils"), ("curl", "curl"), ("pkill", "procps"), ("unshare", "util-linux"))
 LIMIT_S = 300
 
@@ -59,17 +60,21 @@ def steps_of(page: str) -> Iterator[Step]:
             if command:
                 yield Step(number, command, "\n".join(printed))
             command, printed, number = line.removeprefix("$ "), [], n
+        elif inside and line.startswith("> ") and not printed:
+            command += f"\n{line.removeprefix('> ')}"
         elif inside:
             printed.append(line)
 
 
 def test_steps_are_found_with_what_they_print() -> None:
-    page = "```console\n$ one\n1\n…\n$ two\n```\n\n```\n$ not this\n```\n```console\n$ three\nx … y\n```\n"
+    page = (
+        "```console\n$ one\n1\n…\n$ two\n```\n\n```\n$ not this\n```\n```console\n$ three\n> a\nx … y\n```\n"
+    )
     found = list(steps_of(page))
     assert [(s.line, s.command, s.printed) for s in found] == [
         (2, "one", "1\n…"),
         (5, "two", ""),
-        (12, "three", "x … y"),
+        (12, "three\na", "x … y"),
     ]
     assert re.fullmatch(found[0].pattern, "1\n2\n3\n")
     assert not re.fullmatch(found[0].pattern, "2\n3\n")

@@ -1,0 +1,181 @@
+"""`pyjiva-maya apiserver`: Maya's API, over volumes of this machine or over Kubernetes."""
+
+import contextlib
+import functools
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import click
+import structlog
+import trio
+
+from pyjiva.cli.daemon import ADDRESS, Address, run_daemon, wait_for_stop
+from pyjiva.cli.service_manager import ServiceManager
+from pyjiva.errors import ConfigError
+from pyjiva.maya.apiserver.backend import Backend, MetricFamilies
+from pyjiva.maya.apiserver.local_backend_io import LocalOptions, open_local_backend
+from pyjiva.maya.apiserver.routes_io import OPEN_PATHS, maya_application
+from pyjiva.maya.exporter.exposition import stats_json
+from pyjiva.maya.exporter.scrape import figures_of
+from pyjiva.maya.policy.policies import DEFAULT_POOL, defaults_of
+from pyjiva.transport.http_io import serve_http
+from pyjiva.transport.token_file_sys import check_reach, read_token
+
+__all__ = ["ApiserverOptions", "command", "serve"]
+
+PROGRAM: Final = "pyjiva-maya apiserver"
+LOCAL: Final = "local"
+
+_log = structlog.get_logger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class ApiserverOptions:
+    """What the operator asked for."""
+
+    address: Address
+    token_file: Path | None
+    backend: str
+    data: Path
+    portal_host: str
+    namespace: str
+    pools: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class _PoolType(click.ParamType[tuple[str, str]]):
+    name = "name=path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, _, path = str(value).partition("=")
+        if not name or not path.startswith("/") or name == DEFAULT_POOL:
+            self.fail(f"{value!r}: write NAME=/ABSOLUTE/PATH; {DEFAULT_POOL} is not to be named", param, ctx)
+        return name, path
+
+
+@click.command()
+@click.option(
+    "--backend",
+    type=click.Choice([LOCAL]),
+    default=LOCAL,
+    show_default=True,
+    help="What makes volumes: this machine.",
+)
+@click.option(
+    "--address",
+    type=ADDRESS,
+    default="127.0.0.1:5656",
+    show_default=True,
+    help="Where it is asked.",
+)
+@click.option(
+    "--api-token-file",
+    type=click.Path(path_type=Path),
+    help="A token: needed to be answered, except for health; without it only on loopback.",
+)
+@click.option(
+    "--namespace",
+    default="openebs",
+    show_default=True,
+    envvar="OPENEBS_NAMESPACE",
+    show_envvar=True,
+    help="Of volumes that are asked for without one.",
+)
+@click.option(
+    "--pool",
+    "pools",
+    type=_PoolType(),
+    multiple=True,
+    help="A folder that volumes may keep their data in, besides `default`; repeat for several.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("maya-data"),
+    show_default=True,
+    help="With `local`: where everything is kept.",
+)
+@click.option(
+    "--portal-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="With `local`: the address that volumes are offered on.",
+)
+def command(
+    backend: str,
+    address: Address,
+    api_token_file: Path | None,
+    namespace: str,
+    pools: tuple[tuple[str, str], ...],
+    data: Path,
+    portal_host: str,
+) -> None:
+    """Serve volumes, snapshots and pools over HTTP until SIGTERM or Ctrl-C.
+
+    Exit code: 0 then, 2 when it cannot be, with the reason in one line.
+    """
+
+    async def run() -> int:
+        named = dict(pools)
+        if len(named) < len(pools):
+            raise ConfigError("--pool: a name is given twice")
+        options = ApiserverOptions(
+            address=address,
+            token_file=api_token_file,
+            backend=backend,
+            data=data,
+            portal_host=portal_host,
+            namespace=namespace,
+            pools=named,
+            environment=dict(os.environ),
+        )
+        return await serve(options)
+
+    sys.exit(run_daemon(PROGRAM, run))
+
+
+async def serve(options: ApiserverOptions) -> int:
+    """Until SIGINT or SIGTERM; the exit code.  Raises ConfigError: it cannot be; nothing was started."""
+    token = None if options.token_file is None else read_token(options.token_file)
+    await trio.to_thread.run_sync(check_reach, options.address.host, token)
+    manager = ServiceManager.of()
+    async with _open_backend(options) as backend, trio.open_nursery() as nursery:
+        app = maya_application(backend)
+        serving = functools.partial(serve_http, token=token, open_paths=OPEN_PATHS)
+        port = await nursery.start(serving, app, options.address.host, options.address.port)
+        address = attrs.evolve(options.address, port=port)
+        print(f"ready api=http://{address}", flush=True)
+        await manager.ready()
+        await wait_for_stop(stop_with_stdin=False)
+        await manager.stopping()
+        nursery.cancel_scope.cancel()
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def _open_backend(options: ApiserverOptions) -> AsyncIterator[Backend]:
+    local = LocalOptions(
+        data=options.data,
+        families_of=_families_of,
+        defaults=defaults_of(options.environment),
+        pools=options.pools,
+        namespace=options.namespace,
+        portal_host=options.portal_host,
+        node=socket.gethostname(),
+    )
+    async with open_local_backend(local) as backend:
+        yield backend
+
+
+def _families_of(volume: Any, stats: Any) -> MetricFamilies:
+    """What the exporter beside a controller would say."""
+    return stats_json(figures_of(volume, stats))

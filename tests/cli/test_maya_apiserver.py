@@ -11,12 +11,13 @@ import httpx
 import pytest
 
 COMMAND = (sys.executable, "-m", "pyjiva.cli.maya", "apiserver", "--address", "127.0.0.1:0")
+LOCAL = ("--backend", "local")
 
 
 @contextmanager
 def running(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
-        [*COMMAND, *arguments],
+        [*COMMAND, *LOCAL, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -30,13 +31,16 @@ def running(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 def refused(*arguments: str) -> str:
     """The one line that it says with exit code 2."""
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [*COMMAND, *LOCAL, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     return done.stderr
 
 
 def test_one_ready_line_then_a_clean_end(tmp_path: Path) -> None:
-    with running("--data", str(tmp_path / "m"), "--pool", f"fast={tmp_path}/fast") as process:
+    pool = f"fast={tmp_path}/fast"
+    with running("--data", str(tmp_path / "m"), "--pool", pool, "--health", "127.0.0.1:0") as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip().removeprefix("ready api=")
         pools = httpx.get(f"{url}/latest/pools/", trust_env=False).json()["items"]
@@ -57,6 +61,7 @@ def test_one_ready_line_then_a_clean_end(tmp_path: Path) -> None:
         (("--backend", "nomad"), "'nomad'"),
         (("--api-token-file", "/none"), "No such file"),
         (("--data", "/dev/null"), "cannot be opened as a directory"),
+        (("--backend", "kubernetes", "--kubeconfig", "/none"), "kubeconfig /none is not there"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -1,27 +1,28 @@
-"""`pyjiva-maya apiserver`: Maya's API, over volumes of this machine or over Kubernetes."""
+"""`pyjiva-maya apiserver`: Maya's API, over Kubernetes or over volumes of this machine."""
 
-import contextlib
 import functools
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import click
-import structlog
 import trio
 
 from pyjiva.cli.daemon import ADDRESS, Address, run_daemon, wait_for_stop
+from pyjiva.cli.maya_kubernetes import KubernetesOptions, open_kube_backend
 from pyjiva.cli.service_manager import ServiceManager
 from pyjiva.errors import ConfigError
 from pyjiva.maya.apiserver.backend import Backend, MetricFamilies
 from pyjiva.maya.apiserver.local_backend_io import LocalOptions, open_local_backend
-from pyjiva.maya.apiserver.routes_io import OPEN_PATHS, maya_application
+from pyjiva.maya.apiserver.routes_io import OPEN_PATHS, health_application, maya_application
 from pyjiva.maya.exporter.exposition import stats_json
 from pyjiva.maya.exporter.scrape import figures_of
+from pyjiva.maya.kube.lease_io import LeaseLostError
 from pyjiva.maya.policy.policies import DEFAULT_POOL, defaults_of
 from pyjiva.transport.http_io import serve_http
 from pyjiva.transport.token_file_sys import check_reach, read_token
@@ -29,9 +30,10 @@ from pyjiva.transport.token_file_sys import check_reach, read_token
 __all__ = ["ApiserverOptions", "command", "serve"]
 
 PROGRAM: Final = "pyjiva-maya apiserver"
+KUBERNETES: Final = "kubernetes"
 LOCAL: Final = "local"
-
-_log = structlog.get_logger(__name__)
+EXIT_LEASE_LOST: Final = 3
+"""As of a controller that another one has taken over from: start it again."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,10 +42,13 @@ class ApiserverOptions:
 
     address: Address
     token_file: Path | None
+    health: Address | None
     backend: str
     data: Path
     portal_host: str
     namespace: str
+    kubeconfig: str = ""
+    context: str = ""
     pools: Mapping[str, str] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -65,13 +70,15 @@ class _PoolType(click.ParamType[tuple[str, str]]):
 @click.command()
 @click.option(
     "--backend",
-    type=click.Choice([LOCAL]),
-    default=LOCAL,
+    type=click.Choice([KUBERNETES, LOCAL]),
+    default=KUBERNETES,
     show_default=True,
-    help="What makes volumes: this machine.",
+    help="What makes volumes: a cluster, or this machine.",
 )
 @click.option(
     "--address",
+    "--listen",
+    "address",
     type=ADDRESS,
     default="127.0.0.1:5656",
     show_default=True,
@@ -82,13 +89,14 @@ class _PoolType(click.ParamType[tuple[str, str]]):
     type=click.Path(path_type=Path),
     help="A token: needed to be answered, except for health; without it only on loopback.",
 )
+@click.option("--health", type=ADDRESS, help="Where health and metrics are answered too, to everybody.")
 @click.option(
     "--namespace",
     default="openebs",
     show_default=True,
     envvar="OPENEBS_NAMESPACE",
     show_envvar=True,
-    help="Of volumes that are asked for without one.",
+    help="Maya's own: of its Lease, of pods, and of volumes that are asked for without one.",
 )
 @click.option(
     "--pool",
@@ -97,6 +105,10 @@ class _PoolType(click.ParamType[tuple[str, str]]):
     multiple=True,
     help="A folder that volumes may keep their data in, besides `default`; repeat for several.",
 )
+@click.option(
+    "--kubeconfig", default="", help="With `kubernetes`: a kubeconfig; else as kubectl, or the pod's."
+)
+@click.option("--context", default="", help="With `kubernetes`: one of the kubeconfig's contexts.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -111,13 +123,7 @@ class _PoolType(click.ParamType[tuple[str, str]]):
     help="With `local`: the address that volumes are offered on.",
 )
 def command(
-    backend: str,
-    address: Address,
-    api_token_file: Path | None,
-    namespace: str,
-    pools: tuple[tuple[str, str], ...],
-    data: Path,
-    portal_host: str,
+    address: Address, api_token_file: Path | None, pools: tuple[tuple[str, str], ...], **given: Any
 ) -> None:
     """Serve volumes, snapshots and pools over HTTP until SIGTERM or Ctrl-C.
 
@@ -131,16 +137,18 @@ def command(
         options = ApiserverOptions(
             address=address,
             token_file=api_token_file,
-            backend=backend,
-            data=data,
-            portal_host=portal_host,
-            namespace=namespace,
             pools=named,
             environment=dict(os.environ),
+            **given,
         )
         return await serve(options)
 
-    sys.exit(run_daemon(PROGRAM, run))
+    try:
+        code = run_daemon(PROGRAM, run)
+    except* LeaseLostError:
+        print(f"{PROGRAM}: another process has the Lease now: start again", file=sys.stderr, flush=True)
+        code = EXIT_LEASE_LOST
+    sys.exit(code)
 
 
 async def serve(options: ApiserverOptions) -> int:
@@ -150,10 +158,12 @@ async def serve(options: ApiserverOptions) -> int:
     manager = ServiceManager.of()
     async with _open_backend(options) as backend, trio.open_nursery() as nursery:
         app = maya_application(backend)
-        serving = functools.partial(serve_http, token=token, open_paths=OPEN_PATHS)
-        port = await nursery.start(serving, app, options.address.host, options.address.port)
-        address = attrs.evolve(options.address, port=port)
-        print(f"ready api=http://{address}", flush=True)
+        guarded = functools.partial(serve_http, app, token=token, open_paths=OPEN_PATHS)
+        port = await nursery.start(guarded, options.address.host, options.address.port)
+        if (health := options.health) is not None:
+            for_all = functools.partial(serve_http, health_application(app), for_all=True)
+            await nursery.start(for_all, health.host, health.port)
+        print(f"ready api=http://{attrs.evolve(options.address, port=port)}", flush=True)
         await manager.ready()
         await wait_for_stop(stop_with_stdin=False)
         await manager.stopping()
@@ -161,19 +171,28 @@ async def serve(options: ApiserverOptions) -> int:
     return 0
 
 
-@contextlib.asynccontextmanager
-async def _open_backend(options: ApiserverOptions) -> AsyncIterator[Backend]:
-    local = LocalOptions(
-        data=options.data,
-        families_of=_families_of,
-        defaults=defaults_of(options.environment),
-        pools=options.pools,
-        namespace=options.namespace,
-        portal_host=options.portal_host,
-        node=socket.gethostname(),
+def _open_backend(options: ApiserverOptions) -> AbstractAsyncContextManager[Backend]:
+    if options.backend == KUBERNETES:
+        return open_kube_backend(
+            KubernetesOptions(
+                namespace=options.namespace,
+                kubeconfig=options.kubeconfig,
+                context=options.context,
+                pools=options.pools,
+                environment=options.environment,
+            )
+        )
+    return open_local_backend(
+        LocalOptions(
+            data=options.data,
+            families_of=_families_of,
+            defaults=defaults_of(options.environment),
+            pools=options.pools,
+            namespace=options.namespace,
+            portal_host=options.portal_host,
+            node=socket.gethostname(),
+        )
     )
-    async with open_local_backend(local) as backend:
-        yield backend
 
 
 def _families_of(volume: Any, stats: Any) -> MetricFamilies:

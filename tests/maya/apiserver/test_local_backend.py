@@ -319,6 +319,20 @@ async def test_deleting(tmp_path: Path, machine: Machine, retain: str) -> None:
     assert (kept / "a" / "replica-1" / "data").exists() == (retain == "true")
 
 
+async def test_what_is_noted_down_late_brings_no_volume_back(tmp_path: Path, machine: Machine) -> None:
+    """A look at the volume was under way when it was deleted."""
+    async with backend_of(tmp_path, machine) as backend:
+        await backend.create(asked())
+        await available(backend)
+        volume = backend._volumes["a"]
+        await backend.delete(A)
+        await backend._save(volume, filled=True)
+        assert volume.record.state is LocalState.DELETING
+        await gone(backend)
+        await backend._save(volume, filled=False)
+        check_nothing_is_left(tmp_path / "maya", retain=False)
+
+
 async def test_volumes_come_back_with_their_ports_and_secrets(tmp_path: Path, machine: Machine) -> None:
     async with backend_of(tmp_path, machine) as backend:
         await backend.create(asked())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from pyjiva.maya.apiserver.api_document import OPERATIONS, maya_document
-from pyjiva.maya.apiserver.routes_io import OPEN_PATHS
+from pyjiva.maya.apiserver.routes_io import OPEN_PATHS, health_application
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.http_io import Guard, serve_http
 from pyjiva.transport.openapi import Operation, Schema
@@ -184,6 +184,17 @@ async def test_health_and_what_cannot_be_done_now() -> None:
         assert (answer.status_code, answer.json()["reason"]) == (503, "the cluster does not answer")
         answer = await api.ask("GET", VOLUMES)
         assert (answer.status_code, answer.json()["reason"]) == (503, "unavailable")
+
+
+async def test_an_address_for_health_alone_has_nothing_else() -> None:
+    async with serving() as api:
+        transport = httpx.ASGITransport(health_application(api.app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://m") as client:
+            for path in ("/healthz", "/v1/health"):
+                assert (await client.get(path)).json() == {"ready": True, "reason": ""}
+            assert "pyjiva_build_info" in (await client.get("/metrics")).text
+            for path in (VOLUMES, "/latest/openapi.json", "/latest/pools/"):
+                assert (await client.get(path)).status_code == 404
 
 
 async def test_without_the_token_nothing_but_health_is_answered() -> None:

@@ -46,10 +46,11 @@ from pyjiva.transport.http_io import document_route, http_application, metrics_r
 from pyjiva.transport.idempotent_io import Idempotent
 from pyjiva.transport.problem import ProblemError, Reason
 
-__all__ = ["OPEN_PATHS", "maya_application"]
+__all__ = ["OPEN_PATHS", "health_application", "maya_application"]
 
 OPEN_PATHS: Final = frozenset({HEALTH_PATH})
 """What is answered without a token: the kubelet asks for it."""
+VOLUME_HEALTH_PATH: Final = "/v1/health"
 JIVA: Final = ("", "jiva")
 
 Handler = Callable[[Backend, Request], Awaitable[Any]]
@@ -84,6 +85,15 @@ def maya_application(backend: Backend) -> Starlette:
     app.add_middleware(Idempotent)
     app.add_middleware(_Timed, routes=routes, times=times)
     return app
+
+
+def health_application(app: Starlette) -> Starlette:
+    """What of `app` everybody may be told, under the path that a volume's health has too: for an address of
+    its own, where kubelets and Prometheus reach it.
+    """
+    routes = {route.path: route for route in app.routes if isinstance(route, Route)}
+    health = routes[HEALTH_PATH]
+    return http_application([health, Route(VOLUME_HEALTH_PATH, health.endpoint), routes["/metrics"]])
 
 
 async def _answer(backend: Backend, handler: Handler, request: Request) -> Response:

@@ -10,16 +10,20 @@ import trio
 from structlog.testing import capture_logs
 
 from pyjiva.maya.kube.events_io import Recorder
-from pyjiva.maya.kube.resource import EVENTS, JIVA_VOLUMES, NAMESPACES
+from pyjiva.maya.kube.resource import CLAIMS, EVENTS, JIVA_VOLUMES, NAMESPACES, STORAGE_CLASSES
+from pyjiva.maya.provisioner.decide import Provisioned
+from pyjiva.maya.provisioner.provisioner_io import Provisioner
 from pyjiva.maya.volume import JivaVolume, JivaVolumeSpec
 from pyjiva.maya.volume.operator_io import VolumeOperator
 from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.snapshot_operator_io import SnapshotOperator
 from pyjiva.testing.kube import FakeCluster, Fault, ProcessDied, no_fault
 from pyjiva.testing.kube_controllers import FakeControllers
 from pyjiva.testing.kube_store import Store
 from tests.maya.fake_volumes import FakeVolumes
 
 NAMESPACE = "openebs"
+PROVISIONER = "openebs.io/provisioner-iscsi"
 GIB = 1 << 30
 SETTINGS = Settings(namespace=NAMESPACE, image="pyjiva:test", version="test")
 
@@ -95,6 +99,7 @@ class KubeWorld:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._count, cluster)
+                    nursery.start_soon(SnapshotOperator(operator, operator.recorder).run)
                     await operator.run()
             except* ProcessDied:
                 fault = no_fault
@@ -135,3 +140,61 @@ async def _running(
             nursery.start_soon(world.run_operator, fault)
         yield world
         nursery.cancel_scope.cancel()
+
+
+def make_class(store: Store, name: str = "jiva", **more: Any) -> None:
+    """A StorageClass of ours."""
+    value = {
+        "metadata": {"name": name, **more.pop("metadata", {})},
+        "provisioner": PROVISIONER,
+        "reclaimPolicy": "Delete",
+        "allowVolumeExpansion": True,
+        **more,
+    }
+    store.create(STORAGE_CLASSES, value)
+
+
+def make_claim(store: Store, name: str = "data", size: str = "1Gi", **more: Any) -> str:
+    """A claim as the PersistentVolume controller hands it to us; the name of its volume."""
+    metadata = {
+        "name": name,
+        "namespace": "default",
+        "annotations": {
+            "volume.kubernetes.io/storage-provisioner": PROVISIONER,
+            "volume.kubernetes.io/selected-node": "n2",
+        },
+    }
+    spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "jiva",
+        "volumeMode": "Filesystem",
+        "resources": {"requests": {"storage": size}},
+        **more,
+    }
+    made = store.create(CLAIMS, {"metadata": metadata, "spec": spec})
+    return f"pvc-{made['metadata']['uid']}"
+
+
+async def run_provisioner(
+    world: KubeWorld,
+    fault: Fault = no_fault,
+    make: Callable[..., FakeCluster] = FakeCluster,
+    clusters: list[FakeCluster] | None = None,
+    **us: Any,
+) -> None:
+    """As a process: restarted when it dies.  `clusters`: gets what each process had asked with."""
+    while True:
+        cluster = make(world.store, fault=fault)
+        if clusters is not None:
+            clusters.append(cluster)
+        provisioner = Provisioner(
+            cluster,
+            Provisioned(PROVISIONER, NAMESPACE, "node-1", **us),
+            Recorder(cluster, "pyjiva-maya-provisioner", now=world.store.now),
+            now_s=world.now_s,
+        )
+        try:
+            await provisioner.run()
+        except* ProcessDied:
+            fault = no_fault
+            await trio.sleep(1)

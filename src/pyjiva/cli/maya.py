@@ -13,6 +13,7 @@ __all__ = ["main"]
 #: Command → module; loaded when it is used, so that no command waits for the libraries of another.
 COMMANDS: Final[dict[str, str]] = {
     "apiserver": "pyjiva.cli.maya_apiserver",
+    "provisioner": "pyjiva.cli.maya_provisioner",
     "exporter": "pyjiva.cli.maya_exporter",
     "crds": "pyjiva.cli.maya_crds",
 }

@@ -15,15 +15,15 @@ import trio
 
 from pyjiva.cli.daemon import ADDRESS, Address, run_daemon, wait_for_stop
 from pyjiva.cli.maya_kubernetes import KubernetesOptions, open_kube_backend
+from pyjiva.cli.maya_options import cluster_options, pool_option, pools_of
 from pyjiva.cli.service_manager import ServiceManager
-from pyjiva.errors import ConfigError
 from pyjiva.maya.apiserver.backend import Backend, MetricFamilies
 from pyjiva.maya.apiserver.local_backend_io import LocalOptions, open_local_backend
 from pyjiva.maya.apiserver.routes_io import OPEN_PATHS, health_application, maya_application
 from pyjiva.maya.exporter.exposition import stats_json
 from pyjiva.maya.exporter.scrape import figures_of
 from pyjiva.maya.kube.lease_io import LeaseLostError
-from pyjiva.maya.policy.policies import DEFAULT_POOL, defaults_of
+from pyjiva.maya.policy.policies import defaults_of
 from pyjiva.transport.http_io import serve_http
 from pyjiva.transport.token_file_sys import check_reach, read_token
 
@@ -49,22 +49,9 @@ class ApiserverOptions:
     namespace: str
     kubeconfig: str = ""
     context: str = ""
+    all_namespaces: bool = False
     pools: Mapping[str, str] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
-
-
-class _PoolType(click.ParamType[tuple[str, str]]):
-    name = "name=path"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, _, path = str(value).partition("=")
-        if not name or not path.startswith("/") or name == DEFAULT_POOL:
-            self.fail(f"{value!r}: write NAME=/ABSOLUTE/PATH; {DEFAULT_POOL} is not to be named", param, ctx)
-        return name, path
 
 
 @click.command()
@@ -98,17 +85,8 @@ class _PoolType(click.ParamType[tuple[str, str]]):
     show_envvar=True,
     help="Maya's own: of its Lease, of pods, and of volumes that are asked for without one.",
 )
-@click.option(
-    "--pool",
-    "pools",
-    type=_PoolType(),
-    multiple=True,
-    help="A folder that volumes may keep their data in, besides `default`; repeat for several.",
-)
-@click.option(
-    "--kubeconfig", default="", help="With `kubernetes`: a kubeconfig; else as kubectl, or the pod's."
-)
-@click.option("--context", default="", help="With `kubernetes`: one of the kubeconfig's contexts.")
+@pool_option
+@cluster_options
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -131,13 +109,10 @@ def command(
     """
 
     async def run() -> int:
-        named = dict(pools)
-        if len(named) < len(pools):
-            raise ConfigError("--pool: a name is given twice")
         options = ApiserverOptions(
             address=address,
             token_file=api_token_file,
-            pools=named,
+            pools=pools_of(pools),
             environment=dict(os.environ),
             **given,
         )
@@ -178,6 +153,7 @@ def _open_backend(options: ApiserverOptions) -> AbstractAsyncContextManager[Back
                 namespace=options.namespace,
                 kubeconfig=options.kubeconfig,
                 context=options.context,
+                all_namespaces=options.all_namespaces,
                 pools=options.pools,
                 environment=options.environment,
             )

@@ -24,6 +24,7 @@ from pyjiva.maya.kube.lease_io import run_elected
 from pyjiva.maya.policy.policies import defaults_of
 from pyjiva.maya.volume.operator_io import VolumeOperator
 from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.snapshot_operator_io import SnapshotOperator
 from pyjiva.maya.volume.volume_api_io import HttpVolumeApi
 
 __all__ = ["KubernetesOptions", "open_kube_backend", "run_operator"]
@@ -42,13 +43,15 @@ class KubernetesOptions:
     """Maya's own."""
     kubeconfig: str = ""
     context: str = ""
+    all_namespaces: bool = False
+    """Whether volumes' pods may be in other namespaces than Maya's."""
     pools: Mapping[str, str] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
 
     def settings(self) -> Settings:
         """Of volumes' objects; the image is the one that the environment names for controllers."""
         image = self.environment.get("OPENEBS_IO_JIVA_CONTROLLER_IMAGE", "")
-        settings = Settings(namespace=self.namespace, version=__version__)
+        settings = Settings(namespace=self.namespace, version=__version__, all_namespaces=self.all_namespaces)
         return attrs.evolve(settings, image=image) if image else settings
 
 
@@ -83,4 +86,8 @@ async def _lead(cluster: Cluster, options: KubernetesOptions, name: str) -> None
     _log.info("this process reconciles JivaVolumes now", instance=name)
     async with HttpVolumeApi() as api:
         recorder = Recorder(cluster, COMPONENT, name)
-        await VolumeOperator(cluster, api, options.settings(), recorder).run()
+        volumes = VolumeOperator(cluster, api, options.settings(), recorder)
+        snapshots = SnapshotOperator(volumes, recorder)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(volumes.run)
+            nursery.start_soon(snapshots.run)

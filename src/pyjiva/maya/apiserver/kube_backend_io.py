@@ -28,7 +28,6 @@ from pyjiva.maya.apiserver.backend import (
     difference,
 )
 from pyjiva.maya.apiserver.kube_view import (
-    claim_namespace,
     is_filled_from,
     new_jiva_volume,
     snapshot_object,
@@ -45,7 +44,7 @@ from pyjiva.maya.policy.marks import CAS_TYPE, CONFIG, Origin
 from pyjiva.maya.policy.policies import DEFAULT_POOL, Decided, read_policies
 from pyjiva.maya.policy.volume_policy import VolumePolicy
 from pyjiva.maya.volume.jiva_volume import JivaVolume
-from pyjiva.maya.volume.labels import CONTROLLER, PERSISTENT_VOLUME
+from pyjiva.maya.volume.labels import CONTROLLER, PERSISTENT_VOLUME, claim_namespace
 
 __all__ = ["KubeBackend", "fetch_families"]
 

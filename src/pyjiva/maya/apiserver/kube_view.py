@@ -30,10 +30,15 @@ from pyjiva.maya.volume.jiva_volume import (
     ReplicaPlace,
     VolumeSource,
 )
-from pyjiva.maya.volume.labels import CLAIM, CLAIM_NAMESPACE, PERSISTENT_VOLUME, STORAGE_CLASS
+from pyjiva.maya.volume.labels import (
+    CLAIM,
+    CLAIM_NAMESPACE,
+    PERSISTENT_VOLUME,
+    STORAGE_CLASS,
+    claim_namespace,
+)
 
 __all__ = [
-    "claim_namespace",
     "is_filled_from",
     "new_jiva_volume",
     "snapshot_object",
@@ -75,11 +80,6 @@ def new_jiva_volume(
         labels={**wanted.labels, **labels, PERSISTENT_VOLUME: wanted.name},
         annotations=said,
     )
-
-
-def claim_namespace(volume: JivaVolume) -> str:
-    """Of the claim that it was made for; else its own."""
-    return volume.annotations.get(CLAIM_NAMESPACE) or volume.labels.get(CLAIM_NAMESPACE) or volume.namespace
 
 
 def is_filled_from(volume: JivaVolume, source: str, snapshot: str = "") -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "REPLICA_ID",
     "STORAGE_CLASS",
     "chap_secret_name",
+    "claim_namespace",
     "common_labels",
     "controller_name",
     "disruption_budget_name",
@@ -70,6 +71,11 @@ def disruption_budget_name(volume: str) -> str:
 def scrub_name(volume: str, replica_id: int) -> str:
     """Of the Job that removes a replica's data."""
     return f"sjr-{volume}-{replica_id}"
+
+
+def claim_namespace(volume: JivaVolume) -> str:
+    """Of the claim that it was made for; else its own."""
+    return volume.annotations.get(CLAIM_NAMESPACE) or volume.labels.get(CLAIM_NAMESPACE) or volume.namespace
 
 
 def common_labels(volume: JivaVolume, version: str) -> dict[str, str]:

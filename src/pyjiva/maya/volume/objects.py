@@ -25,13 +25,13 @@ from pyjiva.maya.policy.volume_policy import HOSTNAME, Resources, Toleration
 from pyjiva.maya.volume.configuration import controller_toml
 from pyjiva.maya.volume.jiva_volume import ISCSI_PORT, JivaVolume, ReplicaPlace
 from pyjiva.maya.volume.labels import (
-    CLAIM_NAMESPACE,
     CONTROLLER,
     GROUP,
     PERSISTENT_VOLUME,
     REPLICA,
     REPLICA_ID,
     chap_secret_name,
+    claim_namespace,
     common_labels,
     controller_name,
     disruption_budget_name,
@@ -191,7 +191,7 @@ class VolumeObjects:
             made["requiredDuringSchedulingIgnoredDuringExecution"] = [
                 {
                     "labelSelector": {"matchLabels": dict(self.volume.spec.policy.target_affinity)},
-                    "namespaces": [self.volume.labels.get(CLAIM_NAMESPACE, self.volume.namespace)],
+                    "namespaces": [claim_namespace(self.volume)],
                     "topologyKey": HOSTNAME,
                 }
             ]

@@ -88,19 +88,22 @@ class VolumeOperator:
     def __attrs_post_init__(self) -> None:
         ours = {"openebs.io/cas-type": "jiva"}
         self.volumes = Informer(self.cluster, JIVA_VOLUMES)
-        self.caches = {each.kind: Informer(self.cluster, each, labels=ours) for each in OWNED}
-        self.pods = Informer(self.cluster, PODS, labels=ours)
+        where = "" if self.settings.all_namespaces else self.settings.namespace
+        self.caches = {each.kind: Informer(self.cluster, each, where, ours) for each in OWNED}
+        self.pods = Informer(self.cluster, PODS, where, ours)
         self.nodes = Informer(self.cluster, NODES)
         self.workers = Workers("jivavolume", self.handle, self.workers_count)
 
+    @property
+    def _informers(self) -> list[Informer]:
+        return [self.volumes, self.pods, self.nodes, *self.caches.values()]
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; started once everything was listed."""
-        informers = [self.volumes, self.pods, self.nodes, *self.caches.values()]
         async with trio.open_nursery() as nursery:
-            for informer in informers:
+            for informer in self._informers:
                 nursery.start_soon(informer.run)
-            for informer in informers:
-                await informer.synced.wait()
+            await self.synced()
             self.volumes.subscribe(lambda *key: self.workers.add(key))
             self.pods.subscribe(self._owner_changed(self.pods))
             for informer in self.caches.values():
@@ -108,6 +111,11 @@ class VolumeOperator:
             self.nodes.subscribe(lambda *_: self._all_changed())
             task_status.started()
             await self.workers.run()
+
+    async def synced(self) -> None:
+        """Wait until everything was listed."""
+        for informer in self._informers:
+            await informer.synced.wait()
 
     def _owner_changed(self, informer: Informer) -> Callable[[str, str], None]:
         """Of an object that is gone the owner is not known: its name is part of the object's."""
@@ -144,6 +152,10 @@ class VolumeOperator:
         except ConfigError as error:
             await self.recorder.event(value, "Warning", "NotUnderstood", str(error))
             return
+        if not self.settings.all_namespaces and namespace != self.settings.namespace:
+            text = f"volumes are made in {self.settings.namespace} alone: start Maya with --all-namespaces"
+            await self.recorder.event(value, "Warning", "NotOurNamespace", text)
+            return
         observed = await self._observe(volume)
         plan = reconcile(observed, self.settings)
         writer = _Writer(self, value, volume)
@@ -169,7 +181,7 @@ class VolumeOperator:
             report=report,
             silence=silence,
             source=await self._source(volume),
-            clones_being_filled=tuple(self._clones_being_filled(volume)),
+            clones_being_filled=tuple(self.clones_being_filled(volume)),
         )
 
     def all_nodes(self) -> list[Node]:
@@ -232,13 +244,14 @@ class VolumeOperator:
             return Source(address.host, snapshot_ready=False)
         return Source(address.host, snapshot_ready=source.snapshot in names)
 
-    def _clones_being_filled(self, volume: JivaVolume) -> Iterator[str]:
+    def clones_being_filled(self, volume: JivaVolume, snapshot: str = "") -> Iterator[str]:
+        """Volumes that still read one of its snapshots, or this one."""
         for value in self.volumes.items():
             metadata, source = value["metadata"], value["spec"].get("source")
             filled = (value.get("status") or {}).get("filled", False)
             if metadata["namespace"] != volume.namespace or "deletionTimestamp" in metadata or filled:
                 continue
-            if source and source["volume"] == volume.name:
+            if source and source["volume"] == volume.name and snapshot in ("", source["snapshot"]):
                 yield metadata["name"]
 
 

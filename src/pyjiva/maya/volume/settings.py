@@ -11,6 +11,8 @@ class Settings:
 
     namespace: str = "openebs"
     """Maya's own."""
+    all_namespaces: bool = False
+    """Whether volumes' pods may be in others."""
     image: str = "pyjiva"
     """Has every program; policies may name others."""
     image_pull_policy: str = "IfNotPresent"

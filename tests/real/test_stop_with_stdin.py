@@ -16,9 +16,9 @@ def test_it_stops_when_its_standard_input_ends(tmp_path: Path) -> None:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         )
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
-        assert process.stdin is not None
-        assert process.stdout is not None
         assert process.stdout.readline().startswith("ready ")
         process.stdin.close()
         assert process.wait(60) == 0

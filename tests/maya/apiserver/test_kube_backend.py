@@ -200,6 +200,16 @@ async def test_pods_may_be_in_the_claims_namespace(cluster: FakeCluster, backend
     assert len((await cluster.list(JIVA_VOLUMES)).items) == 1
 
 
+async def test_pods_stay_in_mayas_namespace_where_it_has_no_rights_elsewhere(
+    cluster: FakeCluster, backend: KubeBackend
+) -> None:
+    backend.all_namespaces = False
+    with pytest.raises(PoliciesRefused, match="DeployInOpenEBSNamespace: found 'false', expected true"):
+        await backend.create(asked(annotations=config(DeployInOpenEBSNamespace="false")))
+    assert (await cluster.list(JIVA_VOLUMES)).items == ()
+    await backend.create(asked())
+
+
 async def test_how_a_volume_is(cluster: FakeCluster, backend: KubeBackend) -> None:
     await backend.create(asked())
     ready = {"type": "Ready", "status": "False", "reason": "Starting", "message": "no pod runs"}

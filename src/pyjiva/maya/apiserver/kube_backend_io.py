@@ -81,7 +81,8 @@ class KubeBackend:
     defaults: VolumePolicy = attrs.field(factory=VolumePolicy)
     given_pools: Mapping[str, str] = attrs.field(factory=dict)
     """Name to path on the nodes."""
-    fetch: Callable[[str], Awaitable[Any]] = fetch_families
+    fetch: Callable[[str], Awaitable[Any]] = fetch_families all_namespaces: bool = True """Whether volumes'
+    pods may be in the namespace of their claim: Maya's account has to have rights there."""
 
     # Volumes
 
@@ -94,6 +95,10 @@ class KubeBackend:
             decided = await self._decide(wanted, claim)
             own = decided.policy.deploy_in_openebs_namespace or not wanted.namespace
             namespace = self.namespace if own else wanted.namespace
+            if namespace != self.namespace and not self.all_namespaces:
+                expected = "true: Maya was not started with --all-namespaces"
+                fault = PolicyFault(f"volume {wanted.name}", "DeployInOpenEBSNamespace", "false", expected)
+                raise PoliciesRefused([fault])
             if (there := await self._look(VolumeName(wanted.name))) is None:
                 await self._check_source(wanted, namespace)
                 block = (claim or {}).get("spec", {}).get("volumeMode") == "Block"

@@ -70,7 +70,13 @@ async def open_kube_backend(
             cluster = await stack.enter_async_context(open_cluster(access))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_operator, cluster, options)
-            yield KubeBackend(cluster, options.namespace, defaults, options.pools)
+            yield KubeBackend(
+                cluster,
+                options.namespace,
+                defaults,
+                options.pools,
+                all_namespaces=options.all_namespaces,
+            )
             nursery.cancel_scope.cancel()
 
 

@@ -81,8 +81,9 @@ class KubeBackend:
     defaults: VolumePolicy = attrs.field(factory=VolumePolicy)
     given_pools: Mapping[str, str] = attrs.field(factory=dict)
     """Name to path on the nodes."""
-    fetch: Callable[[str], Awaitable[Any]] = fetch_families all_namespaces: bool = True """Whether volumes'
-    pods may be in the namespace of their claim: Maya's account has to have rights there."""
+    fetch: Callable[[str], Awaitable[Any]] = fetch_families
+    all_namespaces: bool = True
+    """Whether volumes' pods may be in their claim's namespace: Maya's account has to have rights there."""
 
     # Volumes
 

@@ -12,7 +12,7 @@
 
 All belong to the JivaVolume (owner reference), so nothing is left when that is gone.  Names, labels and
 ports are Jiva's (maya pkg/install/v1alpha1/jiva_volume.go); why there is a Deployment and a Service for each
-replica: docs/decisions/0015-maya.md.
+replica: docs/decisions/0018-maya.md.
 """
 
 import base64

@@ -24,6 +24,7 @@ from pyjiva.cli import (
     maya_apiserver,
     maya_crds,
     maya_exporter,
+    maya_provisioner,
     repair,
     replica,
     replica_change,
@@ -67,6 +68,7 @@ COMMANDS = {
     "pyjiva-controller": controller.main,
     "pyjiva-replica": replica.main,
     "pyjiva-maya apiserver": maya_apiserver.command,
+    "pyjiva-maya provisioner": maya_provisioner.command,
     "pyjiva-maya exporter": maya_exporter.command,
     "pyjiva-maya crds": maya_crds.command,
 }

@@ -18,16 +18,8 @@ from typing import Final
 import attrs
 import trio
 
-from pyjiva.maya.kube import (
-    AlreadyExists,
-    Conflict,
-    Forbidden,
-    KubeError,
-    NotFound,
-    Object,
-    Resource,
-    WatchKind,
-)
+from pyjiva.maya.kube import AlreadyExists, Conflict, Forbidden, KubeError, NotFound, Object, Resource
+from pyjiva.maya.kube.cluster import WatchKind
 from pyjiva.maya.kube.resource import NAMESPACES, PODS, SERVICES
 from pyjiva.testing import kube_kinds as kinds
 from pyjiva.testing.kube_fields import (

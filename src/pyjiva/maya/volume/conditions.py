@@ -47,7 +47,7 @@ def judge(
         same = old is not None and (old.status, old.reason) == (condition.status, condition.reason)
         since = old.last_transition_time if same and old is not None else now
         conditions.append(attrs.evolve(condition, last_transition_time=since))
-        if not same and not (old is None and condition.status == "Unknown"):
+        if not same and condition.status != "Unknown":  # why it is not known is another one's to say
             bad = condition.status == "False" and volume.status.born
             tells.append(Tell(bad, condition.reason, condition.message or condition.reason))
     report = observed.report

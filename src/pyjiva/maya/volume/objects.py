@@ -122,7 +122,9 @@ class VolumeObjects:
         ports = {"iscsi": ISCSI_PORT, "api": API_PORT, "exporter": EXPORTER_PORT}
         return self._service(service_name(self.volume.name), dict([CONTROLLER]), ports)
 
-    def _service(self, name: str, selector: dict[str, str], ports: Mapping[str, int]) -> dict[str, Any]:
+    def _service(
+        self, name: str, selector: dict[str, str], ports: Mapping[str, int], **spec: Any
+    ) -> dict[str, Any]:
         return _object(
             "v1",
             "Service",
@@ -133,8 +135,7 @@ class VolumeObjects:
                     {"name": each, "port": number, "targetPort": number, "protocol": "TCP"}
                     for each, number in ports.items()
                 ],
-                # Who waits for copies is to be reached: it parks what hosts ask, and says why.
-                "publishNotReadyAddresses": True,
+                **spec,
             },
         )
 
@@ -229,7 +230,9 @@ class VolumeObjects:
             },
             ports={"iscsi": ISCSI_PORT, "api": API_PORT},
             env=environment,
-            readinessProbe=http_probe("/v1/health", API_PORT, period_s=2, failures=1),
+            # Ready also while it waits for copies: it parks what hosts ask, and says why.  Not by
+            # publishNotReadyAddresses: that would send every other connection to a pod on a node that died.
+            readinessProbe=http_probe("/v1/health?live=1", API_PORT, period_s=2, failures=1),
             livenessProbe=http_probe("/v1/health?live=1", API_PORT, period_s=10, failures=6),
         )
 
@@ -256,7 +259,9 @@ class VolumeObjects:
         """The address of a replica: it is in the volume's records, so it outlives every pod."""
         selector = dict([REPLICA]) | {REPLICA_ID: str(replica_id)}
         ports = {"data": DATA_PORT, "health": HEALTH_PORT}
-        return self._service(replica_name(self.volume.name, replica_id), selector, ports)
+        name = replica_name(self.volume.name, replica_id)
+        # A replica that has not everything yet is not ready, and gets it through this address.
+        return self._service(name, selector, ports, publishNotReadyAddresses=True)
 
     def replica(self, place: ReplicaPlace, hostname: str, size_bytes: int) -> dict[str, Any]:
         """A replica's Deployment, on the node whose label kubernetes.io/hostname is `hostname`."""

@@ -48,8 +48,8 @@ class Faults:
     """Not a fault: what `SnapshotClient` does."""
 
 
-#: Disks rot, and nothing loses power.
-ROT: Final = Faults(power_cuts=0, blackouts=0, rots=4, scrubs=0.5)
+#: A disk rots, and its machine loses no power while that would drop checksums (see `World`).
+ROT: Final = Faults(blackouts=0, rots=4, scrubs=0.5)
 
 
 @attrs.define(eq=False)
@@ -102,6 +102,13 @@ class Injector:
         machine.start(self.world.network, self.world.nursery)
 
     async def _cut_power(self, machine: Machine) -> None:
+        """End everything on the machine.  The one that rots keeps its power, and its process alone ends, while
+        the next boot would drop checksums: what had rotted could not be told from a torn write (see `World`).
+        """
+        if self.world.faults.rots and machine.id == self.world.rotting and machine.would_drop_checksums:
+            await machine.kill()
+            self.world.note("killed instead of a power cut", machine.id)
+            return
         await machine.cut_power()
         self.world.note("power cut", f"{machine.id}, whole: {self._whole_or_lost()}")
 

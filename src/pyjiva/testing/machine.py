@@ -168,6 +168,12 @@ class Machine:
         return state is None or state.written_boot_id not in ("", f"boot-{self.boot}")
 
     @property
+    def would_drop_checksums(self) -> bool:
+        """Whether a power cut now would: of all regions that it does not say to be stable."""
+        state = self.state()
+        return state is not None and bool(state.written_regions)
+
+    @property
     def is_new(self) -> bool:
         """Whether its disk is not the one that any record is about."""
         state = self.state()

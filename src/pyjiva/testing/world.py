@@ -21,8 +21,8 @@ What is checked:
 
 - no read gives out rot.  A block rots only on one machine, while other members hold what it held; if they
   are lost before it is repaired, reads of it may fail, and it may keep the volume from becoming healthy.
-  Rot together with lost power, or with a sync that fails on the same disk, is not played: checksums of what
-  was not flushed are dropped then, by design.
+  Rot on a machine that loses its power before all that was written there is stable, or whose sync fails, is
+  not played: checksums of what was not flushed are dropped then, by design.
 
 What is not checked: overlapping operations of several clients (one client's own do overlap).  A read that
 was on its way when the power went does not narrow what its block may hold: it was of before, and what came

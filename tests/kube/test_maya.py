@@ -1,0 +1,339 @@
+"""Maya, as the manifest installs it, on a real API server; its pods and the volumes' run as processes.
+
+One life after the other on one installation: a claim is bound, its portal logs in, a node dies and its copy
+is made anew, the claim grows, a snapshot becomes a clone, and what is deleted leaves nothing.
+"""
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import pytest
+import yaml
+
+from tests.kube.cluster import Cluster
+from tests.kube.images import IMAGES, pyjiva_image
+from tests.kube.pod_runner import PodRunner, open_pod_runner
+from tests.real.volume_process import needs
+
+pytestmark = [pytest.mark.real, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
+
+TOP: Final = Path(__file__).parents[2]
+MANIFEST: Final = TOP / "deploy/kubernetes/pyjiva.yaml"
+NODES: Final = ("a", "b", "c", "d")
+NAMESPACE: Final = "openebs"
+GIB: Final = 1 << 30
+BOUND_S: Final = 30.0
+"""What the claim may take to be bound, once pods can run."""
+LONG_S: Final = 180.0
+REPLACE_S: Final = 12
+CLASS: Final = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {
+        "name": "quick",
+        "annotations": {
+            "openebs.io/cas-type": "jiva",
+            "cas.openebs.io/config": f"- name: ReplaceAfter\n  value: {REPLACE_S}s\n",
+        },
+    },
+    "provisioner": "openebs.io/provisioner-iscsi",
+    "reclaimPolicy": "Delete",
+    "allowVolumeExpansion": True,
+    "volumeBindingMode": "Immediate",
+}
+
+
+@attrs.frozen
+class Site:
+    """Maya in a cluster."""
+
+    cluster: Cluster
+    runner: PodRunner
+
+    def kubectl(self, *words: str, **more: Any) -> str:
+        return self.cluster.kubectl(*words, **more)
+
+    def wait_for(self, what: str, condition: Callable[[], Any], within_s: float = LONG_S) -> Any:
+        """What `condition` answers when that is true of it."""
+        deadline = time.monotonic() + within_s
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {within_s} s: {what}\n{self.state()}")
+            time.sleep(0.1)
+        return found
+
+    def state(self) -> str:
+        """For people: everything of volumes, and what was said of it."""
+        shown = [
+            self.kubectl("-n", NAMESPACE, "get", "jv,deploy,pods,jobs", "-o", "wide"),
+            self.kubectl("get", "pvc,pv,jivasnap", "--all-namespaces"),
+            self.kubectl("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
+            self.kubectl("-n", NAMESPACE, "get", "jv", "-o", "yaml"),
+            "\n".join(self.runner.notes[-20:]),
+        ]
+        for log in sorted(self.runner.top.glob("logs/*maya*")):
+            shown.append(f"{log.name}\n{log.read_text()[-3000:]}")
+        return "\n\n".join(shown)
+
+    def volume(self, name: str) -> dict[str, Any]:
+        return self.cluster.get("jivavolume", name, NAMESPACE) or {}
+
+    def claim(self, namespace: str, name: str) -> dict[str, Any]:
+        return self.cluster.get("pvc", name, namespace) or {}
+
+    def bound(self, namespace: str, name: str) -> str:
+        """The volume's name, once the claim is bound."""
+
+        def is_bound() -> Any:
+            claim = self.claim(namespace, name)
+            return claim.get("status", {}).get("phase") == "Bound" and claim["spec"]["volumeName"]
+
+        return str(self.wait_for(f"claim {name} is bound", is_bound))
+
+    def whole(self, name: str, copies: int = 3) -> dict[str, Any]:
+        """Its status, once it is healthy with so many copies."""
+
+        def is_whole() -> Any:
+            status = self.volume(name).get("status", {})
+            conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
+            states = [place["state"] for place in status.get("replicas", ())]
+            good = conditions.get("InSync") == "True" == conditions.get("Ready")
+            return good and states == ["Member"] * copies and status
+
+        return dict(self.wait_for(f"volume {name} has {copies} copies", is_whole))
+
+    def url(self, name: str) -> str:
+        """For libiscsi and QEMU, with the secret that a kubelet has."""
+        iscsi = (self.cluster.get("pv", name) or {})["spec"]["iscsi"]
+        reference = iscsi["secretRef"]
+        data = (self.cluster.get("secret", reference["name"], reference["namespace"]) or {})["data"]
+        user, password = (
+            base64.b64decode(data[f"node.session.auth.{key}"]).decode() for key in ("username", "password")
+        )
+        return f"iscsi://{user}%{password}@{iscsi['targetPortal']}/{iscsi['iqn']}/{iscsi['lun']}"
+
+    def qemu_io(self, name: str, *commands: str) -> None:
+        """Read and write it; a read is checked.  Whoever logs in while nobody listens tries again."""
+        words = [word for command in commands for word in ("-c", command)]
+        argv = ["timeout", "60", "qemu-io", "-f", "raw", *words, self.url(name)]
+        for _ in range(12):
+            done = self.cluster.run(argv, check=False)
+            if "can't open device" not in done.stderr:
+                break
+            time.sleep(1)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Pattern verification failed" not in done.stdout, done.stdout
+
+    def data_left(self) -> list[str]:
+        """Folders of replicas on all nodes."""
+        return [
+            f"{node}:{folder.name}"
+            for node in NODES
+            for folder in self.runner.node_path(node, "/var/openebs").glob("pvc-*/replica-*")
+        ]
+
+
+def claim(namespace: str, name: str, size: str = "1Gi", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "storageClassName": "quick",
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}},
+            **spec,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def site(cluster: Cluster) -> Iterator[Site]:
+    """Installed as the manifest says."""
+    image = pyjiva_image(Path(sys.prefix), TOP / "src", user=65532)
+    with open_pod_runner(cluster, *NODES, images={**IMAGES, "pyjiva": image}) as runner:
+        site = Site(cluster, runner)
+        site.kubectl("apply", "--server-side", "-f", str(MANIFEST))
+        for name in ("jivavolumes", "jivasnapshots"):
+            site.kubectl("wait", "--for=condition=Established", f"crd/{name}.openebs.io", "--timeout=60s")
+        for name in ("maya-apiserver", "maya-provisioner"):
+            site.wait_for(
+                f"deployment {name} is ready",
+                lambda name=name: (
+                    (cluster.get("deployment", name, NAMESPACE) or {}).get("status", {}).get("readyReplicas")
+                ),
+            )
+        cluster.apply(CLASS)
+        try:
+            yield site
+        finally:
+            keep(site)
+            site.kubectl("delete", "jv,jivasnap", "--all", "--all-namespaces", "--wait=false")
+            site.kubectl("delete", "storageclass", "quick", "--ignore-not-found")
+            site.kubectl("delete", "-f", str(MANIFEST), "--wait=false", "--ignore-not-found")
+
+
+def keep(site: Site) -> None:
+    """What there was, beside the logs."""
+    (site.runner.top / "state.txt").write_text(site.state())
+
+
+def test_a_claim_becomes_a_volume_and_goes_through_a_life(site: Site, namespace: str) -> None:
+    cluster = site.cluster
+    began = time.monotonic()
+    cluster.apply(claim(namespace, "data"))
+    name = site.bound(namespace, "data")
+    took_s = time.monotonic() - began
+    print(f"bound within {took_s:.1f} s")
+    assert took_s < BOUND_S
+    spec = cluster.get("pv", name)["spec"]  # type: ignore[index]
+    assert spec["iscsi"]["iqn"] == f"iqn.2016-09.com.openebs.jiva:{name}"
+    assert spec["iscsi"]["lun"] == 0
+    site.whole(name)
+    # It logs in with its secret, and not without.
+    assert "QEMU" not in cluster.run(["iscsi-inq", site.url(name)]).stdout
+    bare = f"iscsi://{spec['iscsi']['targetPortal']}/{spec['iscsi']['iqn']}/0"
+    assert cluster.run(["iscsi-inq", bare], check=False).returncode != 0
+    site.qemu_io(name, "write -P 7 0 4M", "write -P 8 512M 1M", "flush")
+    snapshot(site, namespace, name)
+    site.qemu_io(name, "write -P 9 0 1M", "flush")
+    node_dies(site, name)
+    grows(site, namespace, name)
+    clone(site, namespace)
+    gone(site, namespace, name)
+
+
+def snapshot(site: Site, namespace: str, name: str) -> None:
+    made = {
+        "apiVersion": "openebs.io/v1",
+        "kind": "JivaSnapshot",
+        "metadata": {"name": "before", "namespace": namespace},
+        "spec": {"volumeName": name, "snapshotName": "before"},
+    }
+    site.cluster.apply(made)
+    site.kubectl(
+        *("-n", namespace, "wait", "jivasnap/before", "--for=jsonpath={.status.readyToUse}=true"),
+        "--timeout=60s",
+    )
+
+
+def node_dies(site: Site, name: str) -> None:
+    """The one with the controller, and one with a replica if that is another."""
+    [pod] = site.cluster.all("pod", NAMESPACE, f"openebs.io/controller,openebs.io/persistent-volume={name}")
+    replicas = {place["node"] for place in site.volume(name)["status"]["replicas"]}
+    node = pod["spec"]["nodeName"]
+    assert node in replicas, "the controller is beside a replica"
+    site.runner.kill_node(node)
+    began = time.monotonic()
+    site.qemu_io(name, "read -P 9 0 1M", "read -P 7 1M 3M", "read -P 8 512M 1M", "write -P 6 8M 1M", "flush")
+    print(f"I/O again {time.monotonic() - began:.1f} s after its controller's node died")
+
+    def healed() -> Any:
+        places = site.volume(name)["status"]["replicas"]
+        others = [place for place in places if place["node"] != node]
+        return len(others) == 3 and all(place.get("mode") == "in-sync" for place in others)
+
+    site.wait_for("the copy is made anew on another node", healed)
+    print(f"three copies again {time.monotonic() - began:.1f} s after")
+    site.runner.revive_node(node)
+    status = site.whole(name)
+    assert node not in {place["node"] for place in status["replicas"]}
+    site.qemu_io(name, "read -P 6 8M 1M", "read -P 9 0 1M", "read -P 8 512M 1M")
+
+
+def grows(site: Site, namespace: str, name: str) -> None:
+    patch = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}
+    site.kubectl("-n", namespace, "patch", "pvc", "data", "--type=merge", "-p", json.dumps(patch))
+    site.wait_for(
+        "the claim has 2 GiB",
+        lambda: site.claim(namespace, "data")["status"].get("capacity", {}).get("storage") == "2Gi",
+    )
+    site.qemu_io(name, f"write -P 5 {GIB + (1 << 20)} 1M", f"read -P 5 {GIB + (1 << 20)} 1M")
+
+
+def clone(site: Site, namespace: str) -> None:
+    source = {"apiGroup": "openebs.io", "kind": "JivaSnapshot", "name": "before"}
+    site.cluster.apply(claim(namespace, "copy", dataSourceRef=source, size="2Gi"))
+    name = site.bound(namespace, "copy")
+    site.qemu_io(name, "read -P 7 0 4M", "read -P 8 512M 1M", "read -P 0 8M 1M")
+    site.whole(name)
+
+
+def gone(site: Site, namespace: str, name: str) -> None:
+    copy = site.claim(namespace, "copy")["spec"]["volumeName"]
+    site.kubectl("-n", namespace, "delete", "jivasnap", "before")
+    site.kubectl("-n", namespace, "delete", "pvc", "data", "copy")
+    for each in (name, copy):
+        site.wait_for(f"nothing of {each} is left", lambda each=each: not left_of(site, each))
+    assert not site.data_left()
+
+
+def left_of(site: Site, name: str) -> list[str]:
+    kinds = "jv,deploy,pods,services,configmaps,secrets,jobs,pdb"
+    listed = site.kubectl("-n", NAMESPACE, "get", kinds, "-o", "name").split()
+    found = [each for each in listed if name in each]
+    if site.cluster.get("pv", name) is not None:
+        found.append(f"pv/{name}")
+    return found
+
+
+def test_retain_leaves_the_volume_and_its_data(site: Site, namespace: str) -> None:
+    cluster = site.cluster
+    kept = {**CLASS, "metadata": {**CLASS["metadata"], "name": "kept"}, "reclaimPolicy": "Retain"}  # type: ignore[dict-item]
+    cluster.apply(kept)
+    value = claim(namespace, "data")
+    value["spec"]["storageClassName"] = "kept"
+    cluster.apply(value)
+    name = site.bound(namespace, "data")
+    site.whole(name)
+    site.qemu_io(name, "write -P 3 0 1M", "flush")
+    site.kubectl("-n", namespace, "delete", "pvc", "data")
+    site.wait_for("released", lambda: (cluster.get("pv", name) or {})["status"]["phase"] == "Released")
+    site.qemu_io(name, "read -P 3 0 1M")
+    site.kubectl("delete", "pv", name)
+    assert site.volume(name)["metadata"]["annotations"]["openebs.io/kept"] == "true"
+    site.whole(name)
+    site.kubectl("-n", NAMESPACE, "delete", "jv", name)
+    site.wait_for("nothing is left", lambda: not left_of(site, name))
+    assert not site.data_left()
+    site.kubectl("delete", "storageclass", "kept")
+
+
+def test_two_copies_and_a_witness_go_on_when_a_node_dies(site: Site, namespace: str) -> None:
+    value = claim(namespace, "data")
+    value["spec"]["storageClassName"] = "openebs-jiva-two-witness"
+    site.cluster.apply(value)
+    # It waits for a consumer, whose node the scheduler chooses.
+    pod = yaml.safe_load((TOP / "deploy/kubernetes/examples/pod.yaml").read_text())
+    pod["metadata"]["namespace"] = namespace
+    pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] = "data"
+    site.cluster.apply(pod)
+    name = site.bound(namespace, "data")
+    status = site.whole(name)
+    consumer = site.wait_for(
+        "the consumer has a node",
+        lambda: (site.cluster.get("pod", "writer", namespace) or {})["spec"].get("nodeName"),
+    )
+    data = [place["node"] for place in status["replicas"] if not place.get("witness")]
+    assert consumer in data
+    site.qemu_io(name, "write -P 4 0 1M", "flush")
+    site.runner.kill_node(data[0])
+    site.qemu_io(name, "read -P 4 0 1M", "write -P 5 1M 1M", "flush")
+    site.runner.revive_node(data[0])
+    site.whole(name)
+    site.qemu_io(name, "read -P 5 1M 1M")
+    site.kubectl("-n", namespace, "delete", "pod", "writer", "--force")
+    site.kubectl("-n", namespace, "delete", "pvc", "data")
+    site.wait_for("nothing is left", lambda: not left_of(site, name))
+
+
+def test_nothing_that_is_ours_needs_more_than_it_was_given(site: Site) -> None:
+    """What RBAC refuses is in the logs of Maya."""
+    for log in site.runner.top.glob("logs/*maya*"):
+        assert "forbidden" not in log.read_text(), log.read_text()[-2000:]

@@ -239,10 +239,10 @@ async def measure_in(cluster: KubeCluster, api: Api, claims: int, within_s: floa
     provisions, reconciles = Counting(cluster), Counting(cluster)
     volumes = HealthyVolumes()
     settings = Settings(namespace=NAMESPACE, image="pyjiva")
-    operator: Any = VolumeOperator(reconciles, volumes, settings, Recorder(reconciles, "reconciler"))  # type: ignore[arg-type]
+    operator: Any = VolumeOperator(reconciles, volumes, settings, Recorder(reconciles, "reconciler"))
     volumes.operator = operator
     us = Provisioned(PROVISIONER, NAMESPACE, "here")
-    provisioner = Provisioner(provisions, us, Recorder(provisions, "provisioner"))  # type: ignore[arg-type]
+    provisioner = Provisioner(provisions, us, Recorder(provisions, "provisioner"))
     watched = Informer(cluster, CLAIMS, "many")
     bound: dict[str, float] = {}
     async with trio.open_nursery() as nursery:

@@ -5,6 +5,7 @@ is made anew, the claim grows, a snapshot becomes a clone, and what is deleted l
 """
 
 import base64
+import functools
 import json
 import sys
 import time
@@ -165,9 +166,7 @@ def site(cluster: Cluster) -> Iterator[Site]:
         for name in ("maya-apiserver", "maya-provisioner"):
             site.wait_for(
                 f"deployment {name} is ready",
-                lambda name=name: (
-                    (cluster.get("deployment", name, NAMESPACE) or {}).get("status", {}).get("readyReplicas")
-                ),
+                functools.partial(ready_replicas, cluster, name),
             )
         cluster.apply(CLASS)
         try:
@@ -270,8 +269,17 @@ def gone(site: Site, namespace: str, name: str) -> None:
     site.kubectl("-n", namespace, "delete", "jivasnap", "before")
     site.kubectl("-n", namespace, "delete", "pvc", "data", "copy")
     for each in (name, copy):
-        site.wait_for(f"nothing of {each} is left", lambda each=each: not left_of(site, each))
+        site.wait_for(f"nothing of {each} is left", functools.partial(is_gone, site, each))
     assert not site.data_left()
+
+
+def ready_replicas(cluster: Cluster, deployment: str) -> int:
+    value = cluster.get("deployment", deployment, NAMESPACE) or {}
+    return int(value.get("status", {}).get("readyReplicas", 0))
+
+
+def is_gone(site: Site, name: str) -> bool:
+    return not left_of(site, name)
 
 
 def left_of(site: Site, name: str) -> list[str]:

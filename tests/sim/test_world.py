@@ -4,7 +4,7 @@ import os
 
 import pytest
 import trio
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -57,7 +57,7 @@ def test_replicas_come_and_go(seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=WORLDS)
-@example(seed=3181106217)  # the machine that rots lost its power right after an answer: that was not to be played
+@example(seed=3181106217)  # the machine that rots lost its power right after an answer
 @given(seed=SEEDS)
 def test_no_read_gives_out_rot(seed: int) -> None:
     """One disk changes what was written to it, while all else fails too."""

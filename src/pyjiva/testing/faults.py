@@ -48,8 +48,8 @@ class Faults:
     """Not a fault: what `SnapshotClient` does."""
 
 
-#: A disk rots, and its machine loses no power while that would drop checksums (see `World`).
-ROT: Final = Faults(blackouts=0, rots=4, scrubs=0.5)
+#: Disks rot, and nothing loses power but right after an answer, where that costs no checksums (see `World`).
+ROT: Final = Faults(power_cuts=0, blackouts=0, rots=4, scrubs=0.5)
 
 
 @attrs.define(eq=False)
@@ -102,7 +102,7 @@ class Injector:
         machine.start(self.world.network, self.world.nursery)
 
     async def _cut_power(self, machine: Machine) -> None:
-        """End everything on the machine.  The one that rots keeps its power, and its process alone ends, while
+        """End everything on the machine.  The one that rots keeps its power, only its process ends, while
         the next boot would drop checksums: what had rotted could not be told from a torn write (see `World`).
         """
         if self.world.faults.rots and machine.id == self.world.rotting and machine.would_drop_checksums:

@@ -41,9 +41,19 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only
-OPTIONAL: Final = ("backup", "maya")  # the extras of pyproject.toml that are the product's, not the tests'
-#: A distribution → the name that it is imported by, where they differ in more than dashes.
-IMPORT_NAMES: Final = {"PyYAML": "yaml"}
+OPTIONAL: Final = (
+    "backup",
+    "maya",
+    "trace",
+)  # the extras of pyproject.toml that are the product's, not the tests'
+#: A distribution → the name that it is imported by, where they differ in more than dashes; what comes in one
+#: namespace is one.
+IMPORT_NAMES: Final = {
+    "PyYAML": "yaml",
+    "opentelemetry-api": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+}
 COLOURLESS: Final = ("cli", TESTING)  # wire whole processes and worlds together
 
 _BLOCKING: Final = (
@@ -408,8 +418,11 @@ def _read(top: Path) -> Tree:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in by_name:
                 named.add(node.value)
     extras = project.get("optional-dependencies", {})
-    needed = [*project.get("dependencies", []), *(each for name in OPTIONAL for each in extras.get(name, []))]
-    dependencies = tuple(IMPORT_NAMES.get(name, name.replace("-", "_")) for name in needed)
+    needed = [
+        *project.get("dependencies", []),
+        *(name for extra in OPTIONAL for name in extras.get(extra, [])),
+    ]
+    dependencies = tuple(dict.fromkeys(IMPORT_NAMES.get(name, name.replace("-", "_")) for name in needed))
     return Tree(modules, by_name, texts, sorted(folders), frozenset(named), dependencies)
 
 

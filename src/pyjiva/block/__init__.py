@@ -18,6 +18,7 @@ from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.meter import OPERATIONS, Meter, MeteredDevice, Meters, Times
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore
 from pyjiva.block.space import Space, SpaceSource
+from pyjiva.block.trace import Attribute, Sampler, Span, Step, TracedDevice
 from pyjiva.block.yielding import FLOOR_BYTES_PER_S, Hosts, Yielding
 from pyjiva.block.zero_detect import ZeroDetect
 
@@ -26,6 +27,7 @@ __all__ = [
     "FLOOR_BYTES_PER_S",
     "OPERATIONS",
     "PARAMETERS_BYTES_MAX",
+    "Attribute",
     "BlockDevice",
     "BlockStatus",
     "Buffer",
@@ -44,9 +46,13 @@ __all__ = [
     "ParameterStore",
     "Read",
     "Request",
+    "Sampler",
     "Space",
     "SpaceSource",
+    "Span",
+    "Step",
     "Times",
+    "TracedDevice",
     "Unmap",
     "Write",
     "WriteZeroes",

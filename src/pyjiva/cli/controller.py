@@ -6,17 +6,19 @@ block device.
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import click
 import structlog
 import trio
 
-from pyjiva.block import BlockDevice, LimitedDevice, Limits, MeteredDevice, Meters, ZeroDetect
+from pyjiva.block import BlockDevice, LimitedDevice, Limits, MeteredDevice, Meters, TracedDevice, ZeroDetect
+from pyjiva.block import Request as BlockRequest
 from pyjiva.cli.access import FILES, Access, AccessOptions, access_options, read_access
 from pyjiva.cli.backup_source import BACKUP_SCHEME, BackupSource
 from pyjiva.cli.configuration import configurable
@@ -29,6 +31,7 @@ from pyjiva.cli.schedule import schedule_options, take_schedule
 from pyjiva.cli.service_manager import ServiceManager
 from pyjiva.cli.tls_options import take_tls, tls_options
 from pyjiva.cli.token_option import token_option
+from pyjiva.cli.trace_options import TraceOptions, open_tracing, take_trace, trace_options
 from pyjiva.cli.tuning import take_tuning, tuning_options
 from pyjiva.controller import (
     ControllerOptions,
@@ -44,6 +47,7 @@ from pyjiva.controller import (
 from pyjiva.controller.api_io import ApiOf, serve_api
 from pyjiva.controller.fill_source_io import SnapshotSource
 from pyjiva.controller.filling_io import FillingDevice, FillSource
+from pyjiva.controller.outages import Outages
 from pyjiva.controller.volume_io import CONNECT_S, ConnectTo
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import (
@@ -53,13 +57,16 @@ from pyjiva.iscsi import (
     portal_address,
     serve_portal,
 )
-from pyjiva.scsi import LogicalUnit, UnitIdentity
+from pyjiva.scsi import DeviceServer, LogicalUnit, TracedServer, UnitIdentity
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.shared_memory_sys import SharedBuffers
 from pyjiva.transport.tls_stream_io import open_tls_stream
 from pyjiva.transport.tls_sys import Tls
 from pyjiva.transport.token_file_sys import read_token
+
+if TYPE_CHECKING:
+    from pyjiva.cli.tracing import Tracing
 
 __all__ = ["main"]
 
@@ -81,6 +88,7 @@ class Endpoints:
     tls: Tls | None
     """To replicas, and for the API."""
     stop_with_stdin: bool
+    trace: TraceOptions = attrs.field(factory=TraceOptions)
 
 
 @attrs.frozen
@@ -126,6 +134,7 @@ class Keeping:
 @schedule_options
 @fill_options
 @limit_options
+@trace_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @click.option("--old-metric-names", is_flag=True, help="Metrics openebs_* as OpenEBS' exporter had them.")
 @click.option("--new-volume", is_flag=True, help="The volume has never held data: its replicas may be blank.")
@@ -171,10 +180,11 @@ def main(
         keeping = Keeping(
             take_schedule(given), take_fill(given), detect_zeros, take_limits(given), old_metric_names
         )
-        tls = take_tls(given)
+        tls, trace = take_tls(given), take_trace(given)
         allowed = read_access(AccessOptions(**given), warn=True)
         token = None if api_token_file is None else read_token(api_token_file)
-        code = await _run(options, Endpoints(portals, api, token, tls, stop_with_stdin), allowed, keeping)
+        endpoints = Endpoints(portals, api, token, tls, stop_with_stdin, trace)
+        code = await _run(options, endpoints, allowed, keeping)
         if code == EXIT_FENCED and fenced_file is not None:
             note_fenced(fenced_file)
         return code
@@ -184,10 +194,23 @@ def main(
 
 async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access, keeping: "Keeping") -> int:
     batch = EndOfBatch()
+    of = {"pyjiva.volume": options.volume_name, "pyjiva.volume_id": options.volume_id}
+    tracing = open_tracing(endpoints.trace, **of)
     memory = _shared_memory()
-    connect = None if endpoints.tls is None else _secure_links(endpoints.tls, batch)
-    volume = Volume(options, batch, connect, clock=boot_clock, clock_ns=time.perf_counter_ns, memory=memory)
-    return await Controller(options, endpoints, access, batch, volume, keeping, memory).run()
+    volume = Volume(
+        options,
+        batch,
+        None if endpoints.tls is None else _secure_links(endpoints.tls, batch),
+        clock=boot_clock,
+        clock_ns=time.perf_counter_ns,
+        memory=memory,
+        sampler=None if tracing is None else tracing.sampler,
+    )
+    try:
+        return await Controller(options, endpoints, access, batch, volume, keeping, memory, tracing).run()
+    finally:
+        if tracing is not None:
+            await tracing.close()
 
 
 def _secure_links(tls: Tls, batch: EndOfBatch) -> ConnectTo:
@@ -248,6 +271,8 @@ class Controller:
     keeping: Keeping
     memory: SharedBuffers | None
     """Where what hosts write is received, for replicas on this machine to reach it."""
+    tracing: "Tracing | None"
+    """What is told of all that happens; None: nothing."""
     snapshots: Snapshots = attrs.field(init=False)
     limits: HostLimits = attrs.field(init=False)
     meters: Meters = attrs.field(factory=partial(Meters, time.perf_counter_ns), init=False)
@@ -261,6 +286,10 @@ class Controller:
     def __attrs_post_init__(self) -> None:
         self.snapshots = Snapshots(self.volume, self._why_no_revert)
         self.limits = HostLimits(self.keeping.limits, self.batch)
+        if self.tracing is not None:
+            self.volume.on_look = Outages(self.tracing.outage, time.time()).look
+            self.volume.operations.on_ended = self.tracing.operation
+            self.snapshots.trace_context = self.tracing.context
 
     def _why_no_revert(self) -> str:
         names = sorted({str(session["initiator"]) for session in self._sessions()})
@@ -320,16 +349,20 @@ class Controller:
             if self.keeping.detect_zeros:
                 device = ZeroDetect(device)
             nursery.start_soon(self.limits.run)
-            limited = LimitedDevice(device, self.limits.limiter)
-            await self._offer(MeteredDevice(limited, self.meters), portals, api)
+            device = self._traced(device, lambda _: "what the volume is filled with")
+            device = self._traced(LimitedDevice(device, self.limits.limiter), lambda _: "the volume's limits")
+            await self._offer(MeteredDevice(device, self.meters), portals, api)
+
+    def _traced(self, device: BlockDevice, waits_for: Callable[[BlockRequest], str]) -> BlockDevice:
+        return device if self.tracing is None else TracedDevice(device, self.tracing.sampler, waits_for)
 
     async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
         """The volume, or what makes it complete while it is filled."""
-        fill = self.keeping.fill
+        fill, volume = self.keeping.fill, self._traced(self.volume, self.volume.waits_for)
         if fill is None:
             if self.volume.past.lineage.filling is not None:
                 raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")
-            return self.volume
+            return volume
         filling = FillingDevice(self.volume, self.snapshots, _source_of(fill), fill.rate)
         nursery.start_soon(filling.run)
         await filling.ready.wait()
@@ -357,7 +390,8 @@ class Controller:
             advertised=access.advertised,
         )
         self.volume.on_resized = unit.capacity_changed
-        self.target = Target(target_options, {0: unit}, self.batch, buffers=self.memory)
+        server = DeviceServer if self.tracing is None else partial(TracedServer, sampler=self.tracing.sampler)
+        self.target = Target(target_options, {0: unit}, self.batch, buffers=self.memory, make_server=server)
         async with trio.open_nursery() as nursery:
             for listeners in portals:
                 nursery.start_soon(serve_portal, self.target, listeners)
@@ -390,7 +424,8 @@ class Controller:
             old_metric_names=self.keeping.old_metric_names,
         )
         api, token, tls = self.endpoints.api, self.endpoints.token, self.endpoints.tls
-        await serve_api(of, api.host, api.port, token=token, tls=tls, task_status=task_status)
+        around = None if self.tracing is None else self.tracing.around
+        await serve_api(of, api.host, api.port, token=token, tls=tls, around=around, task_status=task_status)
 
     def _sessions(self) -> list[dict[str, Any]]:
         now = time.time()

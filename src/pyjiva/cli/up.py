@@ -23,6 +23,7 @@ from pyjiva.cli.fill import FillFrom, fill_arguments, fill_options, take_fill
 from pyjiva.cli.limits import limit_arguments, limit_options, take_limits
 from pyjiva.cli.schedule import schedule_arguments, schedule_options, take_schedule
 from pyjiva.cli.token_option import token_option
+from pyjiva.cli.trace_options import TraceOptions, take_trace, trace_arguments, trace_options
 from pyjiva.cli.tuning import take_tuning, tuning_arguments, tuning_options
 from pyjiva.controller import Retention, Tuning
 from pyjiva.errors import StorageError
@@ -67,6 +68,7 @@ class UpOptions:
     token_file: Path | None = None
     """What requests to the API and to the replicas' health ports have to carry."""
     stop_with_stdin: bool = False
+    trace: TraceOptions = attrs.field(factory=TraceOptions)
 
 
 @attrs.frozen
@@ -108,6 +110,7 @@ class Commands:
 @schedule_options
 @fill_options
 @limit_options
+@trace_options
 @click.option("--detect-zeros", is_flag=True, help="Blocks of zeros that are written take no space.")
 @click.option("--old-metric-names", is_flag=True, help="Metrics openebs_* as OpenEBS' exporter had them.")
 @click.option("--stop-with-stdin", is_flag=True, help="Stop when standard input ends.")
@@ -138,7 +141,7 @@ def command(
         tuning, retention, fill = take_tuning(given), take_schedule(given), take_fill(given)
         tuning.check_copies(replicas)
         request = VolumeRequest(name, size, block_size, replicas, witness)
-        limits = take_limits(given)
+        limits, trace = take_limits(given), take_trace(given)
         access = AccessOptions(**given)
         options = UpOptions(
             request,
@@ -154,6 +157,7 @@ def command(
             old_metric_names,
             api_token_file,
             stop_with_stdin,
+            trace,
         )
         return await run_up(options)
 
@@ -192,7 +196,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
         arguments += schedule_arguments(options.retention) + fill_arguments(options.fill)
         arguments += ["--detect-zeros"] if options.detect_zeros else []
         arguments += ["--old-metric-names"] if options.old_metric_names else []
-        arguments += limit_arguments(options.limits)
+        arguments += limit_arguments(options.limits) + trace_arguments(options.trace)
         until = wait_for_end_of_stdin if options.stop_with_stdin else None
         return await UpVolume(directory, arguments, api, token_file, commands or Commands(), until).run()
 

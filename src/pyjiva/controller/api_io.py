@@ -32,7 +32,7 @@ from pyjiva.controller.volume_io import Volume
 from pyjiva.errors import ConfigError
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.event_stream import EVENT_STREAM
-from pyjiva.transport.http_io import document_route, http_application, metrics_route, serve_http
+from pyjiva.transport.http_io import Around, document_route, http_application, metrics_route, serve_http
 from pyjiva.transport.idempotent_io import Idempotent
 from pyjiva.transport.problem import ProblemError, Reason
 from pyjiva.transport.query import flag
@@ -64,10 +64,12 @@ async def serve_api(
     *,
     token: Token | None = None,
     tls: Tls | None = None,
+    around: Around | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `api_application` until cancelled; reports the port.  Raises ConfigError: see `serve_http`."""
-    await serve_http(api_application(of), host, port, token=token, tls=tls, task_status=task_status)
+    """Serve `api_application` until cancelled; reports the port.  For the rest see `serve_http`."""
+    app = api_application(of)
+    await serve_http(app, host, port, token=token, tls=tls, around=around, task_status=task_status)
 
 
 def api_application(of: ApiOf) -> Starlette:

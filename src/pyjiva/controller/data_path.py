@@ -987,6 +987,17 @@ class DataPath:
         """How many host requests wait for one that overlaps them."""
         return len(self._queued)
 
+    def request_of(self, request_id: int) -> Request | ChangeRequest | FillRequest | None:
+        """What was sent under this id, as long as somebody waits for it."""
+        pending = self._pending.get(request_id)
+        return None if pending is None else pending.request
+
+    def waits_for(self, request: Request | ChangeRequest) -> str:
+        """What a request that was submitted and not sent waits for, in words."""
+        if any(parked is request for _, parked in self._parked):
+            return "enough replicas"
+        return "a request that overlaps it"
+
     @property
     def parked(self) -> int:
         """How many host requests wait for members."""

@@ -12,7 +12,7 @@ A replica that is added is rebuilt meanwhile: these are two operations, and the 
 """
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -79,6 +79,8 @@ class Operations:
         factory=lambda: collections.deque(maxlen=ENDED_MAX), init=False
     )
     """The newest last."""
+    on_ended: Callable[[Operation], None] | None = None
+    """Called with each that has ended."""
     _running: dict[tuple[str, int | None], Operation] = attrs.field(factory=dict, init=False)
     _begun: dict[int, int] = attrs.field(factory=dict, init=False)
     """By replica, how many rebuilds had been begun at the last look."""
@@ -177,3 +179,5 @@ class Operations:
         if (running := self._running.pop(key, None)) is not None:
             reason = "" if state == DONE else reason
             self.ended.append(attrs.evolve(running, state=state, ended_at_s=at_s, eta_s=None, reason=reason))
+            if self.on_ended is not None:
+                self.on_ended(self.ended[-1])

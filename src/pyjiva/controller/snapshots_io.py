@@ -55,6 +55,8 @@ class Snapshots:
     """Why the volume's content must not change now; empty: it may.  Initiators that are logged in remember
     what they have read.
     """
+    trace_context: Callable[[], object] = lambda: None
+    """What a trace that begins now belongs to."""
     now: Callable[[], datetime] = attrs.field(default=partial(datetime.now, UTC))
     """The time that new snapshots are given."""
     _one: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -215,11 +217,24 @@ class Snapshots:
             raise StorageError(StorageFailure.NOT_READY, "the volume is parked")
         over = trio.Event()
         request = ChangeRequest(change, self.volume.size_bytes, lambda _: over.set())
-        self.volume.submit(request)
+        self._submit(request)
         self.volume.batch.end()
         await over.wait()
         if request.error is not None:
             raise request.error
+
+    def _submit(self, request: ChangeRequest) -> None:
+        """To the volume; where traces are wanted, with one of the barrier over all replicas."""
+        volume, sampler, change = self.volume, self.volume.sampler, request.change
+        if sampler is None:
+            volume.submit(request)
+            return
+        name = f"snapshot {change.kind.value}"
+        step = sampler.begin(name, self.trace_context(), snapshot=change.name, generation=change.after)
+        step.carry(request)
+        volume.submit(request)
+        if not step.went:
+            step.stops(volume.waits_for(request), step.span.begin_ns)
 
     async def _ask(self, type_: FrameType, *, extent: Extent = NOWHERE, number: int | None = None) -> Frame:
         """The answer of the least busy member; of another one if that is lost."""

@@ -18,10 +18,10 @@ import attrs
 import structlog
 import trio
 
-from pyjiva.block import Buffer, Flush, Hosts, Lock, Request, Space, Yielding
+from pyjiva.block import Buffer, Flush, Hosts, Lock, Request, Sampler, Space, Yielding
 from pyjiva.controller.background import Background
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
-from pyjiva.controller.data_path import DataPath
+from pyjiva.controller.data_path import DataPath, Link
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
 from pyjiva.controller.history import History
@@ -83,6 +83,7 @@ from pyjiva.controller.status import (
     ReplicaStatus,
     VolumeStatus,
 )
+from pyjiva.controller.traced_links import TracedLinks
 from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind, Lineage
@@ -157,6 +158,8 @@ class Volume:
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
     memory: Memory | None = None
     """What is shared with replicas on this machine."""
+    sampler: Sampler | None = None
+    """What is traced; None: nothing."""
     clock_ns: Callable[[], int] | None = None
     """Steady, for how long things take; None: `clock`."""
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -166,6 +169,7 @@ class Volume:
     _saves: ParameterSaves = attrs.field(init=False)
     _lease: Lease = attrs.field(init=False)
     _sharing: Sharing = attrs.field(init=False)
+    _traced: TracedLinks | None = attrs.field(default=None, init=False)
     _heard: dict[int, Heard] = attrs.field(factory=dict, init=False)
     _disks: dict[int, DiskDeadline] = attrs.field(factory=dict, init=False)
     _resyncs: dict[int, Resync] = attrs.field(factory=dict, init=False)
@@ -190,6 +194,8 @@ class Volume:
     _scrub_pace: Pace = attrs.field(factory=partial(Pace, None), init=False)
     history: History = attrs.field(factory=History, init=False)
     operations: Operations = attrs.field(factory=Operations, init=False)
+    on_look: Callable[[float, VolumeStatus], None] | None = None
+    """Called with each picture of the volume and its time, in seconds since 1970."""
     _addresses: dict[int, ReplicaAddress] = attrs.field(init=False)
     _links: dict[int, trio.CancelScope] = attrs.field(factory=dict, init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
@@ -235,6 +241,8 @@ class Volume:
         self._data.clock = self.clock
         self._lease = Lease()
         self._sharing = Sharing(self.memory, self._ask)
+        if self.sampler is not None:
+            self._traced = TracedLinks(self.sampler, self._data.request_of)
         self._saves = ParameterSaves(
             lambda new: self._apply(SaveParameters(new)), self._roster.has_stored, park_limit_s
         )
@@ -249,6 +257,10 @@ class Volume:
     def submit(self, request: Request | ChangeRequest | FillRequest) -> None:
         """Start a host request; it waits (parked) while the volume cannot carry it out."""
         self._data.submit(request)
+
+    def waits_for(self, request: Request | ChangeRequest) -> str:
+        """What a request that was submitted and not sent to any replica waits for, in words."""
+        return self._data.waits_for(request)
 
     @property
     def parameters(self) -> bytes:
@@ -411,11 +423,16 @@ class Volume:
                     now = self.clock()
                     self._directories[member_id] = report.directory
                     self._heard[member_id] = Heard(stream, stream.received_bytes, now, now + PING_S)
-                    self._data.member_up(member_id, self._sharing.link(member_id, stream))
+                    link: Link = self._sharing.link(member_id, stream)
+                    if self._traced is not None:
+                        link = self._traced.link(member_id, link)
+                    self._data.member_up(member_id, link)
                     self._apply(LinkUp(member_id, report))
                     self._sharing.offer(member_id)
                     self.batch.end()
                     answered = partial(self._answered, member_id)
+                    if self._traced is not None:
+                        answered = partial(self._answered_to_traced, self._traced, member_id)
                     await pump(stream, decoder, self.times.arrived, answered, self.batch)
             except OSError as error:
                 reason = f"not reachable: {error.strerror or error}"
@@ -431,6 +448,10 @@ class Volume:
 
     def _answered(self, member_id: int, frame: Frame) -> None:
         self._data.answered(member_id, self._sharing.received(member_id, frame))
+
+    def _answered_to_traced(self, traced: TracedLinks, member_id: int, frame: Frame) -> None:
+        traced.answered(member_id, frame)
+        self._answered(member_id, frame)
 
     def _open_link(self, address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
         if self.connect is not None:
@@ -455,6 +476,8 @@ class Volume:
             self._disk(member_id).lost()
             self._end_resyncs_with(member_id)
             not_repaired = self._repairs.lost(member_id)
+            if self._traced is not None:
+                self._traced.lost(member_id, reason)
             self._data.member_down(member_id)
             if (dirty := self._data.dirty.get(member_id)) is not None:
                 for extent in not_repaired:
@@ -1042,6 +1065,8 @@ class Volume:
         at_s, now = time.time(), self.status()
         self.history.look(at_s, now)
         self.operations.look(at_s, now)
+        if self.on_look is not None:
+            self.on_look(at_s, now)
 
     def status(self) -> VolumeStatus:
         """A picture of this moment."""

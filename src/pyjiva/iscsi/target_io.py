@@ -95,6 +95,7 @@ class Target:
     """So many bytes that nobody can guess, for challenges."""
     buffers: Buffers = attrs.field(default=None, converter=_or_own)
     """Where write data is received into; None: buffers of its own."""
+    make_server: Callable[[Mapping[int, LogicalUnit], str], DeviceServer] = DeviceServer
     _server: DeviceServer = attrs.field(init=False)
     _table: SessionTable = attrs.field(init=False)
     _streams: dict[Session, BatchedStream] = attrs.field(factory=dict, init=False)
@@ -108,7 +109,7 @@ class Target:
         check_separate(filter(None, (self.options.chap, self.options.discovery_chap)))
         self._logins = LoginSlots(self.options.logins_max, self.options.logins_per_address_max)
         port_name = f"{self.options.target_name},t,0x{PORTAL_GROUP_TAG:04x}"
-        self._server = DeviceServer(self.units, port_name)
+        self._server = self.make_server(self.units, port_name)
         self._table = SessionTable(self.options.sessions_max)
 
     def sessions(self) -> list[SessionStatus]:

@@ -4,6 +4,7 @@ from pyjiva.scsi.codes import AdditionalSense, OperationCode, SenseKey, Status, 
 from pyjiva.scsi.device_server import DeviceServer, lun_field
 from pyjiva.scsi.sense import Sense
 from pyjiva.scsi.task import Nexus, Quiescing, Task
+from pyjiva.scsi.traced_server import TracedServer
 from pyjiva.scsi.unit import TRANSFER_BYTES_MAX, LogicalUnit, UnitIdentity
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskAttribute",
+    "TracedServer",
     "UnitIdentity",
     "lun_field",
 ]

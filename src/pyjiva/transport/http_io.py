@@ -30,6 +30,7 @@ from pyjiva.transport.tls_sys import Tls
 from pyjiva.transport.token_file_sys import check_reach
 
 __all__ = [
+    "Around",
     "Guard",
     "document_route",
     "http_application",
@@ -39,6 +40,9 @@ __all__ = [
 ]
 
 _log = structlog.get_logger(__name__)
+
+Around = Callable[[Starlette, ASGIApp], ASGIApp]
+"""What stands around an application as it is served: given both, it answers in their place."""
 
 
 async def serve_http(
@@ -50,14 +54,15 @@ async def serve_http(
     tls: Tls | None = None,
     open_paths: frozenset[str] = OPEN_PATHS,
     for_all: bool = False,
+    around: Around | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `host`:`port` until cancelled; reports the port.
 
     `token`: what requests have to carry, but for `open_paths`; None: nothing.  `tls`: by HTTPS; without a
     token who asks must have a certificate of the authority, also for these.  `for_all`: nothing that it says
-    or does needs either.  Raises ConfigError: the address is taken, or is not this machine's alone and there
-    is neither.
+    or does needs either.  `around` sees also what the token keeps out.  Raises ConfigError: the address is
+    taken, or is not this machine's alone and there is neither.
     """
     if tls is None and not for_all:
         await trio.to_thread.run_sync(check_reach, host, token)
@@ -72,7 +77,9 @@ async def serve_http(
     config.h11_max_incomplete_size = 16 * 1024
     task_status.started(bound)
     # hypercorn spells ASGI out in types of its own, starlette in others.
-    served = app if token is None else Guard(app, token, open_paths)
+    served: ASGIApp = app if token is None else Guard(app, token, open_paths)
+    if around is not None:
+        served = around(app, served)
     await serve(cast(Any, served), config, shutdown_trigger=trio.sleep_forever)
 
 

@@ -1,0 +1,75 @@
+"""What replicas do for a traced request, each as a span of its own: network and disk together.  Pure.
+
+The frames are watched where they leave and where their answers come in; which request of a host a frame is
+for, the data path knows.  Wrapped are the links of a controller that traces, and of no other.
+"""
+
+from collections.abc import Callable
+
+import attrs
+
+from pyjiva.block import Buffer, Sampler
+from pyjiva.controller.data_path import Link
+from pyjiva.replication import Frame, FrameType, Status
+from pyjiva.replication.frame import HEADER
+
+__all__ = ["TracedLinks"]
+
+_TYPE, _REQUEST_ID = 2, 4  # among the fields of HEADER
+
+
+@attrs.define(eq=False)
+class TracedLinks:
+    """Of one volume."""
+
+    sampler: Sampler
+    request_of: Callable[[int], object]
+    """What was asked for under this request id; None: nothing that hosts or operators wait for."""
+
+    def link(self, member: int, link: Link) -> Link:
+        """`link`, watched."""
+        return _TracedLink(self, member, link)
+
+    def sent(self, member: int, header: Buffer) -> None:
+        """A frame goes to `member`."""
+        fields = HEADER.unpack_from(header)
+        id_ = fields[_REQUEST_ID]
+        step = self.sampler.step_of(self.request_of(id_))
+        if step is not None:
+            step.goes_on()
+            operation = FrameType(fields[_TYPE]).name.lower()
+            step.begin_part((member, id_), f"replica {member}", replica=member, operation=operation)
+
+    def answered(self, member: int, frame: Frame) -> None:
+        """`member` answers; to be told before the data path is."""
+        found = self.sampler.parts.get((member, frame.request_id))
+        if found is not None:
+            code = frame.code
+            why = "" if code == Status.OK else f"it answered {_status_name(code)}"
+            found[0].end_part((member, frame.request_id), why)
+
+    def lost(self, member: int, reason: str) -> None:
+        """No answer of `member` can come any more."""
+        for key, (step, _) in list(self.sampler.parts.items()):
+            if isinstance(key, tuple) and key[0] == member:
+                step.end_part(key, f"lost: {reason}")
+
+
+@attrs.frozen(eq=False)
+class _TracedLink:
+    links: TracedLinks
+    member: int
+    link: Link
+
+    def send(self, *buffers: Buffer) -> None:
+        """See Link."""
+        if self.links.sampler.requests:
+            self.links.sent(self.member, buffers[0])
+        self.link.send(*buffers)
+
+
+def _status_name(code: int) -> str:
+    try:
+        return Status(code).name
+    except ValueError:
+        return f"status {code}"

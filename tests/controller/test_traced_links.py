@@ -1,0 +1,57 @@
+"""Frames to replicas and their answers become spans of the request that they are for."""
+
+from pyjiva.block import Buffer, Sampler, Span, Write
+from pyjiva.controller.traced_links import TracedLinks
+from pyjiva.replication import Frame, FrameType, Status, encode_header
+from pyjiva.replication.frame import ANSWER
+
+
+class Link:
+    def __init__(self) -> None:
+        self.sent: list[tuple[Buffer, ...]] = []
+
+    def send(self, *buffers: Buffer) -> None:
+        self.sent.append(buffers)
+
+
+def answer(request_id: int, code: int = Status.OK) -> Frame:
+    return Frame(FrameType.WRITE | ANSWER, code, request_id, 1, 0, 512, 0, memoryview(b""))
+
+
+def test_each_replica_has_a_span_until_it_answers_is_lost_or_refuses() -> None:
+    now = [0]
+    taken: list[Span] = []
+    sampler = Sampler(lambda: now[0], 1, lambda: 0.5, lambda span, _: taken.append(span))
+    requests: dict[int, Write] = {}
+    links = TracedLinks(sampler, requests.get)
+    wires = {member: Link() for member in (1, 2, 3)}
+    members = {member: links.link(member, wire) for member, wire in wires.items()}
+    other, own = Write(0, 512, [], lambda _: None), Write(0, 512, [], lambda _: root.end())
+    requests |= {7: other, 8: own}
+    headers = {id_: encode_header(FrameType.WRITE, request_id=id_, length_bytes=512) for id_ in (7, 8, 9)}
+    members[1].send(headers[7])
+    root = sampler.begin("WRITE(10)")
+    sampler.follow(own, "write", root)
+    for member in members.values():
+        for header in headers.values():  # 9 is a ping: nobody waits for it
+            member.send(header, b"data")
+    assert wires[2].sent == [(header, b"data") for header in headers.values()]
+    links.answered(2, answer(7))
+    now[0] = 10
+    links.answered(1, answer(8))
+    now[0] = 20
+    links.lost(2, "no answer for 4.0 s")
+    members[2].send(headers[8])  # it is back, and gets it again
+    now[0] = 30
+    links.answered(2, answer(8))
+    links.answered(3, answer(8, Status.NO_SPACE))
+    own.done(own)
+    (request,) = taken[0].children
+    assert [(s.name, s.begin_ns, s.end_ns, s.error) for s in request.children] == [
+        ("replica 1", 0, 10, ""),
+        ("replica 2", 0, 20, "lost: no answer for 4.0 s"),
+        ("replica 3", 0, 30, "it answered NO_SPACE"),
+        ("replica 2", 20, 30, ""),
+    ]
+    assert request.children[0].attributes == {"pyjiva.replica": 1, "pyjiva.operation": "write"}
+    assert not sampler.parts and not sampler.requests

@@ -120,14 +120,16 @@ async def test_what_a_volume_answers_is_what_the_document_says(tmp_path: Path) -
         await ask("POST", "/v1/size", 400, ("size", "more"))
         await ask("POST", "/v1/limits", 200, ("iops", "500"), ("rate", "none"))
         await ask("POST", "/v1/limits", 400, ("iops", "0"))
+        merges = [each["id"] for each in await api.get("/v1/operations") if each["kind"] == "merge"]
         begun = await ask("POST", "/v1/scrub", 202, ("rate", "64KiB"))
-        assert begun.headers["Location"] == "/v1/operations/1"
-        scrub = (await ask("GET", "/v1/operations/{id}", 200, id="1")).json()
+        id_ = begun.headers["Location"].rpartition("/")[2]
+        scrub = (await ask("GET", "/v1/operations/{id}", 200, id=id_)).json()
         assert (scrub["kind"], scrub["state"], scrub["total_bytes"]) == ("scrub", "running", 8 << 20)
-        assert (await ask("DELETE", "/v1/operations/{id}", 200, id="1")).json()["state"] == "cancelled"
-        await ask("DELETE", "/v1/operations/{id}", 409, id="1")
-        await ask("GET", "/v1/operations/{id}", 404, id="2")
-        assert [each["id"] for each in await api.get("/v1/operations")] == ["1"]
+        assert (await ask("DELETE", "/v1/operations/{id}", 200, id=id_)).json()["state"] == "cancelled"
+        await ask("DELETE", "/v1/operations/{id}", 409, id=id_)
+        await ask("DELETE", "/v1/operations/{id}", 409, id=merges[0])
+        await ask("GET", "/v1/operations/{id}", 404, id="4711")
+        assert [each["id"] for each in await api.get("/v1/operations")] == [*merges, id_]
         await ask("POST", "/v1/scrub", 202, ("rate", "50MiB"))
         await ask("POST", "/v1/replicas/{id}", 400, ("address", "nowhere"), id="3")
         await ask("DELETE", "/v1/replicas/{id}", 409, id="3")

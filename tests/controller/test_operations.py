@@ -12,6 +12,7 @@ from pyjiva.controller.operations import (
     ENDED_MAX,
     FAILED,
     FILL,
+    MERGE,
     REBUILD,
     REMOVE,
     RUNNING,
@@ -23,6 +24,7 @@ from pyjiva.controller.rebuild_totals import RebuildTotals
 from pyjiva.controller.repairs import RotCounts
 from pyjiva.controller.status import (
     FillStatus,
+    MergeStatus,
     RebuildStatus,
     ReplicaStatus,
     ScrubStatus,
@@ -202,3 +204,38 @@ def test_any_pictures_leave_at_most_one_running_of_a_kind(pictures: list[VolumeS
         assert (each.ended_at_s is None) == (each.state == RUNNING)
         assert each.total_bytes is None or 0 <= each.done_bytes <= each.total_bytes
         assert attrs.asdict(each)
+
+
+def merging(mode: str, done: int | None = None, left: int = 0) -> ReplicaStatus:
+    merge = None if done is None else MergeStatus(done, left)
+    return attrs.evolve(replica(mode), merge=merge, reason="no answer" if mode == "out" else "")
+
+
+def test_space_that_is_given_back_is_an_operation_of_each_replica() -> None:
+    pictures = [picture(merging("in-sync", done, left)) for done, left in ((0, 0), (0, 800), (200, 600))]
+    (under_way,) = seen(*pictures)
+    assert under_way == Operation("1", MERGE, 2, RUNNING, 0.0, None, 200, 800, eta_s=6.0)
+    more = picture(merging("in-sync", 300, 900))  # another snapshot was deleted
+    assert seen(*pictures, more)[0].total_bytes == 1200
+    (ended,) = seen(*pictures, more, picture(merging("in-sync")))
+    assert ended == Operation("1", MERGE, 2, DONE, 0.0, 4.0, 1200, 1200)
+
+
+@pytest.mark.parametrize(
+    ("then", "state", "reason"),
+    [
+        (picture(merging("out")), FAILED, "the replica was lost; it goes on when it is back"),
+        (picture(), CANCELLED, "the replica is no longer configured"),
+    ],
+)
+def test_a_merge_of_a_replica_that_goes(then: VolumeStatus, state: str, reason: str) -> None:
+    (ended,) = seen(picture(merging("in-sync", 100, 700)), then)
+    assert (ended.state, ended.reason, ended.done_bytes, ended.total_bytes) == (state, reason, 100, 800)
+
+
+def test_whoever_asks_is_told_of_each_end_once() -> None:
+    operations, told = Operations(), list[Operation]()
+    operations.on_ended = told.append
+    for at_s, each in enumerate([picture(merging("in-sync", 1, 1)), picture(merging("in-sync")), picture()]):
+        operations.look(float(at_s), each)
+    assert told == list(operations)

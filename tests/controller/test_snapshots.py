@@ -10,6 +10,7 @@ import trio
 
 from pyjiva.block import Unmap
 from pyjiva.controller import Snapshots, Volume, VolumeState
+from pyjiva.controller.operations import DONE, MERGE, RUNNING
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
@@ -134,6 +135,24 @@ async def test_deleting_any_snapshot_leaves_the_others_and_gives_the_space_back(
         with trio.fail_after(20):
             while (await made.snapshots.listing()).removed_bytes:
                 await trio.sleep(0.01)
+        await made.check()
+
+
+async def test_a_deletion_is_at_once_an_operation_that_ends_when_the_space_is_back(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.write(0, 2 * MIB, seed=1)
+        await made.snapshot("one")
+        await made.write(0, MIB, seed=2)
+        assert not [each for each in made.volume.operations if each.kind == MERGE]
+        await made.delete("one")
+        begun = [each for each in made.volume.operations if each.kind == MERGE]
+        assert sorted(each.replica or 0 for each in begun) == sorted(made.volume.readable())
+        with trio.fail_after(30):
+            while any(each.state == RUNNING for each in made.volume.operations):
+                await trio.sleep(0.01)
+        assert not (await made.snapshots.listing()).removed_bytes
+        ended = [each for each in made.volume.operations if each.kind == MERGE]
+        assert [each.state for each in ended] == [DONE] * len(begun)
         await made.check()
 
 

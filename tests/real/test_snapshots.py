@@ -55,10 +55,8 @@ def test_an_operator_uses_snapshots(tmp_path: Path) -> None:
         qemu_io(up, "read -P 1 0 8M")
         pyjiva(up, "expand", "96MiB")
         qemu_io(up, "read -P 0 64M 32M", "write -P 4 90M 1M", "read -P 4 90M 1M")
-        pyjiva(up, "snapshot", "rm", "one")
-        wait_until(
-            lambda: not json.loads(pyjiva(up, "usage", "--json"))["removed_bytes"], "the space to come back"
-        )
+        pyjiva(up, "snapshot", "rm", "one", "--wait")
+        assert not json.loads(pyjiva(up, "usage", "--json"))["removed_bytes"], "the space is back"
         qemu_io(up, "read -P 1 0 8M", "read -P 4 90M 1M")
         assert up.stop() == 0
 

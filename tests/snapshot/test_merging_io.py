@@ -1,6 +1,7 @@
 """How much of the time a merge takes, beside hosts and alone."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import trio
@@ -8,7 +9,7 @@ from trio.testing import MockClock
 
 from pyjiva.block import Read
 from pyjiva.block.yielding import REST
-from pyjiva.snapshot import ChainDevice, Merger, ReplicaState, Store
+from pyjiva.snapshot import ChainDevice, MergeProgress, Merger, ReplicaState, Store
 from pyjiva.snapshot.merge_sys import STEP_BYTES
 from pyjiva.testing import MemoryDisk
 from pyjiva.transport import EndOfBatch
@@ -66,3 +67,32 @@ async def test_a_merge_rests_longer_while_there_are_reads(autojump_clock: MockCl
     """Alone for as long as a step took, beside them for REST times as long."""
     longer_s = (REST - 1) * STEP_S * (SIZE_BYTES // 2 // STEP_BYTES)
     assert longer_s <= await merge(hosts=True) - await merge(hosts=False) < 2 * longer_s
+
+
+async def test_the_progress_ends_with_the_last_merge_and_begins_with_a_change(
+    autojump_clock: MockClock,
+) -> None:
+    batch, store = EndOfBatch(), with_a_deleted_snapshot()
+    device = ChainDevice(store, batch, slowly)
+    merger = Merger(device)
+    seen: list[MergeProgress] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        assert merger.progress is not None, "nobody has looked yet"
+        nursery.start_soon(merger.run)
+        while (progress := merger.progress) is not None:
+            seen.append(progress)
+            await trio.sleep(STEP_S / 10)
+        assert store.chain.next_merge() is None
+        await device.change(partial(store.create_snapshot, "another", created="now"))
+        assert merger.progress == MergeProgress(0, 0), "it may have left something to do"
+        while merger.progress is not None:
+            await trio.sleep(STEP_S / 10)
+        nursery.cancel_scope.cancel()
+    store.close()
+    started = [each for each in seen if each.done_bytes + each.left_bytes]
+    total = started[0].done_bytes + started[0].left_bytes
+    assert total == SIZE_BYTES // 2
+    assert [each.done_bytes for each in started] == sorted(each.done_bytes for each in started)
+    assert all(each.done_bytes + each.left_bytes == total for each in started)
+    assert len({each.done_bytes for each in started}) > 3, "told between the steps"

@@ -1,6 +1,7 @@
 """`pyjiva snapshot`: make, list, delete, compare, and go back to snapshots, while the volume is in use."""
 
 import json
+import sys
 from typing import Any, Final
 
 import click
@@ -8,6 +9,8 @@ from rich.tree import Tree
 
 from pyjiva.cli.api import Api, ApiAddress, api_option
 from pyjiva.cli.render import open_console
+from pyjiva.cli.waiting import wait_for_operations
+from pyjiva.controller.operations import MERGE
 from pyjiva.units import format_size
 
 __all__ = ["command"]
@@ -67,15 +70,25 @@ def _tree(answer: dict[str, Any]) -> Tree:
 
 @command.command("rm")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--wait", is_flag=True, help="Wait until the replicas have given their space back.")
 @api_option
-def rm(names: tuple[str, ...], api: ApiAddress) -> None:
+def rm(names: tuple[str, ...], wait: bool, api: ApiAddress) -> None:
     """Delete snapshots; their space comes back in the background.
 
-    Exit code: 0 done, 1 one cannot be.
+    Exit code: 0 done, 1 one cannot be, or a replica was lost while it was waited for.
     """
     client = Api(api, timeout_s=CHANGE_S)
     for name in names:
         client.delete(f"/v1/snapshots/{name}")
+    if not wait:
+        return
+    try:
+        failures = wait_for_operations(client, MERGE)
+    except (KeyError, TypeError, ValueError):
+        client.not_understood()
+    for failure in failures:
+        print(f"pyjiva: {failure}", file=sys.stderr)
+    sys.exit(bool(failures))
 
 
 @command.command("revert")

@@ -1,5 +1,6 @@
 """What takes a while, as things that can be asked about, under way and ended: rebuilds, scrubs, replicas that
-are added and removed, a volume that is filled from elsewhere.  Pure.
+are added and removed, a volume that is filled from elsewhere, space of deleted snapshots that is given back.
+Pure.
 
 As the history they are read off pictures of the volume (`status.VolumeStatus`), so whatever began one, and
 whatever ended it, is seen.
@@ -26,6 +27,7 @@ __all__ = [
     "ENDED_MAX",
     "FAILED",
     "FILL",
+    "MERGE",
     "REBUILD",
     "REMOVE",
     "RUNNING",
@@ -44,7 +46,10 @@ SCRUB: Final = "scrub"
 ADD: Final = "add-replica"
 REMOVE: Final = "remove-replica"
 FILL: Final = "fill"
+MERGE: Final = "merge"
+_OF_REPLICAS: Final = (REBUILD, MERGE)
 _REBUILDING: Final = "rebuilding"
+_OUT: Final = "out"
 
 
 @attrs.frozen
@@ -54,7 +59,7 @@ class Operation:
     id: str
     """Never used again by this controller."""
     kind: str
-    """`rebuild`, `scrub`, `add-replica`, `remove-replica` or `fill`."""
+    """`rebuild`, `scrub`, `add-replica`, `remove-replica`, `fill` or `merge`."""
     replica: int | None
     """Which one it is about; None: all."""
     state: str
@@ -101,10 +106,11 @@ class Operations:
     def look(self, at_s: float, now: VolumeStatus) -> None:
         """Take over how they are."""
         replicas = {replica.id: replica for replica in now.replicas}
-        for kind, i in [key for key in self._running if key[0] == REBUILD and key[1] not in replicas]:
+        for kind, i in [key for key in self._running if key[0] in _OF_REPLICAS and key[1] not in replicas]:
             self._end(at_s, (kind, i), CANCELLED, "the replica is no longer configured")
         for replica in now.replicas:
             self._look_at(at_s, replica)
+            self._look_at_merge(at_s, replica)
         self._look_at_scrub(at_s, now)
         self._look_at_members(at_s, now, replicas)
         self._look_at_filling(at_s, now)
@@ -123,6 +129,23 @@ class Operations:
         if (copy := replica.rebuild) is not None:
             done = copy.compared_bytes + copy.copied_bytes
             self._update(key, done, done + copy.remaining_bytes, copy.eta_s)
+
+    def _look_at_merge(self, at_s: float, replica: ReplicaStatus) -> None:
+        key, merge = (MERGE, replica.id), replica.merge
+        if merge is not None:
+            self._begin(at_s, key)
+            total = merge.done_bytes + merge.remaining_bytes
+            self._update(key, merge.done_bytes, total, self._eta_s(at_s, key, merge.done_bytes, total))
+        elif replica.mode == _OUT:
+            self._end(at_s, key, FAILED, "the replica was lost; it goes on when it is back")
+        elif (running := self._running.get(key)) is not None:
+            # What was not to be copied in the end was counted too.
+            self._update(key, running.total_bytes or 0, running.total_bytes or 0, None)
+            self._end(at_s, key, DONE, "")
+
+    def _eta_s(self, at_s: float, key: tuple[str, int | None], done: int, total: int) -> float | None:
+        elapsed_s = at_s - self._running[key].begun_at_s
+        return elapsed_s * (total - done) / done if done and elapsed_s > 0 else None
 
     def _look_at_scrub(self, at_s: float, now: VolumeStatus) -> None:
         key = (SCRUB, None)
@@ -162,9 +185,7 @@ class Operations:
             self._update(key, done, total, None)
             self._end(at_s, key, DONE, "")
             return
-        elapsed_s = at_s - self._running[key].begun_at_s
-        eta_s = elapsed_s * (total - done) / done if done and elapsed_s > 0 else None
-        self._update(key, done, total, eta_s)
+        self._update(key, done, total, self._eta_s(at_s, key, done, total))
 
     def _begin(self, at_s: float, key: tuple[str, int | None]) -> None:
         if key not in self._running:

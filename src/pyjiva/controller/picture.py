@@ -9,7 +9,14 @@ from pyjiva.controller.repairs import RotCounts
 from pyjiva.controller.resync import Resync
 from pyjiva.controller.roster import Member, Mode, Phase, Roster
 from pyjiva.controller.scrub import Scrub, ScrubStep
-from pyjiva.controller.status import WITNESS, RebuildStatus, ReplicaStatus, ScrubStatus, VolumeState
+from pyjiva.controller.status import (
+    WITNESS,
+    MergeStatus,
+    RebuildStatus,
+    ReplicaStatus,
+    ScrubStatus,
+    VolumeState,
+)
 
 __all__ = ["picture_of_replica", "picture_of_scrub", "state_of"]
 
@@ -24,6 +31,7 @@ def picture_of_replica(
     rot: RotCounts,
     space: Space | None,
     lacks: DirtyMap | None,
+    merge: MergeStatus | None,
     requests_in_flight: int,
     now_s: float,
 ) -> ReplicaStatus:
@@ -50,6 +58,7 @@ def picture_of_replica(
         rebuilds=rebuilds.totals(member.id, now_s),
         requests_in_flight=requests_in_flight,
         behind_bytes=behind_bytes,
+        merge=merge,
     )
 
 

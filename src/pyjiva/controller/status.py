@@ -11,6 +11,7 @@ from pyjiva.controller.repairs import RotCounts
 __all__ = [
     "WITNESS",
     "FillStatus",
+    "MergeStatus",
     "RebuildStatus",
     "ReplicaStatus",
     "ScrubStatus",
@@ -60,6 +61,15 @@ class ScrubStatus:
 
 
 @attrs.frozen
+class MergeStatus:
+    """How far a replica has given back the space of deleted snapshots."""
+
+    done_bytes: int
+    remaining_bytes: int
+    """At most."""
+
+
+@attrs.frozen
 class FillStatus:
     """What a volume gets from elsewhere, or has got since the controller began."""
 
@@ -106,6 +116,8 @@ class ReplicaStatus:
     """What it was asked and has not answered, its part in copies included."""
     behind_bytes: int | None = None
     """While it is out: what was written without it, in whole pieces; None: not known, or it is not out."""
+    merge: MergeStatus | None = None
+    """None: there is no space of deleted snapshots to be given back, or it is not connected."""
 
 
 @attrs.frozen

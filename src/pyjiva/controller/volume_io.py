@@ -80,6 +80,7 @@ from pyjiva.controller.scrub import Scrub, ScrubStep
 from pyjiva.controller.sharing_link import Memory, Sharing
 from pyjiva.controller.status import (
     FillStatus,
+    MergeStatus,
     ReplicaStatus,
     VolumeStatus,
 )
@@ -143,6 +144,10 @@ class Heard:
     pinging: bool = False
     space: Space | None = None
     """On its disk, as it last said."""
+    merge: MergeStatus | None = None
+    """As it last said."""
+    deletions: int = 0
+    """How often it was left something to merge: what it said before that says nothing of it."""
 
 
 @attrs.define(eq=False)
@@ -361,11 +366,16 @@ class Volume:
         elif not heard.pinging and now >= heard.ping_at_s:
             heard.pinging = True
             confirms = self._roster.members[member_id].promised
-            answered = partial(self._ponged, member_id, heard, now if confirms else None)
+            answered = partial(self._ponged, member_id, heard, now if confirms else None, heard.deletions)
             self._data.call(member_id, FrameType.PING, answered)
 
     def _ponged(
-        self, member_id: int, heard: Heard, promised_before_s: float | None, frame: Frame | None
+        self,
+        member_id: int,
+        heard: Heard,
+        promised_before_s: float | None,
+        deletions_before: int,
+        frame: Frame | None,
     ) -> None:
         """The answer to a ping; it confirms our epoch if that was promised on this connection before."""
         heard.pinging = False
@@ -377,6 +387,9 @@ class Volume:
         said = decode_message(frame.payload, PingAnswer)
         if said.used_bytes is not None and said.available_bytes is not None:
             heard.space = Space(said.used_bytes, said.available_bytes)
+        if heard.deletions == deletions_before:
+            merges = said.merged_bytes is not None
+            heard.merge = MergeStatus(said.merged_bytes or 0, said.to_merge_bytes or 0) if merges else None
         self._disk(member_id).seen(said.oldest_operation_s, self.clock())
 
     def _disk(self, member_id: int) -> DiskDeadline:
@@ -860,6 +873,8 @@ class Volume:
         if carried_out:
             self.past.changed(change)
             self._tell("snapshot", None, f"{change.kind.value} {change.name}".strip())
+            if change.kind in (ChangeKind.DELETE, ChangeKind.REVERT):
+                self._expect_merges()
             if change.kind is ChangeKind.GROW:
                 self._take_size()
                 if self.on_resized is not None:
@@ -871,6 +886,14 @@ class Volume:
             self._data.members[target].synced_until = 0
             # What was copied to it stays copied.  What it said when it came may not be so any more.
             self._bring_up(target, None)
+
+    def _expect_merges(self) -> None:
+        """At once, not with the next sign of life: who waits for their end must not take this for it."""
+        for member_id in self.readable():
+            heard = self._heard[member_id]
+            heard.deletions += 1
+            heard.merge = heard.merge or MergeStatus(0, 0)
+        self.look()
 
     def _take_size(self) -> None:
         self._data.resize(self.size_bytes)
@@ -1100,6 +1123,7 @@ class Volume:
             rot=self._repairs.counts(member.id),
             space=None if heard is None else heard.space,
             lacks=self._data.dirty.get(member.id),
+            merge=None if heard is None else heard.merge,
             requests_in_flight=self._data.members[member.id].in_flight,
             now_s=self.clock(),
         )

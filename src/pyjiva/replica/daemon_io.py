@@ -307,10 +307,14 @@ class ReplicaDaemon:
             answer(session.peer, frame)
 
     def _sign_of_life(self) -> PingAnswer:
-        space = self.device.space
-        if space is None:
-            return PingAnswer(self.device.oldest_operation_s(), None, None)
-        return PingAnswer(self.device.oldest_operation_s(), space.used_bytes, space.available_bytes)
+        space, merging = self.device.space, self._snapshots.merger.progress
+        return PingAnswer(
+            self.device.oldest_operation_s(),
+            None if space is None else space.used_bytes,
+            None if space is None else space.available_bytes,
+            None if merging is None else merging.done_bytes,
+            None if merging is None else merging.left_bytes,
+        )
 
     def _report(self) -> ReplicaReport:
         state = self.store.state

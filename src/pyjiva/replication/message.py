@@ -51,7 +51,7 @@ __all__ = [
     "replica_proof",
 ]
 
-PROTOCOL_VERSION: Final = 5
+PROTOCOL_VERSION: Final = 6
 NONCE_BYTES: Final = 32
 EXTENTS_MAX: Final = 65536
 
@@ -163,6 +163,10 @@ class PingAnswer:
     """What the replica takes on its disk; None: not known."""
     available_bytes: int | None = attrs.field(validator=optional(ge(0)))
     """What its file system has left."""
+    merged_bytes: int | None = attrs.field(validator=optional(ge(0)))
+    """Copied to give back the space of deleted snapshots; None: nothing is to be given back."""
+    to_merge_bytes: int | None = attrs.field(validator=optional(ge(0)))
+    """What is left of that, at most."""
 
 
 @attrs.frozen

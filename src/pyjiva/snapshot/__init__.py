@@ -5,7 +5,7 @@ from pyjiva.snapshot.device_io import ChainDevice, open_chain_device
 from pyjiva.snapshot.layer_content_sys import LayerInfo, LayerParts
 from pyjiva.snapshot.layered_store_sys import Store
 from pyjiva.snapshot.merge_sys import Merge
-from pyjiva.snapshot.merging_io import Merger
+from pyjiva.snapshot.merging_io import MergeProgress, Merger
 from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta
 from pyjiva.snapshot.requests import Hash, Past, PastVerb, Spoil
 from pyjiva.snapshot.state import ReplicaState
@@ -21,6 +21,7 @@ __all__ = [
     "LayerInfo",
     "LayerParts",
     "Merge",
+    "MergeProgress",
     "Merger",
     "Past",
     "PastVerb",

@@ -18,11 +18,21 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot.device_io import ChainDevice
 from pyjiva.snapshot.merge_sys import Merge
 
-__all__ = ["Merger"]
+__all__ = ["MergeProgress", "Merger"]
 
 AGAIN_S: Final = 10.0  # after a step that failed: a full disk may have room by then
 
 _log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class MergeProgress:
+    """How far the space of deleted snapshots is given back."""
+
+    done_bytes: int
+    """Copied since there was last nothing to do."""
+    left_bytes: int
+    """To be copied, at most: of layers whose turn has not come, what they take."""
 
 
 @attrs.define(eq=False)
@@ -36,6 +46,20 @@ class Merger:
     copied_bytes: int = attrs.field(default=0, init=False)
     merge: Merge | None = attrs.field(default=None, init=False)
     """The one under way."""
+    _idle: trio.Event | None = attrs.field(default=None, init=False)
+    """The change that is waited for, as there is nothing to do."""
+    _done_bytes: int = attrs.field(default=0, init=False)
+    _left_bytes: int = attrs.field(default=0, init=False)
+    """Of the merge under way."""
+    _later_bytes: int = attrs.field(default=0, init=False)
+    """Of those after it."""
+
+    @property
+    def progress(self) -> MergeProgress | None:
+        """None: there is nothing to do, and no change that was not looked at yet."""
+        if self._idle is self.device.chain_changed:
+            return None
+        return MergeProgress(self._done_bytes, self._left_bytes + self._later_bytes)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -50,6 +74,8 @@ class Merger:
             finally:
                 self.merge = None
             if not merged:
+                self._done_bytes = self._left_bytes = self._later_bytes = 0
+                self._idle = changed
                 await changed.wait()
 
     async def _merge_next(self) -> bool:
@@ -64,6 +90,8 @@ class Merger:
             alone = None if extent == everything else extent
             await self.device.alone(alone, partial(self._step, self.merge, copied))
             self.copied_bytes += copied[0]
+            self._done_bytes += copied[0]
+            self._left_bytes = max(0, self._left_bytes - copied[0])
             now = trio.current_time()
             took_s = now - began_at
             hosts = Hosts(self.device.requests, waiting=False)
@@ -74,7 +102,13 @@ class Merger:
     def _begin(self) -> None:
         """In a thread."""
         self.device.store.tidy()
-        self.merge = self.device.store.next_merge()
+        self.merge = merge = self.device.store.next_merge()
+        if merge is not None:
+            self._left_bytes = merge.total_bytes
+            others = (each for each in self.device.store.layers() if each.name != merge.name)
+            self._later_bytes = sum(
+                o.allocated_bytes for o in others if o.layer is not None and o.layer.removed
+            )
 
     @staticmethod
     def _step(merge: Merge, copied: list[int]) -> None:

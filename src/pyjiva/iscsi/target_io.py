@@ -24,10 +24,10 @@ from pyjiva.iscsi.login import LOGIN_SEGMENT_BYTES, PORTAL_GROUP_TAG, LoginMachi
 from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX
 from pyjiva.iscsi.pdu import AsyncEvent, LoginStatus
 from pyjiva.iscsi.session import Session, SessionStatus, SessionTable
-from pyjiva.iscsi.slots import LoginSlots
 from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.slots import Slots
 from pyjiva.transport.stream_io import BatchedStream, own_stream
 
 __all__ = [
@@ -99,7 +99,7 @@ class Target:
     _server: DeviceServer = attrs.field(init=False)
     _table: SessionTable = attrs.field(init=False)
     _streams: dict[Session, BatchedStream] = attrs.field(factory=dict, init=False)
-    _logins: LoginSlots = attrs.field(init=False)
+    _logins: Slots = attrs.field(init=False)
     _closing: bool = attrs.field(default=False, init=False)
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -107,7 +107,7 @@ class Target:
         if not self.options.target_name.startswith(("iqn.", "eui.", "naa.")):
             raise ConfigError(f"target name {self.options.target_name!r}: starts with iqn., eui. or naa.")
         check_separate(filter(None, (self.options.chap, self.options.discovery_chap)))
-        self._logins = LoginSlots(self.options.logins_max, self.options.logins_per_address_max)
+        self._logins = Slots(self.options.logins_max, self.options.logins_per_address_max)
         port_name = f"{self.options.target_name},t,0x{PORTAL_GROUP_TAG:04x}"
         self._server = self.make_server(self.units, port_name)
         self._table = SessionTable(self.options.sessions_max)

@@ -44,6 +44,7 @@ from pyjiva.replication import (
 from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.shared_memory_sys import MappedMemory, MemoryName
+from pyjiva.transport.slots import Slots
 from pyjiva.transport.stream_io import own_stream
 from pyjiva.transport.tls_stream_io import server_stream
 from pyjiva.transport.tls_sys import Tls
@@ -52,6 +53,9 @@ __all__ = ["ReplicaDaemon", "ReplicaStatistics"]
 
 HANDSHAKE_S: Final = 5.0  # a stranger is gone after this
 STRANGERS_MAX: Final = 32  # connections that have not proved the key
+#: Of one address, so that one machine leaves room for others.  A controller that is cut off and tries again
+#: and again has two or three at once.
+STRANGERS_PER_ADDRESS_MAX: Final = 8
 KEEPER_QUEUE_MAX: Final = 64  # a controller waits for its promise before it goes on; more is a broken one
 LOOK_S: Final = 1.0  # how often it is seen whether the store is broken
 QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read its answers is not read from
@@ -103,7 +107,11 @@ class ReplicaDaemon:
     _handles: Callable[[Frame], bool] = attrs.field(init=False)
     """Which frames are for `_data`; a witness has none."""
     _attached: Session | None = attrs.field(default=None, init=False)
-    _strangers: int = attrs.field(default=0, init=False)
+    _strangers: Slots = attrs.field(
+        factory=partial(Slots, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX), init=False
+    )
+    _held: dict[Session, str] = attrs.field(factory=dict, init=False)
+    """Whose sessions hold a slot of these, and of which address."""
     _streams: list[Stream] = attrs.field(factory=list, init=False)
     _received_bytes: int = attrs.field(default=0, init=False)
     """On connections that have ended."""
@@ -183,15 +191,22 @@ class ReplicaDaemon:
 
     async def serve_connection(self, stream: Stream) -> None:
         """Serve one controller until its connection ends.  Needs `run` beside it."""
-        if self._strangers >= STRANGERS_MAX:
-            _log.warning("connection refused: too many that have not proved the key", reason="strangers")
+        host = stream.peer_address[0]
+        if not self._strangers.take(host):
+            _log.warning(
+                "connection refused: too many that have not proved the key", host=host, reason="strangers"
+            )
             return
-        self._strangers += 1
-        secure = await self._secure(stream)
+        secure = None
+        try:
+            secure = await self._secure(stream)
+        finally:
+            if secure is None:
+                self._strangers.give_back(host)
         if secure is None:
-            self._strangers -= 1
             return
         session = Session(secure, secrets.token_hex(NONCE_BYTES))
+        self._held[session] = host
         self._streams.append(secure)
         try:
             await self._pump(secure, session)
@@ -236,9 +251,13 @@ class ReplicaDaemon:
         if scope.cancelled_caught:
             _log.warning("connection closed", reason=f"no proof of the key within {HANDSHAKE_S:g} s")
 
+    def _no_stranger(self, session: Session) -> None:
+        """It has proved the key, or is gone."""
+        if (host := self._held.pop(session, None)) is not None:
+            self._strangers.give_back(host)
+
     def _left(self, session: Session) -> None:
-        if session.phase in (Phase.GREETING, Phase.CHALLENGED):
-            self._strangers -= 1
+        self._no_stranger(session)
         session.phase = Phase.REPLACED
         if session is self._attached:
             self._attached = None
@@ -254,7 +273,7 @@ class ReplicaDaemon:
                 session.greet(frame, key=self.key, volume_id=state.volume_id, replica_id=state.replica_id)
             case FrameType.AUTHENTICATE:
                 session.authenticate(frame, key=self.key, replica_id=state.replica_id)
-                self._strangers -= 1
+                self._no_stranger(session)
                 scope.deadline = float("inf")
                 decoder.payload_bytes_max = PAYLOAD_BYTES_MAX
                 answer(session.peer, frame, message=self._report())

@@ -1,4 +1,5 @@
-"""Connections that have not logged in yet: how many there may be, in all and from one address.  Pure.
+"""Connections of strangers, who have proved nothing yet: how many there may be, in all and from one address.
+Pure.
 
 A connection that only connects holds a slot until its time is up; the share of one address is a part of the
 whole, so that one machine cannot keep all others out.
@@ -9,17 +10,17 @@ from typing import Final
 
 import attrs
 
-__all__ = ["LoginSlots", "neighbourhood"]
+__all__ = ["Slots", "neighbourhood"]
 
 _SUBNET_BITS: Final = 64  # whoever has one IPv6 address has a whole subnet of them (RFC 4291 §2.5.4)
 
 
 def neighbourhood(host: str) -> str:
-    """What counts as one address: an IPv4 address, or an IPv6 subnet."""
+    """What counts as one address: an IPv4 address, or an IPv6 subnet; what is neither, by itself."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return ""
+        return host
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)
@@ -28,7 +29,7 @@ def neighbourhood(host: str) -> str:
 
 
 @attrs.define(eq=False)
-class LoginSlots:
+class Slots:
     """Who holds how many."""
 
     total_max: int
@@ -45,7 +46,7 @@ class LoginSlots:
         return True
 
     def give_back(self, host: str) -> None:
-        """The login is over, however it ended."""
+        """The peer is no stranger any more, or is gone."""
         near = neighbourhood(host)
         self._taken[near] -= 1
         if not self._taken[near]:

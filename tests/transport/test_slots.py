@@ -1,10 +1,10 @@
-"""Connections before their login, counted by address."""
+"""Connections of strangers, counted by address."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjiva.iscsi.slots import LoginSlots, neighbourhood
+from pyjiva.transport.slots import Slots, neighbourhood
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ HOSTS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2
 
 @given(steps=st.lists(st.tuples(HOSTS, st.booleans()), max_size=40))
 def test_slots_are_counted_as_a_list_would(steps: list[tuple[str, bool]]) -> None:
-    slots, held = LoginSlots(5, 3), list[str]()
+    slots, held = Slots(5, 3), list[str]()
     for host, takes in steps:
         if takes:
             near = [other for other in held if neighbourhood(other) == neighbourhood(host)]

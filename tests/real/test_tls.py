@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -217,3 +218,37 @@ def test_half_of_the_options_are_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "TLS needs --tls-cert, --tls-key, --tls-ca: --tls-key, --tls-ca is missing" in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_renewed_files_are_taken_while_it_runs(volume: Secure) -> None:
+    """The last test of this volume: its authority is another one afterwards."""
+
+    def shown(address: str) -> bytes:
+        host, _, port = address.rpartition(":")
+        context = client_context(volume.files.authority, volume.files.certificate, volume.files.key)
+        assert context is not None
+        with (
+            socket.create_connection((host, int(port)), timeout=5) as below,
+            context.wrap_socket(below, server_hostname=host) as stream,
+        ):
+            return stream.getpeercert(binary_form=True) or b""
+
+    def own() -> bytes:
+        return ssl.PEM_cert_to_DER_cert(volume.files.certificate.read_text())
+
+    asks = [*volume.options, "--api-token-file", str(volume.token_file)]
+    before = own()
+    authority = Authority(volume.files.authority.parent)
+    authority.sign("machine", HERE)
+    assert own() != before
+
+    def is_renewed(address: str) -> bool:
+        try:
+            return shown(address) == own()
+        except OSError:  # the old certificate is of no authority any more
+            return False
+
+    for address in (volume.api, *volume.health):
+        wait_until(partial(is_renewed, address), f"the new certificate at {address}")
+    assert pyjiva("status", *asks).returncode == 0
+    assert pyjiva("scrub", "--wait", *asks).returncode == 0, "its replicas are connected as before"

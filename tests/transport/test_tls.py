@@ -1,14 +1,17 @@
 """TLS between two streams, and the files that it is made of."""
 
 import datetime
+import re
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +19,11 @@ from hypothesis import strategies as st
 from pyjiva.errors import ConfigError, RemoteProtocolError
 from pyjiva.testing.certificates import Authority
 from pyjiva.transport import EndOfBatch, Stream
+from pyjiva.transport.bearer import Token
+from pyjiva.transport.http_io import http_application, serve_http
 from pyjiva.transport.stream_io import open_stream, own_stream
 from pyjiva.transport.tls_stream_io import TlsStream, client_stream, server_stream
-from pyjiva.transport.tls_sys import Tls, TlsFiles
+from pyjiva.transport.tls_sys import LOOK_S, Tls, TlsFiles
 
 HERE = "127.0.0.1"
 
@@ -279,3 +284,188 @@ class TestFiles:
         files.certificate.write_text("nothing")
         with pytest.raises(ConfigError, match=r"garbage.crt with key .*garbage.key: "):
             Tls.read(files)
+
+
+class Renewed:
+    """A daemon's TLS, whose files are renewed, and what its log says."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.authority = Authority(place)
+        self.files = self.authority.sign("daemon", HERE)
+        self.now_s = 0.0
+        self.tls = Tls.read(self.files, lambda: self.now_s)
+
+    def sign(self, **options: Any) -> bytes:
+        """Renew certificate and key, where they are; the certificate."""
+        self.authority.sign("daemon", HERE, **options)
+        return self.certificate
+
+    @property
+    def certificate(self) -> bytes:
+        return ssl.PEM_cert_to_DER_cert(self.files.certificate.read_text())
+
+    def pass_time(self) -> None:
+        self.now_s += LOOK_S
+
+
+@pytest.fixture
+def renewed(tmp_path: Path) -> Renewed:
+    return Renewed(tmp_path)
+
+
+def shown(stream: TlsStream) -> bytes | None:
+    """The certificate that the server has shown."""
+    return stream._tls.getpeercert(binary_form=True)
+
+
+class TestRenewal:
+    async def test_what_begins_has_the_new_certificate_and_what_stands_goes_on(
+        self, renewed: Renewed
+    ) -> None:
+        old, tls = renewed.certificate, renewed.tls
+        async with echo(tls) as port, connected(tls, port) as (standing, batch):
+            new = renewed.sign()
+            assert new != old
+            async with connected(tls, port) as (stream, _):
+                assert shown(stream) == old, "it is not looked at for each of many connections"
+            renewed.pass_time()
+            with structlog.testing.capture_logs() as logs:
+                async with connected(tls, port) as (stream, another):
+                    assert shown(stream) == new
+                    stream.send(b"new")
+                    another.end()
+                    assert await read(stream, 3) == b"new"
+            assert [log["event"] for log in logs] == ["tls-files-taken"]
+            standing.send(b"as before")
+            batch.end()
+            assert await read(standing, 9) == b"as before"
+            assert shown(standing) == old
+
+    async def test_a_link_is_turned_over_as_kubernetes_does(self, tmp_path: Path) -> None:
+        for version in ("one", "two"):
+            (tmp_path / version).mkdir()
+        files = [Authority(tmp_path / version).sign("daemon", HERE) for version in ("one", "two")]
+        link, now_s = tmp_path / "data", [0.0]
+        link.symlink_to("one")
+        paths = (files[0].certificate, files[0].key, files[0].authority)
+        tls = Tls.read(TlsFiles(*(link / path.name for path in paths)), lambda: now_s[0])
+        (tmp_path / "data.new").symlink_to("two")
+        (tmp_path / "data.new").rename(link)
+        now_s[0] += LOOK_S
+        async with echo(tls) as port, connected(tls, port) as (stream, _):
+            assert shown(stream) == ssl.PEM_cert_to_DER_cert(files[1].certificate.read_text())
+
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [
+            (
+                lambda new: new.files.certificate.write_text("half of"),
+                r"daemon\.crt with key .*daemon\.key: ",
+            ),
+            (lambda new: new.files.key.write_bytes(b""), r"daemon\.crt with key .*daemon\.key: "),
+            (lambda new: new.files.key.chmod(0o644), r"TLS key .*daemon\.key: others may use it"),
+            (lambda new: new.files.key.unlink(), r"TLS key .*daemon\.key: No such file"),
+            (lambda new: new.files.authority.write_text("nothing"), r"TLS authority .*authority\.pem: "),
+            (
+                lambda new: new.sign(life=-datetime.timedelta(days=1)),
+                r"TLS certificate .*daemon\.crt: certificate has expired",
+            ),
+        ],
+    )
+    def test_what_is_no_good_is_not_taken_and_said_once(
+        self, spoil: Callable[[Renewed], Any], says: str, renewed: Renewed
+    ) -> None:
+        before = renewed.tls.server, renewed.tls.client, renewed.tls.open_server
+        spoil(renewed)
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                renewed.pass_time()
+                assert (renewed.tls.server, renewed.tls.client, renewed.tls.open_server) == before
+        assert [log["event"] for log in logs] == ["tls-files-not-taken"]
+        assert re.search(says, logs[0]["reason"]), logs[0]["reason"]
+        (renewed.place / "authority.pem").unlink(missing_ok=True)
+        renewed.files.key.unlink(missing_ok=True)
+        renewed.authority = Authority(renewed.place)
+        renewed.sign()
+        renewed.pass_time()
+        assert renewed.tls.server is not before[0], "what is mended is taken"
+
+    async def test_the_authority_that_was_is_trusted_no_more(self, renewed: Renewed) -> None:
+        other = Tls.read(renewed.authority.sign("other", HERE))
+        refusals: list[str] = []
+        async with echo(renewed.tls, refusals) as port:
+            async with connected(other, port) as (stream, batch):
+                stream.send(b"hello")
+                batch.end()
+                assert await read(stream, 5) == b"hello"
+            renewed.authority = Authority(renewed.place)
+            renewed.sign()
+            renewed.pass_time()
+            other = Tls.read(other.files)  # its own certificate is of the one that was
+            async with connected(other, port) as (stream, batch):
+                with pytest.raises(RemoteProtocolError, match="alert"):
+                    await stream.fill()
+            assert len(refusals) == 1 and refusals[0].startswith("TLS: ")
+            async with connected(Tls.read(renewed.authority.sign("third", HERE)), port) as (stream, batch):
+                stream.send(b"hello")
+                batch.end()
+                assert await read(stream, 5) == b"hello"
+
+    async def test_a_client_has_the_new_one_and_an_expired_one_is_refused(self, renewed: Renewed) -> None:
+        seen: list[bytes | None] = []
+
+        async def serve(below: Stream, batch: EndOfBatch) -> None:
+            stream = await server_stream(below, server.server, batch)
+            seen.append(stream._tls.getpeercert(binary_form=True))
+            below.shut_down()
+
+        server = Tls.read(renewed.authority.sign("server", HERE))
+        async with serving(serve) as port:
+            for _ in range(2):
+                async with connected(renewed.tls, port) as (stream, _batch):
+                    assert not await stream.fill()
+                assert seen.pop() == renewed.certificate
+                renewed.sign()
+                renewed.pass_time()
+        expired = Tls.read(renewed.authority.sign("late", HERE, life=-datetime.timedelta(days=1)))
+        refusals: list[str] = []
+        async with echo(server, refusals) as port, connected(expired, port) as (stream, _batch):
+            with pytest.raises(RemoteProtocolError, match="expired"):
+                await stream.fill()
+        assert refusals == ["TLS: certificate has expired"]
+
+    @pytest.mark.parametrize("token", [None, Token("0123456789abcdef")])
+    async def test_http_has_the_new_one_too(
+        self, token: Token | None, renewed: Renewed, nursery: trio.Nursery
+    ) -> None:
+        async def ask() -> bytes | None:
+            below = await trio.open_tcp_stream(HERE, port)
+            stream = trio.SSLStream(below, client.client, server_hostname=HERE, https_compatible=True)
+            try:
+                await stream.send_all(b"GET /v1/no HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 40")
+                certificate: bytes | None = stream.getpeercert(binary_form=True)
+                return certificate
+            finally:
+                await trio.aclose_forcefully(stream)
+
+        client = Tls.read(renewed.authority.sign("client", HERE))
+        serve = partial(serve_http, http_application([]), HERE, 0, token=token, tls=renewed.tls)
+        port = await nursery.start(serve)
+        assert await ask() == renewed.certificate
+        renewed.sign()
+        renewed.pass_time()
+        assert await ask() == renewed.certificate
+        renewed.authority = Authority(renewed.place)
+        renewed.sign()
+        renewed.pass_time()
+        client = Tls.read(client.files)  # its own certificate is of the one that was
+        if token is None:
+            with pytest.raises((trio.BrokenResourceError, AssertionError)):
+                await ask()
+        else:
+            assert await ask() == renewed.certificate
+        client = Tls.read(renewed.authority.sign("client", HERE))
+        assert await ask() == renewed.certificate
+        nursery.cancel_scope.cancel()

@@ -29,7 +29,7 @@ from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.cli.schedule import schedule_options, take_schedule
 from pyjiva.cli.service_manager import ServiceManager
-from pyjiva.cli.tls_options import take_tls, tls_options
+from pyjiva.cli.tls_options import keep_tls, take_tls, tls_options
 from pyjiva.cli.token_option import token_option
 from pyjiva.cli.trace_options import TraceOptions, open_tracing, take_trace, trace_options
 from pyjiva.cli.tuning import take_tuning, tuning_options
@@ -317,6 +317,7 @@ class Controller:
             await nursery.start(self._run_volume, nursery.cancel_scope)
             nursery.start_soon(self.manager.keep_status, self._status)
             nursery.start_soon(self.manager.keep_watchdog, _loop_answers)
+            nursery.start_soon(keep_tls, self.endpoints.tls)
             nursery.start_soon(self._serve, listeners, Address(self.endpoints.api.host, api_port))
             await wait_for_stop(stop_with_stdin=self.endpoints.stop_with_stdin)
             await self.manager.stopping()

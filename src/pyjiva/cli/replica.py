@@ -17,7 +17,7 @@ from pyjiva.block import BlockStatus
 from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.service_manager import ServiceManager
-from pyjiva.cli.tls_options import take_tls, tls_options
+from pyjiva.cli.tls_options import keep_tls, take_tls, tls_options
 from pyjiva.cli.token_option import token_option
 from pyjiva.errors import ConfigError
 from pyjiva.replica import ReplicaDaemon, ReplicaOptions
@@ -139,6 +139,7 @@ async def _run(options: ReplicaOptions, at: Endpoints) -> int:
             longest_s = manager.watchdog_s or math.inf
             answers = functools.partial(_disk_answers, device, batch, longest_s)
             nursery.start_soon(manager.keep_watchdog, answers)
+            nursery.start_soon(keep_tls, at.tls)
             nursery.start_soon(manager.keep_status, functools.partial(_status, daemon))
             await manager.ready()
             cause = await wait_for_stop(stop_with_stdin=at.stop_with_stdin)

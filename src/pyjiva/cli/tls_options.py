@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import trio
 
 from pyjiva.cli.shared_options import add_options
 from pyjiva.errors import ConfigError
 from pyjiva.transport.tls_sys import Tls, TlsFiles
 
-__all__ = ["take_tls", "tls_options"]
+__all__ = ["keep_tls", "take_tls", "tls_options"]
+
+LOOK_S: Final = 60.0  # connections that begin look too; this is for the log to say early what is wrong
 
 #: Option → help.
 OPTIONS: Final = {
@@ -43,3 +46,10 @@ def take_tls(given: dict[str, Any]) -> Tls | None:
     if missing:
         raise ConfigError(f"TLS needs {', '.join(OPTIONS)}: {', '.join(missing)} is missing")
     return Tls.read(TlsFiles(*found))
+
+
+async def keep_tls(tls: Tls | None) -> None:
+    """Look now and then whether the files were renewed.  Until cancelled."""
+    while tls is not None:
+        await trio.sleep(LOOK_S)
+        tls.look()

@@ -89,7 +89,7 @@ class _SecureConfig(Config):
     def __init__(self, tls: Tls, *, client_certificates: bool) -> None:
         super().__init__()
         self.certfile, self.keyfile = str(tls.files.certificate), str(tls.files.key)  # these say: by HTTPS
-        self._context = tls.server if client_certificates else tls.open_server()
+        self._context = tls.always(lambda now: now.server if client_certificates else now.open_server)
 
     def create_ssl_context(self) -> ssl.SSLContext:
         """What the connections are taken with."""

@@ -1,7 +1,7 @@
 # What a person types here; docs/contributing.md explains each.
 # `make up` needs python3, python3-venv, make and git; `make test` installs the rest where it may.
 .DEFAULT_GOAL := help
-.PHONY: help up test tests check format bench bench-rebuild bench-stall bench-scale bench-yielding sim torture fuzz suite clean
+.PHONY: help up test tests check audit format bench bench-rebuild bench-stall bench-scale bench-yielding sim torture fuzz suite clean
 
 # `make up UP="demo --size 10GiB --replicas 3 --data /srv/pyjiva"`
 UP ?= demo --size 10GiB --replicas 3
@@ -11,6 +11,7 @@ help:
 	@echo 'make test    install what the tests need, then run every check and every test'
 	@echo 'make tests   the tests alone: make tests PYTEST="tests/iscsi -k login"'
 	@echo 'make check   format, lint, types and the rules of docs/ARCHITECTURE.md'
+	@echo 'make audit   whether a library that is installed has a known vulnerability: asks a service'
 	@echo 'make format  format the sources, and mend what the linter can mend'
 	@echo 'make bench   measure, and write docs/explanation/performance.md: BENCH_ARGUMENTS=--help'
 	@echo 'make bench-rebuild, make bench-stall   what a rebuild moves; how long a host waits when a replica dies'
@@ -39,6 +40,9 @@ tests:
 
 check:
 	@scripts/check
+
+audit:
+	@scripts/audit
 
 format:
 	@scripts/venv test

@@ -5,6 +5,7 @@ is made anew, the claim grows, a snapshot becomes a clone, and what is deleted l
 """
 
 import base64
+import concurrent.futures
 import functools
 import json
 import sys
@@ -17,20 +18,24 @@ import attrs
 import pytest
 import yaml
 
-from tests.kube.cluster import Cluster
+from tests.kube.cluster import Cluster, open_cluster
 from tests.kube.images import IMAGES, pyjiva_image
 from tests.kube.pod_runner import PodRunner, open_pod_runner
+from tests.kube.programs import reason_not_to
 from tests.real.volume_process import needs
+from tests.vm.guest import build_guest
 
-pytestmark = [pytest.mark.real, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
+#: What a client leaves that is cancelled amid an answer, as when a node is killed.
+UNREAD: Final = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.real, UNREAD, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
 
 TOP: Final = Path(__file__).parents[2]
 MANIFEST: Final = TOP / "deploy/kubernetes/pyjiva.yaml"
 NODES: Final = ("a", "b", "c", "d")
 NAMESPACE: Final = "openebs"
 GIB: Final = 1 << 30
-BOUND_S: Final = 30.0
-"""What the claim may take to be bound, once pods can run."""
+BOUND_S: Final = 90.0
+"""What the claim may take to be bound while other tests run beside this one; alone it takes 8 to 9."""
 LONG_S: Final = 180.0
 REPLACE_S: Final = 12
 CLASS: Final = {
@@ -109,21 +114,26 @@ class Site:
 
         return dict(self.wait_for(f"volume {name} has {copies} copies", is_whole))
 
-    def url(self, name: str) -> str:
-        """For libiscsi and QEMU, with the secret that a kubelet has."""
-        iscsi = (self.cluster.get("pv", name) or {})["spec"]["iscsi"]
-        reference = iscsi["secretRef"]
+    def secret(self, name: str) -> tuple[str, str]:
+        """What a kubelet logs in with: name and password."""
+        reference = (self.cluster.get("pv", name) or {})["spec"]["iscsi"]["secretRef"]
         data = (self.cluster.get("secret", reference["name"], reference["namespace"]) or {})["data"]
         user, password = (
             base64.b64decode(data[f"node.session.auth.{key}"]).decode() for key in ("username", "password")
         )
+        return user, password
+
+    def url(self, name: str) -> str:
+        """For libiscsi and QEMU."""
+        iscsi = (self.cluster.get("pv", name) or {})["spec"]["iscsi"]
+        user, password = self.secret(name)
         return f"iscsi://{user}%{password}@{iscsi['targetPortal']}/{iscsi['iqn']}/{iscsi['lun']}"
 
     def qemu_io(self, name: str, *commands: str) -> None:
         """Read and write it; a read is checked.  Whoever logs in while nobody listens tries again."""
         words = [word for command in commands for word in ("-c", command)]
         argv = ["timeout", "60", "qemu-io", "-f", "raw", *words, self.url(name)]
-        for _ in range(12):
+        for _ in range(90):
             done = self.cluster.run(argv, check=False)
             if "can't open device" not in done.stderr:
                 break
@@ -131,12 +141,12 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Pattern verification failed" not in done.stdout, done.stdout
 
-    def data_left(self) -> list[str]:
-        """Folders of replicas on all nodes."""
+    def data_left(self, name: str) -> list[str]:
+        """Folders of a volume's replicas on all nodes."""
         return [
             f"{node}:{folder.name}"
             for node in NODES
-            for folder in self.runner.node_path(node, "/var/openebs").glob("pvc-*/replica-*")
+            for folder in self.runner.node_path(node, "/var/openebs").glob(f"{name}/replica-*")
         ]
 
 
@@ -152,6 +162,15 @@ def claim(namespace: str, name: str, size: str = "1Gi", **spec: Any) -> dict[str
             **spec,
         },
     }
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One of its own: what is installed here would be in the way of other tests."""
+    if reason := reason_not_to():
+        pytest.skip(reason)
+    with open_cluster(tmp_path_factory.mktemp("maya")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +289,7 @@ def gone(site: Site, namespace: str, name: str) -> None:
     site.kubectl("-n", namespace, "delete", "pvc", "data", "copy")
     for each in (name, copy):
         site.wait_for(f"nothing of {each} is left", functools.partial(is_gone, site, each))
-    assert not site.data_left()
+        assert not site.data_left(each)
 
 
 def ready_replicas(cluster: Cluster, deployment: str) -> int:
@@ -291,6 +310,64 @@ def left_of(site: Site, name: str) -> list[str]:
     return found
 
 
+#: A file system on the Linux initiator, written to once a moment while the controller's node dies.
+LINUX: Final = """
+while ! pidof iscsid > /dev/null; do sleep 0.1; done; sleep 0.5
+set -- $(iscsiadm -m discovery -t sendtargets -p {portal})
+echo "discovered $2"
+set_to() {{ iscsiadm -m node -o update -n "node.session.auth.$1" -v "$2" > /dev/null; }}
+set_to authmethod CHAP; set_to username {user}; set_to password {password}
+iscsiadm -m node --login > /dev/null 2>&1 && echo 'logged in'
+while [ ! -b /dev/sda ]; do sleep 0.1; done
+/tools/mke2fs -q -t ext4 /dev/sda && mount -t ext4 /dev/sda /mnt && echo mounted
+number=0
+while [ $number -lt {files} ]; do
+    echo $number > /mnt/file-$number && sync /mnt/file-$number || echo "failed $number"
+    number=$((number + 1)); sleep 0.5
+done
+grep -q ' /mnt ext4 rw' /proc/mounts && echo 'still writable'
+umount /mnt; mount -t ext4 /dev/sda /mnt; cat /mnt/file-* | wc -l; umount /mnt
+/tools/e2fsck -f -n /dev/sda > /tmp/fsck 2>&1; echo "fsck $?"
+iscsiadm -m node --logout > /dev/null 2>&1
+"""
+FILES: Final = 60
+
+
+def test_the_linux_initiator_goes_on_when_the_node_of_its_controller_dies(
+    site: Site, namespace: str, tmp_path: Path
+) -> None:
+    guest = build_guest(tmp_path)
+    site.cluster.apply(claim(namespace, "data"))
+    name = site.bound(namespace, "data")
+    site.whole(name)
+    portal = site.cluster.get("pv", name)["spec"]["iscsi"]["targetPortal"]  # type: ignore[index]
+    user, password = site.secret(name)
+    script = LINUX.format(portal=portal, user=user, password=password, files=FILES)
+    inside = ["nsenter", f"--net={site.cluster.network}"]
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        printed = thread.submit(guest.run, script, inside=inside)
+
+        def logged_in() -> bool:
+            return printed.done() or portal in site.cluster.run(["ss", "-Htn", "state", "established"]).stdout
+
+        site.wait_for("the guest has logged in", logged_in)
+        [pod] = site.cluster.all(
+            "pod", NAMESPACE, f"openebs.io/controller,openebs.io/persistent-volume={name}"
+        )
+        node = pod["spec"]["nodeName"]
+        site.runner.kill_node(node)
+        try:
+            lines = printed.result().splitlines()
+        finally:
+            site.runner.revive_node(node)
+    assert not [line for line in lines if line.startswith("failed")], lines
+    expected = [f"discovered iqn.2016-09.com.openebs.jiva:{name}", "logged in", "mounted", "still writable"]
+    assert [line for line in lines if line in expected] == expected, lines
+    assert lines[-2:] == [str(FILES), "fsck 0"], lines
+    site.kubectl("-n", namespace, "delete", "pvc", "data")
+    site.wait_for("nothing is left", functools.partial(is_gone, site, name))
+
+
 def test_retain_leaves_the_volume_and_its_data(site: Site, namespace: str) -> None:
     cluster = site.cluster
     kept = {**CLASS, "metadata": {**CLASS["metadata"], "name": "kept"}, "reclaimPolicy": "Retain"}  # type: ignore[dict-item]
@@ -309,7 +386,7 @@ def test_retain_leaves_the_volume_and_its_data(site: Site, namespace: str) -> No
     site.whole(name)
     site.kubectl("-n", NAMESPACE, "delete", "jv", name)
     site.wait_for("nothing is left", lambda: not left_of(site, name))
-    assert not site.data_left()
+    assert not site.data_left(name)
     site.kubectl("delete", "storageclass", "kept")
 
 

@@ -25,7 +25,9 @@ from tests.kube.manifests import (
 from tests.kube.pod_runner import NodeSpec, PodRunner, open_pod_runner
 from tests.real.volume_process import wait_until
 
-pytestmark = pytest.mark.real
+#: What a client leaves that is cancelled amid an answer, as when a node is killed.
+UNREAD = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.real, UNREAD]
 
 FOREVER: Final = "sleep 1000 & trap 'exit 0' TERM; wait"
 SERVE: Final = "hostname >/tmp/index.html; exec python3 -m http.server -d /tmp 80"

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -90,12 +91,15 @@ class Guest:
         self._lock = threading.Lock()
         self._runs = 0
 
-    def run(self, script: str, *, timeout_s: float = 240) -> str:
-        """Boot, run `script` by sh, power off; what the script printed."""
+    def run(self, script: str, *, timeout_s: float = 240, inside: Sequence[str] = ()) -> str:
+        """Boot, run `script` by sh, power off; what the script printed.
+
+        `inside`: a command that QEMU is started by, such as one that enters a network namespace.
+        """
         with self._lock:
             initramfs = self._pack(script)
         try:
-            return self._boot(initramfs, timeout_s)
+            return self._boot(initramfs, timeout_s, inside)
         finally:
             initramfs.unlink()
 
@@ -114,9 +118,10 @@ class Guest:
         initramfs.write_bytes(gzip.compress(archive.stdout, 1))
         return initramfs
 
-    def _boot(self, initramfs: Path, timeout_s: float) -> str:
+    def _boot(self, initramfs: Path, timeout_s: float, inside: Sequence[str]) -> str:
         done = subprocess.run(
             [
+                *inside,
                 *("qemu-system-x86_64", "-accel", "tcg", "-m", str(GUEST_MIB), "-nographic", "-no-reboot"),
                 *("-kernel", str(self.kernel), "-initrd", str(initramfs)),
                 *("-append", "console=ttyS0 quiet panic=-1"),

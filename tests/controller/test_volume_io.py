@@ -190,10 +190,11 @@ async def test_a_replica_that_starts_a_little_later_is_waited_for(tmp_path: Path
         async with cluster.open_volume() as (volume, _):
             await trio.sleep(0.8)  # several ticks after the other two have promised
             await cluster.start_replica(3)
-            await wait_state(volume, VolumeState.HEALTHY)
-            first_record = cluster.nodes[3].daemon.store.state.record
-            assert first_record is not None
-            assert first_record.version == 1, "taken in by the first record, not by a rebuild"
+            await wait_state(volume, VolumeState.HEALTHY)  # a majority has the record by then
+            with trio.fail_after(20):
+                while (record := cluster.nodes[3].daemon.store.state.record) is None or record.epoch < 2:
+                    await trio.sleep(0.01)
+            assert record.version == 1, "taken in by the first record, not by a rebuild"
 
 
 async def test_space_is_told_by_the_replicas_that_hold_everything(

@@ -43,12 +43,18 @@ class Maya:
     def wait_available(self, name: str) -> dict[str, Any]:
         """Wait until its I/O is answered by all replicas; its CASVolume."""
 
-        def look() -> dict[str, Any] | None:
-            found = self.volume(name)
-            status = found["status"]
-            return found if (status["Phase"], status["Reason"]) == ("Available", "") else None
+        found: dict[str, Any] = {}
 
-        found: dict[str, Any] = wait_until(look, f"{name} to be available", timeout_s=120)
+        def look() -> bool:
+            found.update(self.volume(name))
+            return (found["status"]["Phase"], found["status"]["Reason"]) == ("Available", "")
+
+        try:
+            wait_until(look, f"{name} to be available", timeout_s=120)
+        except AssertionError as error:
+            logs = [self.data.parent / "maya.log", *sorted((self.data / "logs").rglob(f"*{name}*"))]
+            tails = [f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs if log.is_file()]
+            raise AssertionError("\n\n".join([str(error), json.dumps(found), *tails])) from error
         return found
 
     def disk(self, name: str) -> str:

@@ -93,3 +93,11 @@ def test_the_image_is_that_of_the_environment() -> None:
     options = KubernetesOptions(namespace="maya", environment=environment)
     assert (options.settings().image, options.settings().namespace) == ("a/b:1", "maya")
     assert KubernetesOptions(namespace="maya").settings().image == "pyjiva"
+
+
+@pytest.mark.parametrize(("text", "names"), [("", ()), ("mine", ("mine",)), ("mine, yours,", ("mine", "yours"))])
+def test_volumes_images_are_fetched_with_the_secrets_that_the_environment_names(
+    text: str, names: tuple[str, ...]
+) -> None:
+    options = KubernetesOptions(namespace="maya", environment={"OPENEBS_IO_IMAGE_PULL_SECRETS": text})
+    assert options.settings().image_pull_secrets == names

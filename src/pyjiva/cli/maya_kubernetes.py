@@ -49,9 +49,17 @@ class KubernetesOptions:
     environment: Mapping[str, str] = attrs.field(factory=dict)
 
     def settings(self) -> Settings:
-        """Of volumes' objects; the image is the one that the environment names for controllers."""
+        """Of volumes' objects; the image is the one that the environment names for controllers, and so are
+        the Secrets to fetch it with, separated by commas.
+        """
         image = self.environment.get("OPENEBS_IO_JIVA_CONTROLLER_IMAGE", "")
-        settings = Settings(namespace=self.namespace, version=__version__, all_namespaces=self.all_namespaces)
+        secret_names = self.environment.get("OPENEBS_IO_IMAGE_PULL_SECRETS", "").split(",")
+        settings = Settings(
+            namespace=self.namespace,
+            version=__version__,
+            all_namespaces=self.all_namespaces,
+            image_pull_secrets=tuple(name for each in secret_names if (name := each.strip())),
+        )
         return attrs.evolve(settings, image=image) if image else settings
 
 

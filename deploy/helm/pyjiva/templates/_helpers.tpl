@@ -73,6 +73,11 @@ env:
     value: {{ include "pyjiva.image" .root }}
   - name: OPENEBS_IO_HELPER_IMAGE
     value: {{ include "pyjiva.image" .root }}
+  {{- with .root.Values.image.pullSecrets }}
+  # Of volumes' pods too: they have to be where these run.
+  - name: OPENEBS_IO_IMAGE_PULL_SECRETS
+    value: {{ join "," . | quote }}
+  {{- end }}
   - name: OPENEBS_IO_JIVA_POOL_DIR
     value: {{ .root.Values.volumes.poolDir }}
   - name: OPENEBS_IO_JIVA_REPLICA_COUNT

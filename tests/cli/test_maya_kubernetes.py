@@ -95,7 +95,9 @@ def test_the_image_is_that_of_the_environment() -> None:
     assert KubernetesOptions(namespace="maya").settings().image == "pyjiva"
 
 
-@pytest.mark.parametrize(("text", "names"), [("", ()), ("mine", ("mine",)), ("mine, yours,", ("mine", "yours"))])
+@pytest.mark.parametrize(
+    ("text", "names"), [("", ()), ("mine", ("mine",)), ("mine, yours,", ("mine", "yours"))]
+)
 def test_volumes_images_are_fetched_with_the_secrets_that_the_environment_names(
     text: str, names: tuple[str, ...]
 ) -> None:

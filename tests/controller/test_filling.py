@@ -12,7 +12,7 @@ import trio.testing
 from pyjiva.block import Unmap
 from pyjiva.controller import Snapshots, Volume, VolumeState
 from pyjiva.controller.filling_io import GRANULE_BYTES, FillingDevice, SourceLost
-from pyjiva.controller.operations import DONE, FILL
+from pyjiva.controller.operations import DONE, FILL, RUNNING
 from pyjiva.controller.status import FillStatus
 from pyjiva.errors import ConfigError
 from pyjiva.extent import Extent
@@ -99,7 +99,8 @@ async def filled(cluster: Cluster, source: Source, *, new: bool = True) -> Async
         nursery.start_soon(run)
         await device.ready.wait()
         driver = Driver(device, batch)
-        driver.model[: len(source.content)] = source.content
+        held = source.content[: device.size_bytes]
+        driver.model[: len(held)] = held
         yield Filled(cluster, volume, batch, source, device, snapshots, driver, over)
         nursery.cancel_scope.cancel()
 
@@ -184,6 +185,36 @@ async def test_a_controller_that_begins_anew_fills_what_is_missing(tmp_path: Pat
             await again.full()
             await again.driver.check()
     check(again)
+
+
+async def test_a_source_that_grows_meanwhile_stays_the_source(tmp_path: Path) -> None:
+    """The volume that the snapshot is of does, beyond this one; the snapshot has nothing there."""
+    source = a_source(holding=True)
+    async with open_cluster(tmp_path) as cluster:
+        async with filled(cluster, source):
+            pass
+        grown = Source(source.content + bytes(3 * MIB))
+        async with filled(cluster, grown, new=False) as again:
+            await again.full()
+            await again.driver.check()
+    check(again)
+
+
+async def test_it_is_not_full_before_the_replicas_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller that begins then still needs the source: nobody may be told that it can be deleted."""
+    never = trio.Event()
+    monkeypatch.setattr(Snapshots, "filled", lambda *_: never.wait())
+    source = a_source()
+    async with open_cluster(tmp_path) as cluster, filled(cluster, source) as made:
+        with trio.fail_after(20):
+            while made.device.status().done_bytes < 3 * MIB:
+                await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert made.device.status().share < 1
+        (fill,) = (each for each in made.volume.operations if each.kind == FILL)
+        assert fill.state == RUNNING
 
 
 async def test_a_replica_that_comes_back_meanwhile_gets_all_of_it(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def picture(
 ) -> VolumeStatus:
     walk = None if scrub is None else ScrubStatus(*scrub, bad=0, different=0)
     status = VolumeStatus("demo", "0", SIZE, 512, VolumeState.HEALTHY, "", 1, replicas, walk)
-    filling = None if filled is None else FillStatus(filled, 1000)
+    filling = None if filled is None else FillStatus(filled, 1000, over=filled == 1000)
     return attrs.evolve(status, adding=adding, removing=removing, filling=filling)
 
 

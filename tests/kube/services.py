@@ -140,7 +140,7 @@ class ServiceProxy:
         finally:
             del self._connections[scope]
             for side in sides:
-                if scope.cancel_called:
+                if scope.cancel_called and side.fileno() >= 0:  # trio closes one whose connect is cancelled
                     side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 side.close()
 

@@ -112,7 +112,7 @@ class FillingDevice:
         """How far it is, in whole pieces."""
         total = self._missing_at_first
         missing = 0 if self._full else self._there.count(0)
-        return FillStatus((total - missing) * GRANULE_BYTES, total * GRANULE_BYTES)
+        return FillStatus((total - missing) * GRANULE_BYTES, total * GRANULE_BYTES, self._full)
 
     def submit(self, request: Request) -> None:
         """See BlockDevice."""
@@ -179,16 +179,18 @@ class FillingDevice:
             if any(s.name == ORIGIN and not s.user_created for s in lineage.snapshots):
                 await _until_done(partial(self.snapshots.delete, ORIGIN))
             return False
-        self._source_bytes = await _until_done(self.source.size_bytes)
-        if self._source_bytes > self.size_bytes:
-            has = f"the source has {self._source_bytes} bytes"
+        origin = lineage.filling
+        source_bytes = await _until_done(self.source.size_bytes)
+        if origin is None and source_bytes > self.size_bytes:
+            has = f"the source has {source_bytes} bytes"
             raise ConfigError(f"{has}: the volume, of {self.size_bytes}, is too small")
+        # It fitted when this began: the volume that it is of has grown since, and its snapshot has not.
+        self._source_bytes = min(source_bytes, self.size_bytes)
         self._there = bytearray(b"\1" * -(-self.size_bytes // GRANULE_BYTES))
         for extent in await _until_done(self.source.extents):
-            last = -(-extent.end_bytes // GRANULE_BYTES)
+            last = -(-min(extent.end_bytes, self._source_bytes) // GRANULE_BYTES)
             for piece in range(extent.offset_bytes // GRANULE_BYTES, last):
                 self._there[piece] = 0
-        origin = lineage.filling
         if origin is None:
             origin = await _until_done(
                 partial(self.snapshots.create, ORIGIN, user_created=False, filling=True)

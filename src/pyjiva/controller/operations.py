@@ -181,7 +181,7 @@ class Operations:
             return
         self._begin(at_s, key)
         done, total = now.filling.done_bytes, now.filling.total_bytes
-        if done == total:
+        if now.filling.over:
             self._update(key, done, total, None)
             self._end(at_s, key, DONE, "")
             return

@@ -69,6 +69,9 @@ class MergeStatus:
     """At most."""
 
 
+ALMOST: Final = 0.999
+
+
 @attrs.frozen
 class FillStatus:
     """What a volume gets from elsewhere, or has got since the controller began."""
@@ -76,11 +79,15 @@ class FillStatus:
     done_bytes: int
     total_bytes: int
     """What was missing when the controller began."""
+    over: bool = False
+    """Everything is there and the replicas know it: only then can a controller begin without the source."""
 
     @property
     def share(self) -> float:
-        """How much of it is there, from 0 to 1."""
-        return self.done_bytes / self.total_bytes if self.total_bytes else 1.0
+        """How much of it is there, from 0 to 1; 1 only when it is over."""
+        if self.over:
+            return 1.0
+        return min(self.done_bytes / self.total_bytes, ALMOST) if self.total_bytes else 0.0
 
 
 WITNESS: Final = "witness"

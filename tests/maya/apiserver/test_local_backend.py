@@ -286,6 +286,9 @@ async def test_snapshots_and_clones(tmp_path: Path, machine: Machine) -> None:
         for refused in (backend.delete_snapshot(A, "s"), backend.delete(A)):
             with pytest.raises(Refused, match="b is being filled from it"):
                 await refused
+        machine.contents[tmp_path / "maya/volumes/b"].filled = None  # begun anew, and not looked yet
+        await trio.sleep(2 * module.TEND_S)
+        assert not backend._volumes["b"].record.filled
         machine.contents[tmp_path / "maya/volumes/b"].filled = 1.0
         await until(lambda: backend._volumes["b"].record.filled)
         await backend.delete_snapshot(A, "s")

@@ -345,7 +345,9 @@ class LocalBackend:
             volume.news = trio.Event()
             try:
                 status = await volume.client.look("/v1/volume")
-                filled = volume.record.source is None or status["filled"] in (None, 1.0)
+                record = volume.record
+                # Not known (null) until its controller has looked.
+                filled = record.filled or record.source is None or status["filled"] == 1.0
                 await self._save(volume, filled=filled, capacity_bytes=int(status["size_bytes"]))
                 if filled:
                     continue

@@ -1,5 +1,6 @@
 """`pyjiva` itself: what it costs, and what it prints of itself."""
 
+import platform
 import subprocess
 import sys
 
@@ -21,7 +22,9 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_the_version_is_quick() -> None:
     """No library of a command is loaded for it."""
     done = run("--version")
-    assert (done.returncode, done.stdout) == (0, f"pyjiva, version {pyjiva.__version__}\n")
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    said = f"pyjiva, version {pyjiva.__version__}, interpreted by {python}\n"
+    assert (done.returncode, done.stdout) == (0, said)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "click" in loaded
     assert not loaded & set(HEAVY)

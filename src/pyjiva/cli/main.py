@@ -1,6 +1,7 @@
 """`pyjiva`: the table of commands, and how a wrong command line ends."""
 
 import importlib
+import platform
 import sys
 from typing import Final
 
@@ -46,7 +47,13 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, invoke_without_command=True)
-@click.version_option(__version__, prog_name="pyjiva")
+@click.version_option(
+    __version__,
+    prog_name="pyjiva",
+    # Nothing of it is compiled: docs/decisions/0012-not-compiled.md.
+    message=f"%(prog)s, version %(version)s, interpreted by {platform.python_implementation()} "
+    f"{platform.python_version()}",
+)
 @click.pass_context
 def commands(context: click.Context) -> None:
     """Replicated block storage over iSCSI."""

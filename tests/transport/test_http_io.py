@@ -43,7 +43,9 @@ ERRORS: dict[str, Exception] = {
 
 @asynccontextmanager
 async def serving(token: Token | None) -> AsyncIterator[httpx.AsyncClient]:
-    app = http_application([Route("/v1/health", hello), Route("/v1/secret", hello), Route("/v1/fail", fail)])
+    routes = [Route(path, hello) for path in ("/v1/health", "/v1/secret", "/v1/two/{id}")]
+    other = Route("/v1/two/{id}", hello, methods=["DELETE"])
+    app = http_application([*routes, other, Route("/v1/fail", fail)])
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[int]) -> None:
@@ -93,6 +95,12 @@ async def test_what_is_not_there_is_said_so() -> None:
         assert set(wrong.headers["Allow"].split(", ")) == {"GET", "HEAD"}
         assert check_problem(wrong, "method-not-allowed") == "/v1/secret has no DELETE"
         assert (await client.get("/v1/secret/")).status_code == 404
+
+
+async def test_all_methods_of_a_path_are_told() -> None:
+    async with serving(None) as client:
+        wrong = await client.put("/v1/two/1")
+        assert (wrong.status_code, wrong.headers["Allow"]) == (405, "DELETE, GET, HEAD")
 
 
 async def test_who_knows_the_token_is_answered() -> None:

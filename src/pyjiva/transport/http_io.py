@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -158,7 +158,17 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     path = request.url.path
     detail = {404: f"there is no {path}", 405: f"{path} has no {request.method}"}
     problem = of_status(error.status_code, detail.get(error.status_code, error.detail))
-    return problem_response(problem, error.headers)
+    headers = {"Allow": _methods_of(request)} if error.status_code == 405 else error.headers
+    return problem_response(problem, headers)
+
+
+def _methods_of(request: Request) -> str:
+    """All that the path has (RFC 9110 section 10.2.1): each may have a route of its own."""
+    there: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            there |= route.methods or set()
+    return ", ".join(sorted(there))
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from pyjiva.maya.apiserver import (
     Unavailable,
     VolumeName,
     VolumeView,
+    local_store_sys,
 )
 from pyjiva.maya.apiserver import local_backend_io as module
 from pyjiva.maya.apiserver.local_backend_io import LocalBackend, LocalOptions, open_local_backend
@@ -44,6 +46,14 @@ def machine() -> Machine:
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is looked at again is so at once."""
     monkeypatch.setattr(module, "TEND_S", 0.02)
+
+
+@pytest.fixture(autouse=True)
+def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record's ports are free while nothing of its volume runs: another test's Maya could take them."""
+    first = 20_000 + os.getpid() % 100 * 100
+    monkeypatch.setattr(local_store_sys, "PORTAL_PORTS", range(first, first + 50))
+    monkeypatch.setattr(local_store_sys, "API_PORTS", range(first + 50, first + 100))
 
 
 def options(tmp_path: Path, machine: Machine, **more: Any) -> LocalOptions:

@@ -40,14 +40,24 @@ from typing import Any, Final, TypeVar
 
 import attrs
 import httpx
+import pytest
 
 from pyjiva.testing.certificates import Authority
 from tests.kube.api import SERVICE_ACCOUNTS, Access, Api, ApiError, Object
 from tests.kube.namespaces import ThreadOf, enter_network
-from tests.kube.programs import assets
+from tests.kube.programs import assets, reason_not_to
 from tests.real.machines import Machine, make_machine
 
-__all__ = ["API_ADDRESS", "API_SERVICE", "SERVICE_RANGE", "Cluster", "Failed", "open_cluster"]
+__all__ = [
+    "API_ADDRESS",
+    "API_SERVICE",
+    "SERVICE_RANGE",
+    "UNREAD",
+    "Cluster",
+    "Failed",
+    "cluster_or_skip",
+    "open_cluster",
+]
 
 SERVICE_RANGE: Final = "10.96.0.0/16"
 NODE_RANGE: Final = "10.244.0.0/24"
@@ -233,6 +243,19 @@ class Cluster:
                 ]
                 raise AssertionError(f"not within {START_S:g} s: {what}\n" + "\n".join(logs))
             time.sleep(0.05)  # between two looks at programs that say nothing when they are ready
+
+
+UNREAD: Final = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""What a client leaves that is cancelled amid an answer, as when a node is killed."""
+
+
+@contextmanager
+def cluster_or_skip(top: Path) -> Iterator[Cluster]:
+    """`open_cluster` for a test, which is skipped where there can be none."""
+    if reason := reason_not_to():
+        pytest.skip(reason)
+    with open_cluster(top) as cluster:
+        yield cluster
 
 
 @contextmanager

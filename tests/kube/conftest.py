@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kube.cluster import Cluster, open_cluster
-from tests.kube.programs import reason_not_to
+from tests.kube.cluster import Cluster, cluster_or_skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,9 +22,7 @@ def nothing_left_to_collect() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane without nodes; skips where there can be none."""
-    if reason := reason_not_to():
-        pytest.skip(reason)
-    with open_cluster(tmp_path_factory.mktemp("kube")) as cluster:
+    with cluster_or_skip(tmp_path_factory.mktemp("kube")) as cluster:
         yield cluster
 
 

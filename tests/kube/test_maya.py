@@ -18,15 +18,12 @@ import attrs
 import pytest
 import yaml
 
-from tests.kube.cluster import Cluster, open_cluster
+from tests.kube.cluster import UNREAD, Cluster, cluster_or_skip
 from tests.kube.images import IMAGES, pyjiva_image
 from tests.kube.pod_runner import PodRunner, open_pod_runner
-from tests.kube.programs import reason_not_to
 from tests.real.volume_process import needs
 from tests.vm.guest import build_guest
 
-#: What a client leaves that is cancelled amid an answer, as when a node is killed.
-UNREAD: Final = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 pytestmark = [pytest.mark.real, UNREAD, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
 
 TOP: Final = Path(__file__).parents[2]
@@ -34,8 +31,8 @@ MANIFEST: Final = TOP / "deploy/kubernetes/pyjiva.yaml"
 NODES: Final = ("a", "b", "c", "d")
 NAMESPACE: Final = "openebs"
 GIB: Final = 1 << 30
-BOUND_S: Final = 90.0
-"""What the claim may take to be bound while other tests run beside this one; alone it takes 8 to 9."""
+BOUND_S: Final = 30.0
+"""What the claim may take to be bound, once pods can run."""
 LONG_S: Final = 180.0
 REPLACE_S: Final = 12
 CLASS: Final = {
@@ -167,9 +164,7 @@ def claim(namespace: str, name: str, size: str = "1Gi", **spec: Any) -> dict[str
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One of its own: what is installed here would be in the way of other tests."""
-    if reason := reason_not_to():
-        pytest.skip(reason)
-    with open_cluster(tmp_path_factory.mktemp("maya")) as cluster:
+    with cluster_or_skip(tmp_path_factory.mktemp("maya")) as cluster:
         yield cluster
 
 

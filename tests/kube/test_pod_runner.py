@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.kube.api import Object
-from tests.kube.cluster import Cluster
+from tests.kube.cluster import UNREAD, Cluster
 from tests.kube.manifests import (
     config_map,
     container,
@@ -25,8 +25,6 @@ from tests.kube.manifests import (
 from tests.kube.pod_runner import NodeSpec, PodRunner, open_pod_runner
 from tests.real.volume_process import wait_until
 
-#: What a client leaves that is cancelled amid an answer, as when a node is killed.
-UNREAD = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 pytestmark = [pytest.mark.real, UNREAD]
 
 FOREVER: Final = "sleep 1000 & trap 'exit 0' TERM; wait"

@@ -70,6 +70,7 @@ class MergeStatus:
 
 
 ALMOST: Final = 0.999
+"""The share while the replicas do not know yet that nothing is missing."""
 
 
 @attrs.frozen

@@ -301,6 +301,10 @@ async def test_snapshots_and_clones(tmp_path: Path, machine: Machine) -> None:
         assert not backend._volumes["b"].record.filled
         machine.contents[tmp_path / "maya/volumes/b"].filled = 1.0
         await until(lambda: backend._volumes["b"].record.filled)
+        machine.contents[tmp_path / "maya/volumes/b"].filled = None  # begun anew: it stays filled
+        backend._volumes["b"].news.set()
+        await trio.sleep(2 * module.TEND_S)
+        assert backend._volumes["b"].record.filled
         await backend.delete_snapshot(A, "s")
         with pytest.raises(NotFound):
             await backend.delete_snapshot(A, "s")

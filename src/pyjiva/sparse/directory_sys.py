@@ -21,6 +21,7 @@ import attrs
 
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.sparse.file_sys import DataFile, SparseFile, list_names, storage_error
+from pyjiva.sparse.large_folios_sys import call_bytes_max
 from pyjiva.sparse.readable_sys import ReadableDirectory
 from pyjiva.units import MIB
 
@@ -119,6 +120,11 @@ class FileDirectory:
 
     path: str
     _fd: int
+    _call_bytes_max: int = attrs.field(init=False)
+    """Of its files."""
+
+    def __attrs_post_init__(self) -> None:
+        self._call_bytes_max = call_bytes_max(self._fd)
 
     def names(self) -> list[str]:
         """See Directory."""
@@ -140,7 +146,7 @@ class FileDirectory:
             fd = os.open(name, os.O_RDWR | os.O_CLOEXEC | flags, 0o600, dir_fd=self._fd)
         except OSError as error:
             raise self._error(error, failure, f"open {name}") from error
-        return SparseFile(fd, str(Path(self.path) / name))
+        return SparseFile(fd, str(Path(self.path) / name), self._call_bytes_max)
 
     def rename(self, old: str, new: str) -> None:
         """See Directory."""

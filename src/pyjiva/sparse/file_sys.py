@@ -14,7 +14,7 @@ Left out: O_DIRECT (the page cache is what makes small reads cheap) and io_uring
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -97,6 +97,8 @@ class SparseFile:  # hot
     _fd: int
     _name: str
     """For messages."""
+    _call_bytes_max: int = 0
+    """What one call writes at most (`large_folios_sys`), a power of two; 0: no limit but the kernel's."""
     _large: RecycledBuffers = attrs.field(factory=RecycledBuffers, init=False)
     """For `read_nowait` alone, which one task calls; `read` may run in many threads."""
     _has_nowait: bool = attrs.field(default=True, init=False)
@@ -145,6 +147,15 @@ class SparseFile:  # hot
                 self.write(offset_bytes, part)
                 offset_bytes += sum(map(len, part))
             return
+        limit = self._call_bytes_max
+        if limit and (len(buffers) != 1 or len(buffers[0]) > limit):
+            for piece in _pieces(offset_bytes, buffers, limit):
+                self._write(offset_bytes, piece)
+                offset_bytes += sum(map(len, piece))
+        else:
+            self._write(offset_bytes, buffers)
+
+    def _write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
         try:
             count = os.pwritev(self._fd, buffers, offset_bytes)
             while rest := _after(buffers, count):
@@ -230,6 +241,23 @@ class SparseFile:  # hot
     def close(self) -> None:
         """See DataFile."""
         os.close(self._fd)
+
+
+def _pieces(offset_bytes: int, buffers: Sequence[Buffer], piece_bytes: int) -> Iterator[Sequence[Buffer]]:
+    """`buffers`, which stand at `offset_bytes`, cut at the multiples of `piece_bytes`; no piece is empty."""
+    piece: list[Buffer] = []
+    room = piece_bytes - offset_bytes % piece_bytes
+    for buffer in buffers:
+        view, at = memoryview(buffer), 0
+        while len(view) - at >= room:
+            piece.append(view[at : at + room])
+            yield piece
+            at, piece, room = at + room, [], piece_bytes
+        if at < len(view):
+            piece.append(view[at:] if at else buffer)
+            room -= len(view) - at
+    if piece:
+        yield piece
 
 
 def _after(buffers: Sequence[Buffer], count: int) -> Sequence[Buffer]:

@@ -7,7 +7,7 @@ the first block is copied, as far as that can be known; then segment after segme
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -289,7 +289,7 @@ def _allocation(task: Task) -> int:
 
 
 #: Service action → name and handler (SPC-4 table 291).
-RECEIVE_COPY_RESULTS: Final = {
+RECEIVE_COPY_RESULTS: Final[dict[int, tuple[str, Callable[[LogicalUnit, Task], None]]]] = {
     0x00: ("COPY STATUS", copy_status),
     0x03: ("OPERATING PARAMETERS", operating_parameters),
     0x04: ("FAILED SEGMENT DETAILS", failed_segment_details),

@@ -51,6 +51,15 @@ def test_two_replicas_and_a_witness_keep_their_word(seed: int) -> None:
 
 @settings(deadline=None, max_examples=WORLDS)
 @given(seed=SEEDS)
+def test_two_replicas_and_a_vote_that_many_processes_share_keep_their_word(seed: int) -> None:
+    """A witness beside each controller, all of them over one register that is slow, loses answers and is cut
+    off.
+    """
+    play(World(seed, replicas=2, shared_vote=True, faults=Faults(register_cuts=0.5)))
+
+
+@settings(deadline=None, max_examples=WORLDS)
+@given(seed=SEEDS)
 def test_replicas_come_and_go(seed: int) -> None:
     """The configured set changes amid everything else, and controllers are told of the first one for ever."""
     play(World(seed, spares=2, faults=Faults(changes=1)))

@@ -122,7 +122,7 @@ def test_claims_wait_for_their_pod_and_may_grow() -> None:
     [
         ("openebs-jiva-default", {"ReplicaCount": "3"}),
         ("openebs-jiva-single", {"ReplicaCount": "1"}),
-        ("openebs-jiva-two-witness", {"ReplicaCount": "2", "Witness": "true"}),
+        ("openebs-jiva-two-witness", {"ReplicaCount": "2", "Witness": "volume"}),
     ],
 )
 def test_policies_of_the_classes_are_ones_that_there_are(name: str, asked: dict[str, str]) -> None:

@@ -29,6 +29,8 @@ class VoteRegister:
     """The share of replacements that another writer of the object is faster than."""
     history: list[Vote] = attrs.field(factory=lambda: [Vote()])
     version: int = 0
+    reads: int = 0
+    """How many there were, by all."""
     _cuts: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
 
     @property
@@ -90,6 +92,7 @@ class VoteClient:
         """As VoteStore's."""
         self.asked += 1
         register = self.register
+        register.reads += 1
         await register.travel(self.name)
         kept = Kept(register.vote, register.version)
         await register.travel(self.name)

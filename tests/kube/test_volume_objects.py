@@ -49,6 +49,7 @@ def pods_of(namespace: str) -> Iterator[tuple[str, dict[str, Any]]]:
             metadata = {"name": name, "namespace": namespace}
             spec = {"restartPolicy": "Never", **thing["spec"]["template"]["spec"]}
             spec.pop("priorityClassName", None)
+            spec.pop("serviceAccountName", None)  # there is none yet
             yield name, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 

@@ -201,6 +201,39 @@ async def test_pings_that_come_during_a_read_share_the_next_one(autojump_clock: 
         assert site.clients["w"].asked == before + 2
 
 
+@attrs.define(eq=False)
+class Late(VoteClient):
+    """What it reads is of the moment of the question, and arrives when it is let go."""
+
+    let_go: trio.Event | None = None
+
+    async def read(self) -> Kept:
+        kept = await super().read()
+        if self.let_go is not None:
+            await self.let_go.wait()
+        return kept
+
+
+async def test_a_read_that_is_under_way_says_nothing_to_a_later_ping(autojump_clock: MockClock) -> None:
+    """Between the two another controller may have been promised an epoch, and told so."""
+    async with open_site() as site:
+        client = Late(site.register, "late")
+        site.start("late", client)
+        async with site.connect("late") as old, site.connect("w", B) as new:
+            await old.promised(1)
+            client.let_go = trio.Event()
+            old.send(FrameType.PING, 1)
+            await trio.sleep(0.5)
+            await new.promised(2)
+            old.send(FrameType.PING, 1)
+            await trio.sleep(0.1)
+            client.let_go.set()
+            first, second = await old.hear(), await old.hear()
+            assert first is not None
+            assert second is not None
+            assert (first.code, second.code) == (Status.OK, Status.FENCED)
+
+
 async def test_a_promise_at_another_process_ends_the_older_controller(autojump_clock: MockClock) -> None:
     async with open_site() as site:
         site.start("other")
@@ -248,15 +281,32 @@ async def test_a_register_that_does_not_answer_takes_the_witness_out(autojump_cl
             await controller.promised(1)
 
 
-async def test_a_record_whose_fate_is_not_known_is_not_answered(autojump_clock: MockClock) -> None:
+@attrs.define(eq=False)
+class Unheard(VoteClient):
+    """What becomes of its replacements is not heard."""
+
+    is_deaf: bool = False
+
+    async def replace(self, before: Kept, vote: Vote) -> Kept | None:
+        kept = await super().replace(before, vote)
+        if self.is_deaf:
+            raise VoteUnknown("the answer was lost")
+        return kept
+
+
+async def test_what_has_an_unknown_outcome_is_not_answered(autojump_clock: MockClock) -> None:
     async with open_site() as site:
-        async with site.connect("w") as controller:
+        client = Unheard(site.register, "deaf")
+        site.start("deaf", client)
+        async with site.connect("deaf") as controller:
             await controller.promised(1)
-            site.register.losses = 1.0
+            client.is_deaf = True
             assert await controller.accepted(record(1)) is None
-        site.register.losses = 0.0
-        async with site.connect("w") as controller:
-            assert (await controller.promised(1)).record in (None, record(1))
+        async with site.connect("deaf") as controller:
+            assert await controller.ask(FrameType.PROMISE, 1) is None
+        client.is_deaf = False
+        async with site.connect("deaf") as controller:
+            assert (await controller.promised(1)).record == record(1)
 
 
 @attrs.define(eq=False)

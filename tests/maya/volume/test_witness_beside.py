@@ -139,12 +139,16 @@ async def test_a_lost_status_costs_the_vote_and_a_new_witness_takes_its_place(
         world.make_volume(**TWO)
         await whole(world)
         await promise(world, 7)
+        before = len(world.store.history)
         world.store.merge(JIVA_VOLUMES, NAMESPACE, "v", {"status": None}, subresource="status")
         await world.until(lambda: members(world) == {1, 2, 4}, 400)
         await whole(world, within_s=400)
         vote = world.volume().status.witness
         assert vote is not None
         assert vote.replica_id == 4
+        since = [change.object for change in world.store.history[before:] if change.resource == JIVA_VOLUMES]
+        numbers = {(each.get("status") or {}).get("witness", {}).get("replicaID") for each in since}
+        assert numbers == {None, 4}
         assert witness_id_in(deployment(world)["spec"]["template"]["spec"]["containers"]) == 4
 
 

@@ -166,6 +166,14 @@ async def test_it_takes_no_data(autojump_clock: MockClock, type_: FrameType) -> 
         assert await controller.ask(type_, 1) is None
 
 
+async def test_nobody_is_promised_nothing(autojump_clock: MockClock) -> None:
+    async with open_site() as site:
+        async with site.connect("w", "") as controller:
+            assert await controller.ask(FrameType.PROMISE, 1) is None
+        async with site.connect("w") as controller:
+            await controller.promised(1)
+
+
 async def test_memory_is_not_shared_with_it(autojump_clock: MockClock) -> None:
     async with open_site() as site, site.connect("w") as controller:
         frame = await controller.ask(FrameType.SHARE, 1)

@@ -135,6 +135,8 @@ class WitnessDaemon:
                 self._pinged.set()
             case FrameType.PING:
                 refuse(session.peer, frame, Status.NOT_READY, "too many pings at once")
+            case FrameType.PROMISE if session.hello is None or not session.hello.controller_id:
+                raise RemoteProtocolError("a controller without an id has asked for a promise")
             case FrameType.PROMISE:
                 self._keeper.soon(session, frame, partial(self._promise, session, frame))
             case FrameType.ACCEPT:

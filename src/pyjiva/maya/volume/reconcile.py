@@ -341,9 +341,8 @@ class _Running(_Work):
             return
         controller = self.observed.object(DEPLOYMENTS.kind, controller_name(self.volume.name)) or {}
         template = controller.get("spec", {}).get("template", {}).get("spec", {})
-        if (
-            witness_id_in(template.get("containers") or ()) is None
-        ):  # its pod runs as that account until it is started again
+        containers = template.get("containers") or ()
+        if witness_id_in(containers) is None:  # else its pod runs as that account still
             for resource in (ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS):
                 self.delete(resource, witness_name(self.volume.name))
 

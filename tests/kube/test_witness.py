@@ -6,6 +6,7 @@ vote succeeds.
 
 import functools
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.real, UNREAD, needs(("qemu-io", "qemu-utils"))]
 
 NODES: Final = ("a", "b")
 CLASS: Final = "openebs-jiva-two-witness"
+HEALTHY_OR_NOT: Final = (0, 3, 4)  # of `pyjiva status`: it has said how the volume is
 TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
@@ -200,6 +202,50 @@ def more(read: Kept) -> Vote:
 
 async def replace(votes: JivaVolumeVotes, read: Kept, results: list[Kept | None]) -> None:
     results.append(await votes.replace(read, more(read)))
+
+
+def test_both_copies_go_on_while_the_api_server_is_away(site: Site, namespace: str) -> None:
+    name = make(site, namespace)
+    site.whole(name)
+    pod, url = pod_of(site, name)["metadata"]["name"], site.url(name)
+    site.qemu_io(name, "write -P 4 0 1M", "flush")
+    server = site.cluster.programs["kube-apiserver"]
+    server.send_signal(signal.SIGSTOP)
+    try:
+        said = site.wait_for("the witness is out", lambda: witness_of(site, pod, name, "out"), 30)
+        assert said["reason"].startswith(("refused: ", "no answer", "it closed the connection")), said
+        for command in ("read -P 4 0 1M", "write -P 5 1M 1M", "read -P 5 1M 1M", "flush"):
+            argv = ["timeout", "60", "qemu-io", "-f", "raw", "-c", command, url]
+            done = site.cluster.run(argv, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "Pattern verification failed" not in done.stdout, done.stdout
+    finally:
+        server.send_signal(signal.SIGCONT)
+    # Its nodes have missed so many heartbeats that everything is evicted: as if all had been switched off.
+    for node in NODES:
+        site.runner.reboot_node(node)
+    site.wait_for("the witness votes", lambda: votes_again(site, name))
+    site.qemu_io(name, "read -P 5 1M 1M")
+    end(site, namespace, name)
+
+
+def votes_again(site: Site, name: str) -> Any:
+    pods = site.cluster.all("pod", NAMESPACE, f"openebs.io/controller,openebs.io/persistent-volume={name}")
+    return any(witness_of(site, pod["metadata"]["name"], name, "witness") for pod in pods)
+
+
+def witness_of(site: Site, pod: str, name: str, mode: str) -> dict[str, Any] | None:
+    """What the controller says of its witness, if it is so; without asking the API server."""
+    token = "/run/secrets/pyjiva/api.token"
+    command = ["pyjiva", "status", "--json", "--api", "http://127.0.0.1:9501", "--api-token-file", token]
+    try:
+        done = site.runner.execute(NAMESPACE, pod, command, f"{name}-ctrl-con")
+    except KeyError:  # the pod is being moved
+        return None
+    if done.returncode not in HEALTHY_OR_NOT:
+        return None
+    [said] = [each for each in json.loads(done.stdout)["replicas"] if each["id"] == 3]
+    return dict(said) if said["mode"] == mode else None
 
 
 def test_nothing_that_is_ours_needs_more_than_it_was_given(site: Site) -> None:

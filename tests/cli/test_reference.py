@@ -25,6 +25,7 @@ from pyjiva.cli import (
     maya_crds,
     maya_exporter,
     maya_provisioner,
+    maya_witness,
     repair,
     replica,
     replica_change,
@@ -70,6 +71,7 @@ COMMANDS = {
     "pyjiva-maya apiserver": maya_apiserver.command,
     "pyjiva-maya provisioner": maya_provisioner.command,
     "pyjiva-maya exporter": maya_exporter.command,
+    "pyjiva-maya witness": maya_witness.command,
     "pyjiva-maya crds": maya_crds.command,
 }
 

@@ -46,6 +46,26 @@ def test_a_late_answer_to_an_early_question_takes_nothing_back() -> None:
     assert lease.until_s([(1,)]) == 10.0 + LEASE_S
 
 
+@pytest.mark.parametrize(
+    ("confirmed", "now_s", "needed"),
+    [
+        ({1: 10.0, 2: 10.0, 3: 4.0}, 10.5, False),
+        ({1: 10.0, 2: 10.0, 3: 4.0}, 10.0 + LEASE_S / 2, False),
+        ({1: 10.0, 2: 10.0, 3: 4.0}, 10.1 + LEASE_S / 2, True),  # the copies are about to be silent
+        ({1: 10.0, 2: 5.0, 3: 10.0}, 10.0, True),  # one of them is
+        ({1: 10.0, 3: 10.0}, 10.0, True),
+    ],
+)
+def test_a_witness_is_needed_before_the_copies_alone_lose_it(
+    confirmed: dict[int, float], now_s: float, needed: bool
+) -> None:
+    lease = Lease()
+    for member, asked_at_s in confirmed.items():
+        lease.confirm(member, asked_at_s)
+    assert lease.needs([3], [IDS], now_s) is needed
+    assert lease.needs([], [(1,)], 10.5) is False
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(IDS), st.floats(0, 20), st.floats(0, 3)), max_size=30),
     st.tuples(st.floats(0, 20), st.floats(0, 20)),

@@ -12,6 +12,9 @@ import pytest
 
 from pyjiva.cli.maya import COMMANDS
 from pyjiva.maya.policy import table
+from pyjiva.maya.volume.jiva_volume import JivaVolume, JivaVolumeSpec
+from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.witness_objects import rights
 from pyjiva.maya.yaml_text import read_strings
 from tests.deploy.chart import (
     CHART,
@@ -122,7 +125,7 @@ def test_claims_wait_for_their_pod_and_may_grow() -> None:
     [
         ("openebs-jiva-default", {"ReplicaCount": "3"}),
         ("openebs-jiva-single", {"ReplicaCount": "1"}),
-        ("openebs-jiva-two-witness", {"ReplicaCount": "2", "Witness": "true"}),
+        ("openebs-jiva-two-witness", {"ReplicaCount": "2", "Witness": "volume"}),
     ],
 )
 def test_policies_of_the_classes_are_ones_that_there_are(name: str, asked: dict[str, str]) -> None:
@@ -243,7 +246,22 @@ def test_nobody_may_do_everything_to_anything() -> None:
             assert rule[key]
             assert "*" not in rule[key]
         assert not set(rule["verbs"]) & {"deletecollection", "escalate", "bind", "impersonate"}
-        assert not set(rule["resources"]) & {"pods/exec", "serviceaccounts", "roles", "clusterroles"}
+        assert not set(rule["resources"]) & {"pods/exec", "serviceaccounts/token", "clusterroles"}
+
+
+def test_accounts_and_roles_are_made_where_volumes_are_and_nowhere_else() -> None:
+    """Those of witnesses.  What they are given the apiserver has itself: RBAC lets it give no more."""
+    made = {"serviceaccounts", "roles", "rolebindings"}
+    roles = [role for kind in ("Role", "ClusterRole") for role in objects(kind).items()]
+    having = {name for name, role in roles if any(made & set(rule["resources"]) for rule in role["rules"])}
+    assert having == {"pyjiva-volumes"}
+    volume = JivaVolume("openebs", "v", JivaVolumeSpec("v", 1, "a" * 32, 2), uid="u")
+    _, role, _ = rights(volume, Settings())
+    for given in role["rules"]:
+        assert any(
+            all(set(given[key]) <= set(own[key]) for key in ("apiGroups", "resources", "verbs"))
+            for own in rules("pyjiva-apiserver")
+        )
 
 
 def test_the_provisioner_reads_no_secret_and_makes_no_pod() -> None:

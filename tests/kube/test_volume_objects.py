@@ -11,6 +11,7 @@ import yaml
 from pyjiva.maya.volume.jiva_volume import JivaVolume, ReplicaPlace, ReplicaState
 from pyjiva.maya.volume.objects import VolumeObjects
 from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.witness_objects import rights
 from tests.kube.cluster import Cluster
 from tests.maya.manifest.test_crd import FULL
 
@@ -28,6 +29,12 @@ def objects_of(namespace: str) -> Iterator[dict[str, Any]]:
     yield makes.controller_service()
     yield makes.configuration("10.0.0.1", "")
     yield makes.controller()
+    beside = attrs.evolve(PLACE, id=3, node="", witness=True, in_volume=True)
+    voting = attrs.evolve(volume, status=attrs.evolve(volume.status, replicas=(PLACE, beside)))
+    controller = attrs.evolve(makes, volume=voting).controller()
+    controller["metadata"]["name"] = "pvc-1-voting"
+    yield controller
+    yield from rights(voting, makes.settings)
     yield makes.replica_service(1)
     yield makes.replica(PLACE, "node-1", 2**30)
     yield makes.replica(attrs.evolve(PLACE, id=2, witness=True), "node-2", 2**30)
@@ -42,6 +49,7 @@ def pods_of(namespace: str) -> Iterator[tuple[str, dict[str, Any]]]:
             metadata = {"name": name, "namespace": namespace}
             spec = {"restartPolicy": "Never", **thing["spec"]["template"]["spec"]}
             spec.pop("priorityClassName", None)
+            spec.pop("serviceAccountName", None)  # there is none yet
             yield name, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 

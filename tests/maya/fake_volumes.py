@@ -12,9 +12,10 @@ import attrs
 import trio
 
 from pyjiva.maya.kube import Object
-from pyjiva.maya.kube.resource import CONFIG_MAPS, PODS, SECRETS, SERVICES
+from pyjiva.maya.kube.resource import CONFIG_MAPS, JIVA_VOLUMES, PODS, SECRETS, SERVICES
 from pyjiva.maya.volume.report import MemberReport, VolumeReport
 from pyjiva.maya.volume.volume_api import Refused, Silent, SnapshotReport, VolumeAddress
+from pyjiva.maya.volume.witness_objects import WITNESS_ADDRESS, witness_id_in
 from pyjiva.testing.kube_controllers import FakeControllers
 from pyjiva.testing.kube_store import Store
 
@@ -125,6 +126,9 @@ class FakeVolumes:
         now, here = trio.current_time(), set()
         for id_, address in [*volume.members.items(), *self._added(volume)]:
             labels = {"openebs.io/persistent-volume": name, "openebs.io/replica-id": str(id_)}
+            if address == WITNESS_ADDRESS:
+                here |= {id_} if self._is_beside(namespace, name, id_) else set()
+                continue
             service = self.store.get(SERVICES, namespace, f"{name}-rep-{id_}")
             if service is None or f"{service['spec']['clusterIP']}:9502" != address:
                 continue
@@ -148,6 +152,14 @@ class FakeVolumes:
             volume.filled = 1.0 if volume.filled == 0.5 else 0.5 if not volume.filled else 1.0
         volume.epoch += 1
         return here
+
+    def _is_beside(self, namespace: str, name: str, id_: int) -> bool:
+        """Whether a witness runs beside the controller that has its vote in the JivaVolume."""
+        value = self.store.get(JIVA_VOLUMES, namespace, name) or {}
+        vote = (value.get("status") or {}).get("witness") or {}
+        labels = {"openebs.io/persistent-volume": name, "openebs.io/controller": "jiva-controller"}
+        running = [witness_id_in(pod["spec"]["containers"]) for pod in self._pods(namespace, labels)]
+        return running == [id_] and vote.get("replicaID") == id_
 
     def _added(self, volume: FakeVolume) -> list[tuple[int, str]]:
         return [] if volume.adding is None else [(volume.adding, volume.adding_address)]

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from pyjiva.controller import ControllerOptions, ReplicaAddress
 from pyjiva.controller.link_io import shake_hands
 from pyjiva.replica import ReplicaDaemon
-from pyjiva.replica.daemon_io import HANDSHAKE_S, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
+from pyjiva.replica.connections_io import HANDSHAKE_S, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX
 from pyjiva.replication import FrameDecoder, FrameType, Hello, encode_header, encode_message
 from pyjiva.snapshot import ChainDevice, Store
 from pyjiva.testing.cluster import KEY, VOLUME_ID, open_cluster

@@ -47,6 +47,8 @@ def world_of(seed: int) -> World:
             return World(seed, replicas=1, faults=Faults(cuts=0.2))
         case 3:
             return World(seed, faults=Faults(broken_connections=3, deaths_after_answers=1))
+        case 4 if seed // 10 % 3 == 2:
+            return World(seed, replicas=2, shared_vote=True, faults=Faults(register_cuts=0.5))
         case 4:
             return World(seed, replicas=2, witnesses=1)
         case 5:

@@ -51,6 +51,39 @@ def test_two_replicas_and_a_witness_keep_their_word(seed: int) -> None:
 
 @settings(deadline=None, max_examples=WORLDS)
 @given(seed=SEEDS)
+def test_two_replicas_and_a_vote_that_many_processes_share_keep_their_word(seed: int) -> None:
+    """A witness beside each controller, all of them over one register that is slow, loses answers and is cut
+    off.
+    """
+    play(World(seed, replicas=2, shared_vote=True, faults=Faults(register_cuts=0.5)))
+
+
+@settings(deadline=None, max_examples=3)
+@given(seed=SEEDS)
+def test_a_register_is_seldom_asked_while_the_copies_keep_the_lease(seed: int) -> None:
+    async def quiet(world: World) -> None:
+        world.nursery.start_soon(world.clients.run)
+        await trio.sleep(20)
+        assert world.register is not None
+        before = world.register.reads
+        await trio.sleep(50)
+        asked.append(world.register.reads - before)
+        world.network.cut("replica-1", f"controller-{world.counts['controllers'] - 1}")
+        before = world.register.reads
+        await trio.sleep(20)
+        asked.append(world.register.reads - before)
+
+    asked: list[int] = []
+    world = World(seed, replicas=2, shared_vote=True, script=quiet)
+    note(f"replay: SIM_SEED={seed} pytest {__file__}")
+    trio.run(world.play, 100, clock=MockClock(autojump_threshold=0))
+    seldom, often = asked
+    assert 8 <= seldom <= 14  # every five seconds
+    assert 25 <= often <= 45  # twice a second, as everybody
+
+
+@settings(deadline=None, max_examples=WORLDS)
+@given(seed=SEEDS)
 def test_replicas_come_and_go(seed: int) -> None:
     """The configured set changes amid everything else, and controllers are told of the first one for ever."""
     play(World(seed, spares=2, faults=Faults(changes=1)))

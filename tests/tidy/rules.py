@@ -35,7 +35,7 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("maya",),
     ("iscsi", "controller", "replica", "supervisor", "checkup", "migration", "backup"),
     ("scsi", "replication", "snapshot"),
-    ("sparse", "block", "transport"),
+    ("sparse", "block", "transport", "vote"),
     ("block_sums", "extent", "membership", "lineage", "recycled"),
     ("units",),
     ("errors",),

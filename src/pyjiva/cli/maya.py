@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, str]] = {
     "apiserver": "pyjiva.cli.maya_apiserver",
     "provisioner": "pyjiva.cli.maya_provisioner",
     "exporter": "pyjiva.cli.maya_exporter",
+    "witness": "pyjiva.cli.maya_witness",
     "crds": "pyjiva.cli.maya_crds",
 }
 

@@ -104,6 +104,12 @@ CAUSES: Final = (
         "Run the same release on both sides.",
     ),
     Cause(
+        "vote-unknown",
+        "refused: (the API server|JivaVolume|there is no JivaVolume|no answer within|its vote went back)",
+        "A witness whose vote is in the JivaVolume cannot read it there, or does not believe what it finds.",
+        "If the API server is away, nothing. Else the reason says what is wrong, and what to do.",
+    ),
+    Cause(
         "misbehaved",
         "answered [A-Z_]+ by a frame|says that it has promised|refused:|replica [0-9]+ |remembers a write"
         "|it answered|a hash without bytes|READ of",

@@ -16,11 +16,14 @@ that run (steady ones: steps of the time of day do not matter) at rates that dif
 CLOCK_RATES_DIFFER; a process that stands still measures the time when it goes on, and so does one on a
 machine that was suspended (`clock_sys`).
 
+A witness' confirmation may cost more than a copy's, such as a request to another server for each ping.  While
+the copies alone keep the lease it is asked now and then only, to see that it is there (`needs`).
+
 An answer that was checked and is then delayed, in this process or on the network, is still right: the read
 was asked before the check and its value was the newest at the check.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -31,6 +34,7 @@ __all__ = ["LEASE_S", "WAIT_OUT_S", "Lease"]
 
 LEASE_S: Final = 2.0  # four pings
 CLOCK_RATES_DIFFER: Final = 0.05
+WITNESS_NEEDED_S: Final = LEASE_S / 2  # two pings of the copies did not come back
 WAIT_OUT_S: Final = LEASE_S * (1 + CLOCK_RATES_DIFFER)
 
 
@@ -45,15 +49,27 @@ class Lease:
         """`member` has answered a question of our epoch that was sent at `asked_at_s`."""
         self._confirmed_at_s[member] = max(asked_at_s, self._confirmed_at_s.get(member, asked_at_s))
 
-    def until_s(self, configurations: Iterable[Sequence[int]]) -> float:
+    def until_s(self, configurations: Iterable[Sequence[int]], without: Collection[int] = ()) -> float:
         """Before this moment reads may be answered; in the past if too few have confirmed.
 
-        `configurations`: the sets of replicas of each of which a majority counts.
+        `configurations`: the sets of replicas of each of which a majority counts.  `without`: as if these had
+        never confirmed anything.
         """
-        return min(map(self._confirmed_by_majority_at_s, configurations)) + self.lease_s
+        return min(self._confirmed_by_majority_at_s(each, without) for each in configurations) + self.lease_s
 
-    def _confirmed_by_majority_at_s(self, configured: Sequence[int]) -> float:
+    def _confirmed_by_majority_at_s(self, configured: Sequence[int], without: Collection[int]) -> float:
+        never = float("-inf")
         newest_first = sorted(
-            (self._confirmed_at_s.get(member, float("-inf")) for member in configured), reverse=True
+            (
+                never if member in without else self._confirmed_at_s.get(member, never)
+                for member in configured
+            ),
+            reverse=True,
         )
         return newest_first[MAJORITY[len(configured)] - 1]
+
+    def needs(
+        self, witnesses: Collection[int], configurations: Iterable[Sequence[int]], now_s: float
+    ) -> bool:
+        """Whether the copies alone do not keep it any more, so that these are to be asked at every turn."""
+        return self.until_s(configurations, witnesses) - now_s < WITNESS_NEEDED_S

@@ -60,8 +60,10 @@ async def shake_hands(
     proof = controller_proof(options.key, hello, answer.replica_id, answer.nonce)
     frame = await _ask(stream, decoder, FrameType.AUTHENTICATE, encode_message(Authenticate(proof)), batch)
     report = decode_message(frame.payload, ReplicaReport)
-    # It may have been made larger since the volume began.
-    if report.size_bytes < options.size_bytes or report.block_size_bytes != options.block_size_bytes:
+    # It may have been made larger since the volume began.  A witness holds no data, and may know no size.
+    if not report.witness and (
+        report.size_bytes < options.size_bytes or report.block_size_bytes != options.block_size_bytes
+    ):
         raise RemoteProtocolError(
             f"has {report.size_bytes} bytes in blocks of {report.block_size_bytes}, "
             f"the volume has {options.size_bytes} in blocks of {options.block_size_bytes}"

@@ -107,6 +107,7 @@ from pyjiva.transport.stream_io import open_stream
 __all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeEnded", "VolumeFenced", "VolumeUnsure"]
 
 TICK_S: Final = 0.25  # resolution of every time limit below
+WITNESS_REST_S: Final = 4.5  # between pings of a witness that the lease does not need
 PING_S: Final = 0.5  # how often a member is asked for a sign of life, which also renews the lease
 CONNECT_S: Final = 3.0  # connecting and shaking hands: a stopped process accepts but does not answer
 RETRY_S_MIN: Final = 0.1
@@ -363,11 +364,19 @@ class Volume:
         silent_s = now - heard.at_s
         if silent_s > self.options.tuning.member_timeout_s:
             self._failed(member_id, f"no answer for {silent_s:.1f} s")
-        elif not heard.pinging and now >= heard.ping_at_s:
+        elif not heard.pinging and now >= heard.ping_at_s and not self._may_rest(member_id, heard, now):
             heard.pinging = True
             confirms = self._roster.members[member_id].promised
             answered = partial(self._ponged, member_id, heard, now if confirms else None, heard.deletions)
             self._data.call(member_id, FrameType.PING, answered)
+
+    def _may_rest(self, member_id: int, heard: Heard, now: float) -> bool:
+        """Whether a witness need not be asked yet: the copies keep the lease."""
+        member = self._roster.members[member_id]
+        if not (member.witness and member.promised) or now >= heard.ping_at_s + WITNESS_REST_S:
+            return False
+        witnesses = [each.id for each in self._roster.members.values() if each.witness]
+        return not self._lease.needs(witnesses, self._roster.configurations(), now)
 
     def _ponged(
         self,

@@ -1,11 +1,10 @@
 """The replica daemon: accepts controllers, keeps promises, serves data.  The trio shell.
 
-A connection's task takes in all complete frames of a receive, starts what they ask for, and ends the batch.
-Data frames go to `DataPath` without a wait.  PROMISE and ACCEPT must be durable before they are answered;
-they queue for one *keeper* task, which makes one at a time, in order, while data flows on.
+A connection's task (`connections_io`) takes in all complete frames of a receive, starts what they ask for,
+and ends the batch.  Data frames go to `DataPath` without a wait.  PROMISE and ACCEPT must be durable before
+they are answered; they queue for one *keeper* task, which makes one at a time, in order, while data flows on.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -18,7 +17,9 @@ from pyjiva.block import Buffer
 from pyjiva.errors import RemoteProtocolError, StorageError
 from pyjiva.lineage import Change
 from pyjiva.membership import MembershipRecord
+from pyjiva.replica.connections_io import Connections
 from pyjiva.replica.data_path import DataPath, answer_read, refuse_storage
+from pyjiva.replica.keeper_io import Keeper
 from pyjiva.replica.past import PAST, start_past
 from pyjiva.replica.promise import Fenced, accept, promise
 from pyjiva.replica.session import Peer, Phase, Session, answer, refuse
@@ -26,11 +27,8 @@ from pyjiva.replica.snapshots_io import Snapshots
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
     ANSWER,
-    NONCE_BYTES,
-    PAYLOAD_BYTES_MAX,
     Flag,
     Frame,
-    FrameDecoder,
     FrameType,
     LineageMark,
     PingAnswer,
@@ -44,21 +42,11 @@ from pyjiva.replication import (
 from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.shared_memory_sys import MappedMemory, MemoryName
-from pyjiva.transport.slots import Slots
-from pyjiva.transport.stream_io import own_stream
-from pyjiva.transport.tls_stream_io import server_stream
 from pyjiva.transport.tls_sys import Tls
 
 __all__ = ["ReplicaDaemon", "ReplicaStatistics"]
 
-HANDSHAKE_S: Final = 5.0  # a stranger is gone after this
-STRANGERS_MAX: Final = 32  # connections that have not proved the key
-#: Of one address, so that one machine leaves room for others.  A controller that is cut off and tries again
-#: and again has two or three at once.
-STRANGERS_PER_ADDRESS_MAX: Final = 8
-KEEPER_QUEUE_MAX: Final = 64  # a controller waits for its promise before it goes on; more is a broken one
 LOOK_S: Final = 1.0  # how often it is seen whether the store is broken
-QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read its answers is not read from
 
 _log = structlog.get_logger(__name__)
 
@@ -104,27 +92,24 @@ class ReplicaDaemon:
     _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
     _data: DataPath = attrs.field(init=False)
     _snapshots: Snapshots = attrs.field(init=False)
-    _handles: Callable[[Frame], bool] = attrs.field(init=False)
-    """Which frames are for `_data`; a witness has none."""
+    _connections: Connections = attrs.field(init=False)
+    _keeper: Keeper = attrs.field(init=False)
     _attached: Session | None = attrs.field(default=None, init=False)
-    _strangers: Slots = attrs.field(
-        factory=partial(Slots, STRANGERS_MAX, STRANGERS_PER_ADDRESS_MAX), init=False
-    )
-    _held: dict[Session, str] = attrs.field(factory=dict, init=False)
-    """Whose sessions hold a slot of these, and of which address."""
-    _streams: list[Stream] = attrs.field(factory=list, init=False)
-    _received_bytes: int = attrs.field(default=0, init=False)
-    """On connections that have ended."""
-    _kept: trio.MemorySendChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
-    _to_keep: trio.MemoryReceiveChannel[Callable[[], Awaitable[None]]] = attrs.field(init=False)
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         promised = self.store.state.promised_epoch
         self._data = DataPath(self.device, self._unstable, promised, self._squeeze_soon)
-        self._handles = _nothing if self.store.state.witness else self._data.handles
         self._snapshots = Snapshots(self.device)
-        self._kept, self._to_keep = trio.open_memory_channel(KEEPER_QUEUE_MAX)
+        self._keeper = Keeper(self.batch)
+        self._connections = Connections(
+            self.batch,
+            self.tls,
+            _nothing if self.store.state.witness else self._data.handles,
+            self._data.frame_received,
+            self._control,
+            self._left,
+        )
 
     async def serve(
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
@@ -132,12 +117,9 @@ class ReplicaDaemon:
         """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: it is
         taken.
         """
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        bound = int(listeners[0].socket.getsockname()[1])
         async with trio.open_nursery() as nursery:
             await nursery.start(self.run)
-            task_status.started(bound)
-            await trio.serve_listeners(self._serve_socket, listeners)
+            await self._connections.serve(host, port, task_status=task_status)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The tasks that all connections share: the disk's and the keeper's.  Until cancelled."""
@@ -145,7 +127,7 @@ class ReplicaDaemon:
             self._nursery = nursery
             await nursery.start(self.device.run)
             nursery.start_soon(self._snapshots.merger.run)
-            nursery.start_soon(self._keep)
+            nursery.start_soon(self._keeper.run)
             task_status.started()
 
     async def stop(self) -> None:
@@ -177,7 +159,7 @@ class ReplicaDaemon:
             record_version=state.record.version if state.record else 0,
             in_sync=state.record is not None and state.replica_id in state.record.in_sync,
             unstable_writes_known=self._unstable.extents() is not None,
-            received_bytes=self._received_bytes + sum(stream.received_bytes for stream in self._streams),
+            received_bytes=self._connections.received_bytes,
             shared_bytes=self._data.shared_bytes,
             merged_bytes=self._snapshots.merger.copied_bytes,
         )
@@ -185,87 +167,16 @@ class ReplicaDaemon:
     # --- one connection
     # ---------------------------------------------------------------------------------------
 
-    async def _serve_socket(self, socket_stream: trio.SocketStream) -> None:
-        async with own_stream(socket_stream, self.batch) as stream:
-            await self.serve_connection(stream)
-
     async def serve_connection(self, stream: Stream) -> None:
         """Serve one controller until its connection ends.  Needs `run` beside it."""
-        host = stream.peer_address[0]
-        if not self._strangers.take(host):
-            _log.warning(
-                "connection refused: too many that have not proved the key", host=host, reason="strangers"
-            )
-            return
-        secure = None
-        try:
-            secure = await self._secure(stream)
-        finally:
-            if secure is None:
-                self._strangers.give_back(host)
-        if secure is None:
-            return
-        session = Session(secure, secrets.token_hex(NONCE_BYTES))
-        self._held[session] = host
-        self._streams.append(secure)
-        try:
-            await self._pump(secure, session)
-        finally:
-            self._streams.remove(secure)
-            self._received_bytes += stream.received_bytes
-            self._left(session)
-
-    async def _secure(self, stream: Stream) -> Stream | None:
-        """What the frames come over; None: the peer's TLS is none that counts, and the log has it."""
-        if self.tls is None:
-            return stream
-        reason = f"no TLS handshake within {HANDSHAKE_S:g} s"
-        with trio.move_on_after(HANDSHAKE_S):
-            try:
-                return await server_stream(stream, self.tls.server, self.batch)
-            except RemoteProtocolError as error:
-                reason = str(error)
-        host, port = stream.peer_address
-        _log.warning("connection refused", peer=f"{host}:{port}", reason=reason)
-        return None
-
-    async def _pump(self, stream: Stream, session: Session) -> None:
-        decoder = FrameDecoder(stream.buffer)
-        with trio.CancelScope() as scope:
-            scope.deadline = trio.current_time() + HANDSHAKE_S
-            try:
-                while await stream.fill(decoder.wanted_bytes):
-                    while (frame := decoder.next_frame()) is not None:
-                        if self._handles(frame):
-                            self._data.frame_received(session, frame)
-                        else:
-                            self._control(session, decoder, scope, frame)
-                    self.batch.end()
-                    if stream.queued_bytes > QUEUED_BYTES_MAX:
-                        await stream.wait_sent()
-            except RemoteProtocolError as error:
-                host, port = stream.peer_address
-                _log.warning("connection closed", peer=f"{host}:{port}", reason=str(error))
-                with trio.move_on_after(1):
-                    await stream.wait_sent()
-        if scope.cancelled_caught:
-            _log.warning("connection closed", reason=f"no proof of the key within {HANDSHAKE_S:g} s")
-
-    def _no_stranger(self, session: Session) -> None:
-        """It has proved the key, or is gone."""
-        if (host := self._held.pop(session, None)) is not None:
-            self._strangers.give_back(host)
+        await self._connections.serve_connection(stream)
 
     def _left(self, session: Session) -> None:
-        self._no_stranger(session)
-        session.phase = Phase.REPLACED
         if session is self._attached:
             self._attached = None
             _log.info("controller disconnected")
 
-    def _control(
-        self, session: Session, decoder: FrameDecoder, scope: trio.CancelScope, frame: Frame
-    ) -> None:
+    def _control(self, session: Session, frame: Frame) -> None:
         session.check_allowed(frame)
         state = self.store.state
         match FrameType(frame.type):
@@ -273,9 +184,7 @@ class ReplicaDaemon:
                 session.greet(frame, key=self.key, volume_id=state.volume_id, replica_id=state.replica_id)
             case FrameType.AUTHENTICATE:
                 session.authenticate(frame, key=self.key, replica_id=state.replica_id)
-                self._no_stranger(session)
-                scope.deadline = float("inf")
-                decoder.payload_bytes_max = PAYLOAD_BYTES_MAX
+                self._connections.proved(session)
                 answer(session.peer, frame, message=self._report())
             case FrameType.PING:
                 self._unstable.settle(frame.epoch, frame.stable)
@@ -283,10 +192,10 @@ class ReplicaDaemon:
             case FrameType.SHARE:
                 self._share(session, frame)
             case FrameType.PROMISE:
-                self._keep_soon(session, frame, partial(self._promise, session, frame))
+                self._keeper.soon(session, frame, partial(self._promise, session, frame))
             case FrameType.ACCEPT:
                 record = decode_message(frame.payload, MembershipRecord)
-                self._keep_soon(session, frame, partial(self._accept, session, frame, record))
+                self._keeper.soon(session, frame, partial(self._accept, session, frame, record))
             case _ if state.witness:
                 raise RemoteProtocolError(f"frame type {frame.type} is not for a witness")
             case _ if frame.epoch != self._data.promised_epoch:
@@ -306,10 +215,10 @@ class ReplicaDaemon:
                 spoilt = partial(_answer_spoil, session.peer, frame)
                 self.device.submit(Spoil(frame.offset_bytes, frame.length_bytes, spoilt))
             case FrameType.LINEAGE | FrameType.PREPARE:
-                self._keep_soon(session, frame, partial(self._snapshots.ask, session, frame))
+                self._keeper.soon(session, frame, partial(self._snapshots.ask, session, frame))
             case FrameType.CHANGE:
                 change = decode_message(frame.payload, Change)
-                self._keep_soon(session, frame, partial(self._snapshots.change, session, frame, change))
+                self._keeper.soon(session, frame, partial(self._snapshots.change, session, frame, change))
             case type_ if type_ in PAST:
                 start_past(self.device, session.peer, frame, self._squeeze_soon)
             case _:
@@ -368,17 +277,6 @@ class ReplicaDaemon:
 
     # --- the keeper
     # -------------------------------------------------------------------------------------------
-
-    def _keep_soon(self, session: Session, frame: Frame, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            self._kept.send_nowait(work)
-        except trio.WouldBlock:
-            refuse(session.peer, frame, Status.NOT_READY, "too many membership changes at once")
-
-    async def _keep(self) -> None:
-        async for work in self._to_keep:
-            await work()
-            self.batch.end()
 
     async def _promise(self, session: Session, frame: Frame) -> None:
         if session.phase is Phase.REPLACED:  # it left while it waited for its turn

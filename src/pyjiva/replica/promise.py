@@ -6,13 +6,19 @@ promises of a majority, and only it can commit records and, since every in-sync 
 get a write acknowledged (DESIGN G3).
 """
 
+from typing import TypeVar
+
 import attrs
 
 from pyjiva.errors import PyjivaError
 from pyjiva.membership import MembershipRecord
 from pyjiva.snapshot import ReplicaState
+from pyjiva.vote import Vote
 
 __all__ = ["Fenced", "accept", "promise"]
+
+_State = TypeVar("_State", ReplicaState, Vote)
+"""What a replica keeps in its directory, or a witness in a register."""
 
 
 class Fenced(PyjivaError):
@@ -23,7 +29,7 @@ class Fenced(PyjivaError):
         self.promised_epoch = promised_epoch
 
 
-def promise(state: ReplicaState, *, epoch: int, controller_id: str) -> ReplicaState:
+def promise(state: _State, *, epoch: int, controller_id: str) -> _State:
     """The state after promising `epoch` to `controller_id`; the same object when that promise stands
     already.
 
@@ -38,7 +44,7 @@ def promise(state: ReplicaState, *, epoch: int, controller_id: str) -> ReplicaSt
     return attrs.evolve(state, promised_epoch=epoch, promised_to=controller_id)
 
 
-def accept(state: ReplicaState, record: MembershipRecord, *, epoch: int) -> ReplicaState:
+def accept(state: _State, record: MembershipRecord, *, epoch: int) -> _State:
     """The state after accepting `record` from the controller of `epoch`; the same object when it is held
     already.
 

@@ -12,7 +12,7 @@ from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.replication import ANSWER, FrameType
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import offset_of
-from pyjiva.testing.machine import HEAD, LATENCY_S, Machine, hold_everything
+from pyjiva.testing.machine import HEAD, LATENCY_S, Machine
 from pyjiva.testing.memory_file import no_fault
 from pyjiva.testing.network import FRAME_TYPE
 
@@ -44,6 +44,7 @@ class Faults:
     changes: float = 0.0
     rots: float = 0.0
     scrubs: float = 0.0
+    register_cuts: float = 0.0
     snapshots: float = 0.0
     """Not a fault: what `SnapshotClient` does."""
 
@@ -115,7 +116,7 @@ class Injector:
     def _whole_or_lost(self) -> list[int]:
         """Who has everything, after a power cut; with nobody, what was not flushed may be lost."""
         leaving = self.world.leaving
-        whole = [m.id for m in hold_everything(self.world.machines.values()) if m.id not in leaving]
+        whole = [m.id for m in self.world.hold_everything() if m.id not in leaving]
         if not whole:
             self.world.clients.lose_unflushed()
         return whole
@@ -214,7 +215,7 @@ class Injector:
     def _doubt(self, machine: Machine) -> None:
         """Its store is about to be broken."""
         leaving = {machine.id, *self.world.leaving}
-        others = [m for m in hold_everything(self.world.machines.values()) if m.id not in leaving]
+        others = [m for m in self.world.hold_everything() if m.id not in leaving]
         records = self.world.records()
         if records and not others and max(records).in_sync != (machine.id,):
             self.world.clients.lose_unflushed()
@@ -235,7 +236,7 @@ class Injector:
         """
         machine = self.world.machines[self.world.random.choice(self.world.ids)]
         others = [m for m in self.world.machines.values() if m is not machine]
-        whole = [m for m in hold_everything(self.world.machines.values()) if m is not machine]
+        whole = [m for m in self.world.hold_everything() if m is not machine]
         records = self.world.records()
         if not machine.up or not whole or max(records).in_sync == (machine.id,):
             return
@@ -298,6 +299,17 @@ class Injector:
         self.world.network.cut(controller, replica, one_way=one_way)
         await trio.sleep(self.world.random.random() * 10)
         self.world.network.mend()
+
+    async def register_cuts(self) -> None:
+        """A controller's witness cannot reach the register, or none can."""
+        register, last = self.world.register, self.world.counts.get("controllers", 1) - 1
+        assert register is not None
+        numbers = self.world.random.choice(([last], [last - 1], range(last + 2)))
+        self.world.note("register cut off", f"from {[*numbers]}")
+        for number in numbers:
+            register.cut(f"controller-{number}")
+        await trio.sleep(self.world.random.random() * 10)
+        register.mend()
 
     async def broken_connections(self) -> None:
         self.world.note("connections broken")

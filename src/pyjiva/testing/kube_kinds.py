@@ -29,7 +29,9 @@ PROTECTION: Final[Mapping[str, str]] = {
 }
 """Finalizers of the plugin StorageObjectInUseProtection."""
 
-_WITHOUT_STATUS: Final = frozenset({"ConfigMap", "Event", "Lease", "Secret", "StorageClass"})
+_WITHOUT_STATUS: Final = frozenset(
+    {"ConfigMap", "Event", "Lease", "Role", "RoleBinding", "Secret", "ServiceAccount", "StorageClass"}
+)
 _GENERATIONS: Final = frozenset(
     {"DaemonSet", "Deployment", "Job", "Pod", "PodDisruptionBudget", "StatefulSet"}
 )

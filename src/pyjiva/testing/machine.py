@@ -24,7 +24,7 @@ from pyjiva.testing.memory_file import SECTOR_BYTES, MemoryDisk
 from pyjiva.testing.network import MemoryStream, Network
 from pyjiva.transport import EndOfBatch, Stream
 
-__all__ = ["HEAD", "KEY", "LATENCY_S", "VOLUME_ID", "Machine", "hold_everything"]
+__all__ = ["HEAD", "KEY", "LATENCY_S", "VOLUME_ID", "Machine", "hold_everything", "serve_in"]
 
 KEY: Final = bytes(32)
 VOLUME_ID: Final = "f" * 32
@@ -203,7 +203,7 @@ class Machine:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(daemon.run)
-                serve = functools.partial(_serve_in, nursery, daemon.serve_connection)
+                serve = functools.partial(serve_in, nursery, daemon.serve_connection)
                 network.listen(self.name, serve)
                 await daemon.wait_broken()
                 nursery.cancel_scope.cancel()
@@ -218,7 +218,7 @@ class Machine:
         call()
 
 
-async def _serve_in(
+async def serve_in(
     nursery: trio.Nursery, serve: Callable[[Stream], Awaitable[None]], stream: MemoryStream
 ) -> None:
     """Serve as a task of the process, so that it dies with it."""
@@ -234,9 +234,15 @@ async def _serve_in(
     await done.wait()
 
 
-def hold_everything(machines: Collection[Machine]) -> list[Machine]:
-    """Those that hold every acknowledged write, flushed or not, as the records tell."""
-    records = [record for machine in machines if (record := machine.record()) is not None]
+def hold_everything(
+    machines: Collection[Machine], elsewhere: MembershipRecord | None = None
+) -> list[Machine]:
+    """Those that hold every acknowledged write, flushed or not, as the records tell.
+
+    `elsewhere`: the record of a witness that has no machine.
+    """
+    held = [elsewhere, *(machine.record() for machine in machines)]
+    records = [record for record in held if record is not None]
     if not records:
         return []
     in_sync = max(records).in_sync

@@ -31,6 +31,7 @@ back may be another of the contents that were possible.  What is not played, as 
 promise; a failed sync that brings back holes.
 """
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -45,18 +46,22 @@ from pyjiva.controller.causes import UNKNOWN, cause_of
 from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.membership import MembershipRecord
+from pyjiva.replica import WitnessDaemon, WitnessIdentity
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import BLOCKS_PER_PAGE, PAGE_STRIDE_BYTES, Clients, name_of, offset_of
 from pyjiva.testing.faults import Faults, Injector
-from pyjiva.testing.machine import KEY, LATENCY_S, VOLUME_ID, Machine
+from pyjiva.testing.machine import KEY, LATENCY_S, VOLUME_ID, Machine, hold_everything, serve_in
 from pyjiva.testing.memory_file import MemoryDisk, no_fault
 from pyjiva.testing.network import Network
 from pyjiva.testing.snapshot_client import SnapshotClient
+from pyjiva.testing.votes import VoteRegister
 from pyjiva.transport import EndOfBatch, Stream
 
 __all__ = ["World"]
 
 HEAL_S: Final = 120.0
+BESIDE: Final = "beside"
+"""The address of the witness beside a controller: another process for each, as on a loopback."""
 CLOCK_DRIFT: Final = 0.02  # two clocks differ by less than lease.CLOCK_RATES_DIFFER
 
 
@@ -69,6 +74,8 @@ class World:
     witnesses: int = 0
     spares: int = 0
     """Machines that do not belong to the volume at first: `changes` adds and removes replicas."""
+    shared_vote: bool = False
+    """Whether there is a witness beside each controller, all of them over one register."""
     blocks: int = 32
     faults: Faults = attrs.field(factory=Faults)
     script: "Callable[[World], Awaitable[None]] | None" = None
@@ -81,6 +88,8 @@ class World:
     clients: Clients = attrs.field(init=False)
     snapshots: SnapshotClient = attrs.field(init=False)
     network: Network = attrs.field(init=False)
+    register: VoteRegister | None = attrs.field(default=None, init=False)
+    """With `shared_vote`: what its processes stand for."""
     nursery: trio.Nursery = attrs.field(init=False)
     volume: Volume | None = attrs.field(default=None, init=False)
     _running: list[Volume] = attrs.field(factory=list, init=False)
@@ -127,7 +136,8 @@ class World:
     @property
     def _given(self) -> tuple[ReplicaAddress, ...]:
         """What every controller is told, also when it is not true any more."""
-        return tuple(
+        beside = (ReplicaAddress(len(self.ids) + 1, BESIDE, 0, witness=True),) if self.shared_vote else ()
+        return beside + tuple(
             ReplicaAddress(i, self.machines[i].name, 0, witness=self.machines[i].witness)
             for i in range(1, self.replicas + self.witnesses + 1)
         )
@@ -151,6 +161,8 @@ class World:
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
             self.network = Network(self.random, nursery)
+            if self.shared_vote:
+                self.register = VoteRegister(self.random, nursery, losses=0.02, interference=0.02)
             for machine in self.machines.values():
                 machine.start(self.network, nursery)
             nursery.start_soon(self._keep_controller)
@@ -202,7 +214,8 @@ class World:
 
         @asynccontextmanager
         async def connect(address: ReplicaAddress) -> AsyncIterator[Stream]:
-            async with self.network.connect(name, address.host) as stream:
+            there = witness_of(name) if address.host == BESIDE else address.host
+            async with self.network.connect(name, there) as stream:
                 try:
                     yield stream
                 except RemoteProtocolError as error:
@@ -217,6 +230,8 @@ class World:
         )
         try:
             async with trio.open_nursery() as nursery:
+                if self.register is not None:
+                    nursery.start_soon(self._run_witness, name, self.register)
                 nursery.start_soon(self._run_volume, volume, nursery.cancel_scope)
                 await volume.ready.wait()
                 # Not before: as the real one, whose portal opens when it has its epoch.  What was asked of
@@ -232,6 +247,19 @@ class World:
             if volume in self._running:
                 self._running.remove(volume)
             self.network.break_connections(name)
+
+    async def _run_witness(self, name: str, register: VoteRegister) -> None:
+        """The process beside the controller `name`; it dies with it."""
+        own = witness_of(name)
+        identity = WitnessIdentity(VOLUME_ID, len(self.ids) + 1, "the register")
+        daemon = WitnessDaemon(identity, register.client(name), KEY, EndOfBatch())
+        try:
+            async with trio.open_nursery() as nursery:
+                self.network.listen(own, functools.partial(serve_in, nursery, daemon.serve_connection))
+                await daemon.run()
+        finally:
+            self.network.listen(own, None)
+            self.network.break_connections(own)
 
     def send_hosts_away(self, volume: Volume) -> None:
         """Close the portal of `volume`: nobody asks it for anything any more."""
@@ -291,7 +319,16 @@ class World:
         assert copies >= needed, f"{copies} copies of {name_of(data)}"
 
     def records(self) -> list[MembershipRecord]:
-        return [record for m in self.machines.values() if (record := m.record()) is not None]
+        """All that anybody holds."""
+        held = [m.record() for m in self.machines.values()]
+        if self.register is not None:
+            held.append(self.register.vote.record)
+        return [record for record in held if record is not None]
+
+    def hold_everything(self) -> list[Machine]:
+        """Machines that hold every acknowledged write, as the records tell."""
+        elsewhere = None if self.register is None else self.register.vote.record
+        return hold_everything(self.machines.values(), elsewhere)
 
     # --- the end
 
@@ -303,6 +340,9 @@ class World:
         self._calm = True
         self.note("calm")
         self.network.mend()
+        if self.register is not None:
+            self.register.mend()
+            self.register.losses = self.register.interference = 0.0
         await trio.sleep(2)  # a controller that is about to take over does so
         for name in self._names():
             self.network.thaw(name)
@@ -374,6 +414,11 @@ class World:
                 return False
         flushed = await self.clients.ask(volume, Flush)
         return flushed and volume is self.volume and volume.status().state is VolumeState.HEALTHY
+
+
+def witness_of(controller: str) -> str:
+    """The name of the process beside it."""
+    return f"witness-of-{controller}"
 
 
 def _min_copies(record: MembershipRecord) -> int:

@@ -80,7 +80,7 @@ def asked(
     name: str = "a", size: int = 64 * MIB, source: CloneSource | None = None, **policies: str
 ) -> NewVolume:
     entries = [
-        {"name": policy, ("enabled" if text in ("true", "false") else "value"): text}
+        {"name": policy, ("enabled" if text in ("true", "false", "volume") else "value"): text}
         for policy, text in policies.items()
     ]
     return NewVolume(
@@ -166,6 +166,7 @@ async def test_no_two_volumes_share_a_port(tmp_path: Path, machine: Machine) -> 
 @pytest.mark.parametrize(
     ("policies", "name"),
     [
+        ({"Witness": "volume"}, "Witness"),
         ({"TargetNodeSelector": "a: b"}, "TargetNodeSelector"),
         ({"ReplicaTolerations": "t1: {key: a}"}, "ReplicaTolerations"),
         ({"ReplicaImage": "a/b:1"}, "ReplicaImage"),
@@ -182,7 +183,7 @@ async def test_what_means_nothing_here_is_refused_by_name(
             await backend.create(asked("a", 64 * MIB, None, **policies))
         (fault,) = info.value.faults
         assert (fault.source, fault.policy) == ("volume a", name)
-        assert "means nothing without Kubernetes" in fault.expected
+        assert "without Kubernetes" in fault.expected
     assert not machine.started
 
 

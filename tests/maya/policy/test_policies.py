@@ -100,7 +100,7 @@ def test_every_policy_of_the_table_is_tried_here() -> None:
     assert {policy.name for policy in POLICIES} == {*HONOURED, "Lun"}
     fields = {policy.field.partition(".")[0] for policy in POLICIES} - {""}
     by_labels = {"replica_anti_affinity_group", "target_affinity"}
-    assert fields | by_labels == set(attrs.fields_dict(VolumePolicy))
+    assert fields | by_labels | {"witness_in_volume"} == set(attrs.fields_dict(VolumePolicy))
 
 
 @pytest.mark.parametrize("name", HONOURED)
@@ -280,6 +280,20 @@ def test_counts_that_are_seldom_meant_get_a_note(replicas: int, witness: bool, n
     defaults = VolumePolicy(replica_count=replicas, witness=witness)
     notes = read_policies(None, None, defaults=defaults).notes
     assert (note in notes[0]) if note else notes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "witness", "in_volume"),
+    [("false", False, False), ("true", True, False), ("volume", True, True), ("Volume", True, True)],
+)
+def test_a_witness_is_a_pod_or_a_vote_in_the_volume(text: str, witness: bool, in_volume: bool) -> None:
+    policy = decided(of_claim(entry("Witness", text)), of_class(entry("Witness", "volume")))
+    assert (policy.witness, policy.witness_in_volume) == (witness, in_volume)
+
+
+def test_a_witness_is_nothing_else() -> None:
+    (line,) = refused(of_claim(entry("Witness", "node")))
+    assert "Witness: found 'node', expected true, false or volume" in line
 
 
 def test_maya_has_its_defaults_from_the_environment() -> None:

@@ -14,7 +14,7 @@ import attrs
 from pyjiva.errors import ConfigError
 from pyjiva.maya.apiserver.backend import CloneSource
 from pyjiva.maya.policy.fault import PoliciesRefused, PolicyFault
-from pyjiva.maya.policy.table import POLICIES, POOL
+from pyjiva.maya.policy.table import IN_VOLUME, POLICIES, POOL, WITNESS
 from pyjiva.maya.policy.volume_policy import VolumePolicy
 from pyjiva.maya.volume.jiva_volume import policy_of, policy_to_json
 
@@ -98,9 +98,13 @@ class LocalRecord:
 def check_policy(policy: VolumePolicy, defaults: VolumePolicy, pools: Mapping[str, str], source: str) -> None:
     """Raises PoliciesRefused: something of it means nothing on one machine, or is no pool of it."""
     faults = []
+    if policy.witness_in_volume:
+        expected = "true or false: without Kubernetes there is no JivaVolume to keep its vote in"
+        faults.append(PolicyFault(source, WITNESS, IN_VOLUME, expected))
     known = {each.field.partition(".")[0] for each in POLICIES if each.on_one_machine}
     for field in attrs.fields(VolumePolicy):
-        if field.name not in known and getattr(policy, field.name) != getattr(defaults, field.name):
+        changed = getattr(policy, field.name) != getattr(defaults, field.name)
+        if changed and field.name not in known and field.name != "witness_in_volume":
             expected = "to be left out: it means nothing without Kubernetes"
             faults.append(PolicyFault(source, _policy_name(field.name), "", expected))
     if policy.pool_path not in pools.values():

@@ -18,8 +18,11 @@ __all__ = [
     "NODES",
     "PODS",
     "PV",
+    "ROLES",
+    "ROLE_BINDINGS",
     "SECRETS",
     "SERVICES",
+    "SERVICE_ACCOUNTS",
     "STORAGE_CLASSES",
     "Resource",
 ]
@@ -58,6 +61,7 @@ class Resource:
 PODS: Final = Resource("v1", "Pod", "pods")
 SERVICES: Final = Resource("v1", "Service", "services")
 SECRETS: Final = Resource("v1", "Secret", "secrets")
+SERVICE_ACCOUNTS: Final = Resource("v1", "ServiceAccount", "serviceaccounts")
 CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
 CLAIMS: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 EVENTS: Final = Resource("v1", "Event", "events")
@@ -68,6 +72,8 @@ DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
 JOBS: Final = Resource("batch/v1", "Job", "jobs")
 DISRUPTION_BUDGETS: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 STORAGE_CLASSES: Final = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
+ROLES: Final = Resource("rbac.authorization.k8s.io/v1", "Role", "roles")
+ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 JIVA_VOLUMES: Final = Resource("openebs.io/v1", "JivaVolume", "jivavolumes")
 JIVA_SNAPSHOTS: Final = Resource("openebs.io/v1", "JivaSnapshot", "jivasnapshots")

@@ -15,7 +15,7 @@ from pyjiva.maya.policy import readers
 from pyjiva.maya.policy.fault import PoliciesRefused, PolicyFault, suggestion
 from pyjiva.maya.policy.marks import CAS_TYPE, CONFIG, Origin, check_marks, target_affinity
 from pyjiva.maya.policy.readers import Reader
-from pyjiva.maya.policy.table import NOT_TAKEN, POLICIES, POOL, Form, Policy
+from pyjiva.maya.policy.table import NOT_TAKEN, POLICIES, POOL, Form, Policy, Several
 from pyjiva.maya.policy.volume_policy import Resources, VolumePolicy
 from pyjiva.maya.yaml_text import read_strings
 
@@ -183,6 +183,9 @@ def _changed(policy: VolumePolicy, changes: Mapping[str, Any]) -> VolumePolicy:
     for path, value in changes.items():
         field, _, inner = path.partition(".")
         if value is None:  # Maya's default
+            continue
+        if isinstance(value, Several):
+            policy = attrs.evolve(policy, **value.fields)
             continue
         if inner:
             value = attrs.evolve(getattr(policy, field), **{inner: value})

@@ -5,7 +5,8 @@ docs/reference/policies.md is made of it.  Names, forms and meanings of Jiva's a
 """
 
 import enum
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import attrs
 
@@ -13,7 +14,7 @@ from pyjiva.maya.policy import readers
 from pyjiva.maya.policy.readers import Reader, Wrong
 from pyjiva.maya.policy.volume_policy import FS_TYPES
 
-__all__ = ["NOT_TAKEN", "POLICIES", "POOL", "Form", "Policy"]
+__all__ = ["IN_VOLUME", "NOT_TAKEN", "POLICIES", "POOL", "WITNESS", "Form", "Policy", "Several"]
 
 REPLICAS_MAX: Final = 6  # of 7 members, one may be a witness
 BLOCK_SIZES: Final = ("512", "4096")
@@ -25,6 +26,13 @@ class Form(enum.Enum):
 
     VALUE = "value"
     ENABLED = "enabled"
+
+
+@attrs.frozen
+class Several:
+    """What a policy becomes that stands for more than one field."""
+
+    fields: Mapping[str, Any]
 
 
 @attrs.frozen
@@ -46,6 +54,12 @@ class Policy:
     """Whether Jiva did not have it."""
     on_one_machine: bool = False
     """Whether it means something without Kubernetes."""
+
+
+def _witness(text: str, wrong: Wrong) -> Several:
+    if text.lower() not in ("true", "false", IN_VOLUME):
+        wrong(text, f"true, false or {IN_VOLUME}")
+    return Several({"witness": text.lower() != "false", "witness_in_volume": text.lower() == IN_VOLUME})
 
 
 def _enabled(text: str, wrong: Wrong) -> bool:
@@ -78,6 +92,9 @@ def _block_size(text: str, wrong: Wrong) -> int:
 
 VALUE, ENABLED = Form.VALUE, Form.ENABLED
 POOL: Final = "StoragePool"
+WITNESS: Final = "Witness"
+IN_VOLUME: Final = "volume"
+"""What `Witness` may be besides true and false."""
 _IMAGE: Final = "an image"
 _RESOURCES: Final = "lines such as `memory: 1Gi`, `cpu: 500m`"
 _TOLERATIONS: Final = "entries `t1:`, `t2:` … of `key`, `operator`, `value`, `effect`, `tolerationSeconds`"
@@ -88,8 +105,10 @@ POLICIES: Final[tuple[Policy, ...]] = (
     Policy("ReplicaCount", VALUE, "replica_count", readers.whole_number(1, REPLICAS_MAX),
         f"1 to {REPLICAS_MAX}", "3", "copies with data", "OPENEBS_IO_JIVA_REPLICA_COUNT",
         on_one_machine=True),
-    Policy("Witness", ENABLED, "witness", _enabled, "true, false", "false",
-        "one member more that votes and holds no data: worth it where the number of copies is even",
+    Policy(WITNESS, ENABLED, "witness", _witness, f"true, false, {IN_VOLUME}", "false",
+        "one member more that votes and holds no data: worth it where the number of copies is even. true: a "
+        f"pod on a node of its own; {IN_VOLUME}: its vote is kept in the JivaVolume, so that two copies need "
+        "no third node",
         ours=True, on_one_machine=True),
     Policy(POOL, VALUE, "pool_path", _pool, "`default`, the name of a pool that Maya was started with, or an "
         "absolute path", "`default`", "the folder on the nodes that replicas keep their data in",

@@ -55,6 +55,10 @@ class VolumePolicy:
     """Copies with data."""
     witness: bool = False
     """One more member that votes and holds no data."""
+    witness_in_volume: bool = False
+    """Whether that one keeps its vote in the JivaVolume and runs beside the controller; else it is a pod on a
+    node of its own.
+    """
     deploy_in_openebs_namespace: bool = True
     """Pods in Maya's namespace; False: in the claim's."""
     controller_image: str = ""

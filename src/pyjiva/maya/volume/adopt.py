@@ -16,6 +16,7 @@ from pyjiva.maya.volume.jiva_volume import JivaVolume, JivaVolumeStatus, Replica
 from pyjiva.maya.volume.labels import REPLICA_ID, controller_name
 from pyjiva.maya.volume.objects import NEW_VOLUME
 from pyjiva.maya.volume.placement import Node
+from pyjiva.maya.volume.witness_objects import witness_id_in
 
 __all__ = ["adopt"]
 
@@ -46,6 +47,11 @@ def adopt(
         )
     if not places:
         return status
+    controller = objects.get(("Deployment", controller_name(volume.name)), {})
+    template = controller.get("spec", {}).get("template", {}).get("spec", {})
+    beside = witness_id_in(template.get("containers") or ())
+    if beside is not None:  # it has its number still; what it has promised is lost
+        places.append(ReplicaPlace(beside, ReplicaState.INITIAL, witness=True, in_volume=True, started=True))
     configuration = objects.get(("ConfigMap", controller_name(volume.name)))
     born = configuration is not None and NEW_VOLUME not in (configuration.get("data") or {})
     return attrs.evolve(

@@ -121,6 +121,8 @@ def _in_sync(observed: Observed, volume: JivaVolume) -> Condition:
 
 def _worry(place: ReplicaPlace) -> str:
     where = f"replica {place.id} on {place.node}"
+    if place.in_volume:
+        where = f"witness {place.id} in the JivaVolume"
     away = f", whose node is away since {place.away_since}" if place.away_since else ""
     return f"{where}{away}: {place.reason or place.mode or 'not counted yet'}"
 

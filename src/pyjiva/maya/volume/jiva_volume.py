@@ -5,8 +5,10 @@ operator (`jiva-operator pkg/apis/openebs/v1/jivavolume_types.go`) where they me
 wrote into `spec` stands in `status` here.
 
 Who writes what: `spec` is written by who makes the volume (provisioner, apiserver, a person); the reconciler
-writes `status` alone, besides its finalizer.  `spec.volumeID`, `spec.source` and the block size never change;
-`capacity` only grows.
+writes `status` alone, besides its finalizer, and of `status.witness` only a blank one for a new witness; what
+that has promised, its processes write.  Both replace the whole status on the condition that the object is
+still the one that they have read (`resourceVersion`), so neither undoes what the other has written.
+`spec.volumeID`, `spec.source` and the block size never change; `capacity` only grows.
 
 Invariants of `status.replicas`: ids are never used twice (`nextReplicaID` only grows); an entry is written
 before anything of that replica is made, and taken away after all of it is gone, its data included.
@@ -38,9 +40,11 @@ __all__ = [
     "ReplicaPlace",
     "ReplicaState",
     "VolumeSource",
+    "WitnessVote",
     "json_name",
     "policy_of",
     "policy_to_json",
+    "witness_vote",
 ]
 
 FINALIZER: Final = "openebs.io/jiva-volume"
@@ -79,7 +83,7 @@ class ReplicaPlace:
     """The node's name, chosen once; "" before that."""
     witness: bool = False
     address: str = ""
-    """HOST:PORT of its Service."""
+    """HOST:PORT of its Service; of a witness beside the controller: on the loopback there."""
     mode: str = ""
     """As the controller says: in-sync, rebuilding, out; "": it says nothing."""
     reason: str = ""
@@ -90,6 +94,8 @@ class ReplicaPlace:
     """Whether it ran once on its node: from then on it stays there."""
     refused: tuple[str, ...] = ()
     """Nodes where its pod did not fit."""
+    in_volume: bool = False
+    """Of a witness: its vote is kept here (`WitnessVote`), and its process is beside the controller."""
 
 
 @attrs.frozen
@@ -103,6 +109,23 @@ class Condition:
     """CamelCase, for programs."""
     message: str = ""
     last_transition_time: str = ""
+
+
+@attrs.frozen
+class WitnessVote:
+    """What a witness beside the controller has promised.  Its processes alone change it (`maya.witness`)."""
+
+    replica_id: int
+    """Its number."""
+    promised_epoch: int
+    writes: int
+    """How often this was written: one with a smaller number is of an older time."""
+    checksum: str
+    """Of all of it and the object's uid: what somebody else wrote is not believed."""
+    promised_to: str = ""
+    """The controller that was promised the epoch."""
+    record: str = ""
+    """The newest membership record, as JSON."""
 
 
 @attrs.frozen
@@ -161,6 +184,8 @@ class JivaVolumeStatus:
     next_replica_id: int = 1
     filled: bool = False
     """Whether all of `source` has arrived."""
+    witness: WitnessVote | None = None
+    """Of the witness of that number, if it has no place of its own."""
     conditions: tuple[Condition, ...] = ()
 
 
@@ -249,9 +274,16 @@ def policy_of(value: dict[str, Any]) -> VolumePolicy:
         raise ConfigError(f"policy is not understood: {'; '.join(cattrs.transform_error(error))}") from error
 
 
+def witness_vote(value: dict[str, Any]) -> WitnessVote:
+    """From `status.witness`."""
+    made: WitnessVote = _converter.structure(value, WitnessVote)
+    return made
+
+
 _NAMES: Final = {
     "volume_id": "volumeID",
     "next_replica_id": "nextReplicaID",
+    "replica_id": "replicaID",
     "capacity_bytes": "capacity",
 }
 
@@ -267,7 +299,7 @@ def _make_converter() -> cattrs.Converter:
     quantity = override(struct_hook=lambda text, _: parse_quantity(str(text)), unstruct_hook=format_quantity)
     for record in (
         *(LabelRequirement, Resources, Toleration, VolumePolicy),
-        *(Condition, IscsiAddress, ReplicaPlace, VolumeSource, JivaVolumeSpec, JivaVolumeStatus),
+        *(Condition, IscsiAddress, ReplicaPlace, VolumeSource, WitnessVote, JivaVolumeSpec, JivaVolumeStatus),
     ):
         names: dict[str, Any] = {}
         for field in attrs.fields(record):

@@ -25,6 +25,7 @@ __all__ = [
     "scrub_name",
     "secrets_name",
     "service_name",
+    "witness_name",
 ]
 
 PERSISTENT_VOLUME: Final = "openebs.io/persistent-volume"
@@ -61,6 +62,11 @@ def secrets_name(volume: str) -> str:
 def chap_secret_name(volume: str) -> str:
     """Of the Secret that kubelets log in with."""
     return f"{volume}-chap"
+
+
+def witness_name(volume: str) -> str:
+    """Of what a witness beside the controller needs."""
+    return f"{volume}-witness"
 
 
 def disruption_budget_name(volume: str) -> str:

@@ -20,12 +20,16 @@ had, as long as there are nodes for them:
 Only one is joining or leaving at a time, as the volume does it too.  Nothing joins or leaves before the
 volume is born, or while it takes no I/O: then there is nobody to decide who has what.
 
+A witness whose vote is in the JivaVolume has no node: it runs beside the controller.  It is lost when its
+vote is, as in a JivaVolume that was restored without its status; then it is taken out first, by the copies,
+which are both needed for that, and another one joins.
+
 Invariants: an id is never used twice; a replica that has run never changes its node; the number of members
 in sync is never lowered below what is wanted by a step of ours.
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -38,6 +42,12 @@ from pyjiva.maya.volume.report import VolumeReport
 __all__ = ["MemberPlan", "Pod", "decide_members", "seconds_of", "timestamp"]
 
 UNSCHEDULABLE_S: Final = 10.0  # a pod that does not fit somewhere for so long is tried elsewhere
+
+Kind = tuple[bool, bool]
+"""Of a member: whether it is a witness, and whether its vote is in the JivaVolume."""
+DATA: Final[Kind] = (False, False)
+POD_WITNESS: Final[Kind] = (True, False)
+BESIDE: Final[Kind] = (True, True)
 
 _COUNTED: Final = (ReplicaState.INITIAL, ReplicaState.JOINING, ReplicaState.MEMBER)
 
@@ -60,6 +70,8 @@ class Pod:
     deleting: bool = False
     message: str = ""
     """Why it does not run, for people."""
+    witness_id: int | None = None
+    """Of the witness that runs beside the controller."""
 
 
 @attrs.frozen
@@ -95,7 +107,12 @@ def decide_members(
     node.  `of_its_group`: nodes with replicas of volumes that it is to be apart from.
     """
     decision = _Decision(
-        volume, now_s, report, {pod.replica_id: pod for pod in pods if pod.replica_id}, nodes
+        volume,
+        now_s,
+        report,
+        {pod.replica_id: pod for pod in pods if pod.replica_id},
+        {pod.witness_id for pod in pods if pod.witness_id},
+        nodes,
     )
     decision.look()
     decision.count()
@@ -109,6 +126,8 @@ class _Decision:
     now_s: float
     report: VolumeReport | None
     pods: Mapping[int | None, Pod]
+    beside: Collection[int]
+    """Witnesses that run beside a controller."""
     nodes: Sequence[Node]
     places: dict[int, ReplicaPlace] = attrs.field(init=False)
     next_id: int = attrs.field(init=False)
@@ -144,7 +163,9 @@ class _Decision:
             mode=said.mode if said is not None else "",
             reason=said.reason if said is not None else (pod.message if pod is not None else ""),
             away_since=(place.away_since or timestamp(self.now_s)) if away else "",
-            started=place.started or (pod is not None and pod.running and pod.node == place.node),
+            started=place.started
+            or place.id in self.beside
+            or (pod is not None and pod.running and pod.node == place.node),
         )
         return attrs.evolve(seen, state=self._state_of(seen, counted=said is not None))
 
@@ -166,13 +187,18 @@ class _Decision:
         """Let as many be wanted as are asked for."""
         self._keep_who_is_needed_after_all()
         self._join_who_came_too_late()
-        wanted = {False: self.volume.spec.desired_replication_factor, True: int(self.policy.witness)}
-        for witness, number in wanted.items():
-            kept = [each for each in self.places.values() if self._counts(each, witness)]
+        for kind in (DATA, POD_WITNESS, BESIDE):
+            kept = [each for each in self.places.values() if self._counts(each, kind)]
+            number = self._wanted(kind)
             if not self.volume.status.born:
-                self._begin(kept, number, witness)
+                self._begin(kept, number, kind)
             elif self.decidable and not self._under_way():
-                self._change(kept, number, witness)
+                self._change(kept, number, kind)
+
+    def _wanted(self, kind: Kind) -> int:
+        if kind == DATA:
+            return self.volume.spec.desired_replication_factor
+        return int(self.policy.witness and kind == (True, self.policy.witness_in_volume))
 
     def _keep_who_is_needed_after_all(self) -> None:
         """What was to leave may have everything now, and those that were to stay may not."""
@@ -180,9 +206,7 @@ class _Decision:
             if place.state is not ReplicaState.LEAVING or not _good(place) or place.witness:
                 continue
             removing = self.report is not None and self.report.removing == place.id
-            others_good = sum(
-                _good(each) for each in self.places.values() if self._counts(each, witness=False)
-            )
+            others_good = sum(_good(each) for each in self.places.values() if self._counts(each, DATA))
             if not removing and others_good < self.volume.spec.desired_replication_factor:
                 self.places[place.id] = attrs.evolve(place, state=ReplicaState.MEMBER)
 
@@ -192,33 +216,40 @@ class _Decision:
             if place.state is ReplicaState.INITIAL and self.decidable and not self._under_way():
                 self.places[place.id] = attrs.evolve(place, state=ReplicaState.JOINING)
 
-    def _counts(self, place: ReplicaPlace, witness: bool) -> bool:
-        return place.witness is witness and place.state in _COUNTED
+    def _counts(self, place: ReplicaPlace, kind: Kind) -> bool:
+        return _kind(place) == kind and place.state in _COUNTED
 
     def _under_way(self) -> bool:
         return any(
             each.state in (ReplicaState.JOINING, ReplicaState.LEAVING) for each in self.places.values()
         )
 
-    def _begin(self, kept: Sequence[ReplicaPlace], number: int, witness: bool) -> None:
+    def _begin(self, kept: Sequence[ReplicaPlace], number: int, kind: Kind) -> None:
         for _ in range(number - len(kept)):
-            self._new(ReplicaState.INITIAL, witness)
+            self._new(ReplicaState.INITIAL, kind)
         if self.report is not None or any(place.started for place in kept):
             return  # the volume may count all of them already, though it has taken no I/O that we know of
         for place in kept[number:]:
             self.places[place.id] = attrs.evolve(place, state=ReplicaState.REMOVING)
 
-    def _change(self, kept: Sequence[ReplicaPlace], number: int, witness: bool) -> None:
+    def _change(self, kept: Sequence[ReplicaPlace], number: int, kind: Kind) -> None:
         lost = [each for each in kept if self._is_lost(each)]
-        if len(kept) - len(lost) < number:
-            self._new(ReplicaState.JOINING, witness)
+        if kind == BESIDE and lost:  # there is room for one vote
+            self.places[lost[0].id] = attrs.evolve(lost[0], state=ReplicaState.LEAVING)
+        elif len(kept) - len(lost) < number:
+            self._new(ReplicaState.JOINING, kind)
         elif len(kept) > number:
             # The lost ones first, then those that have least; of equals the youngest.
             leaving = max(kept, key=lambda each: (each in lost, each.mode == "out", not _good(each), each.id))
             self.places[leaving.id] = attrs.evolve(leaving, state=ReplicaState.LEAVING)
 
     def _is_lost(self, place: ReplicaPlace) -> bool:
-        """Whether its node is away for so long that it is to be made anew."""
+        """Whether its node is away for so long that it is to be made anew; of a witness without one, whether
+        its vote is gone.
+        """
+        if place.in_volume:
+            vote = self.volume.status.witness
+            return vote is None or vote.replica_id != place.id
         after_s = self.policy.replace_after_s
         if not place.away_since or not after_s:
             return False
@@ -227,8 +258,9 @@ class _Decision:
             self._again_after(left_s)
         return left_s <= 0
 
-    def _new(self, state: ReplicaState, witness: bool) -> None:
-        self.places[self.next_id] = ReplicaPlace(self.next_id, state, witness=witness)
+    def _new(self, state: ReplicaState, kind: Kind) -> None:
+        witness, in_volume = kind
+        self.places[self.next_id] = ReplicaPlace(self.next_id, state, witness=witness, in_volume=in_volume)
         self.next_id += 1
 
     # --- where
@@ -238,7 +270,7 @@ class _Decision:
         load = dict(load)
         self._call_off()
         for place in list(self.places.values()):
-            if place.state not in _COUNTED or place.started:
+            if place.state not in _COUNTED or place.started or place.in_volume:
                 continue
             place = self._move_if_it_does_not_fit(place)
             if not place.node:
@@ -252,14 +284,13 @@ class _Decision:
         for place in list(self.places.values()):
             if place.state is not ReplicaState.JOINING:
                 continue
-            witness = place.witness
-            wanted = int(self.policy.witness) if witness else self.volume.spec.desired_replication_factor
+            kind = _kind(place)
             others = [
                 each
                 for each in self.places.values()
-                if self._counts(each, witness) and each.id != place.id and not self._is_lost(each)
+                if self._counts(each, kind) and each.id != place.id and not self._is_lost(each)
             ]
-            if len(others) >= wanted:
+            if len(others) >= self._wanted(kind):
                 self.places[place.id] = attrs.evolve(place, state=ReplicaState.LEAVING)
 
     def _move_if_it_does_not_fit(self, place: ReplicaPlace) -> ReplicaPlace:
@@ -318,11 +349,17 @@ class _Decision:
         return counted or report.adding == place.id
 
     def _runs(self, place: ReplicaPlace) -> bool:
+        if place.in_volume:
+            return place.id in self.beside and bool(place.address)
         pod = self.pods.get(place.id)
         return pod is not None and pod.running and bool(place.address)
 
     def _again_after(self, seconds: float) -> None:
         self.again_after_s = min(seconds, self.again_after_s if self.again_after_s is not None else seconds)
+
+
+def _kind(place: ReplicaPlace) -> Kind:
+    return place.witness, place.in_volume
 
 
 def _good(place: ReplicaPlace) -> bool:

@@ -9,6 +9,7 @@
     Deployment V-rep-N     replica N, on the node that `placement` chose and on no other
     PodDisruptionBudget    a majority of the replicas in sync stays
     Job sjr-V-N            removes the data of replica N from its node
+    … V-witness            the rights of a witness beside the controller (`witness_objects`)
 
 All belong to the JivaVolume (owner reference), so nothing is left when that is gone.  Names, labels and
 ports are Jiva's (maya pkg/install/v1alpha1/jiva_volume.go); why there is a Deployment and a Service for each
@@ -40,8 +41,15 @@ from pyjiva.maya.volume.labels import (
     secrets_name,
     service_name,
 )
+from pyjiva.maya.volume.owned import kube_object, owned_metadata
 from pyjiva.maya.volume.pods import container, http_probe, node_affinity, pod_spec, secret_volume, tolerations
 from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.witness_objects import (
+    service_account_of,
+    witness_beside,
+    witness_container,
+    witness_volumes,
+)
 
 __all__ = ["API_PORT", "CAPACITY", "DATA_PORT", "NEW_VOLUME", "VolumeObjects"]
 
@@ -76,22 +84,7 @@ class VolumeObjects:
     settings: Settings
 
     def _metadata(self, name: str, **more: Any) -> dict[str, Any]:
-        return {
-            "name": name,
-            "namespace": self.volume.namespace,
-            "labels": common_labels(self.volume, self.settings.version),
-            "ownerReferences": [
-                {
-                    "apiVersion": "openebs.io/v1",
-                    "kind": "JivaVolume",
-                    "name": self.volume.name,
-                    "uid": self.volume.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
-            **more,
-        }
+        return owned_metadata(self.volume, self.settings, name, **more)
 
     # --- secrets
 
@@ -103,11 +96,13 @@ class VolumeObjects:
         """
         data = {"volume.key": key, "api.token": token, "chap": chap, "source.token": source_token}
         data = {name: value for name, value in data.items() if value}
-        return _object("v1", "Secret", self._metadata(secrets_name(self.volume.name)), data=_encoded(data))
+        return kube_object(
+            "v1", "Secret", self._metadata(secrets_name(self.volume.name)), data=_encoded(data)
+        )
 
     def chap_secret(self, user: str, password: str) -> dict[str, Any]:
         """What kubelets log in with (kubernetes pkg/volume/iscsi/iscsi_util.go)."""
-        return _object(
+        return kube_object(
             "v1",
             "Secret",
             self._metadata(chap_secret_name(self.volume.name)),
@@ -125,7 +120,7 @@ class VolumeObjects:
     def _service(
         self, name: str, selector: dict[str, str], ports: Mapping[str, int], **spec: Any
     ) -> dict[str, Any]:
-        return _object(
+        return kube_object(
             "v1",
             "Service",
             self._metadata(name),
@@ -144,12 +139,15 @@ class VolumeObjects:
         data = {"controller.toml": controller_toml(self.volume, self.settings, portal_host, fill_from)}
         if not self.volume.status.born:
             data[NEW_VOLUME] = "true"
-        return _object("v1", "ConfigMap", self._metadata(controller_name(self.volume.name)), data=data)
+        return kube_object("v1", "ConfigMap", self._metadata(controller_name(self.volume.name)), data=data)
 
     def controller(self) -> dict[str, Any]:
         """The controller's Deployment."""
         policy, name = self.volume.spec.policy, controller_name(self.volume.name)
         containers = [self._controller_container(), *([self._exporter()] if policy.volume_monitor else [])]
+        witness = witness_beside(self.volume)
+        if witness is not None:
+            containers.append(witness_container(self.volume, witness, self.settings))
         keys = ["volume.key", "api.token", *(["chap"] if policy.chap else [])]
         if self.volume.spec.source is not None:
             keys.append("source.token")
@@ -159,13 +157,14 @@ class VolumeObjects:
                 {"name": "configuration", "configMap": {"name": name, "items": [_item("controller.toml")]}},
                 secret_volume("secrets", secrets_name(self.volume.name), keys),
                 {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                *(witness_volumes(self.volume) if witness is not None else []),
             ],
             self.settings,
             nodeSelector=dict(policy.target_node_selector),
             tolerations=tolerations((*_AT_ONCE, *policy.target_tolerations)),
             affinity={"podAffinity": self._beside_replicas()},
             priorityClassName=policy.priority_class,
-            serviceAccountName=policy.service_account,
+            serviceAccountName=policy.service_account if witness is None else service_account_of(self.volume),
             terminationGracePeriodSeconds=30,
         )
         return self._deployment(name, dict([CONTROLLER]), spec, self._scrape_annotations())
@@ -369,7 +368,7 @@ class VolumeObjects:
             metadata["annotations"] = pod_annotations
         made = self._metadata(name, **({"annotations": annotations} if annotations else {}))
         made["labels"] |= labels
-        return _object(
+        return kube_object(
             "apps/v1",
             "Deployment",
             made,
@@ -383,13 +382,13 @@ class VolumeObjects:
         )
 
     def disruption_budget(self, members: Sequence[ReplicaPlace]) -> dict[str, Any]:
-        """Lets nodes be drained one after the other."""
-        return _object(
+        """Lets nodes be drained one after the other.  A witness beside the controller is where that is."""
+        return kube_object(
             "policy/v1",
             "PodDisruptionBudget",
             self._metadata(disruption_budget_name(self.volume.name)),
             spec={
-                "minAvailable": len(members) // 2 + 1,
+                "minAvailable": len(members) // 2 + 1 - sum(place.in_volume for place in members),
                 "selector": {"matchLabels": {PERSISTENT_VOLUME: self.volume.name, **dict([REPLICA])}},
             },
         )
@@ -422,7 +421,7 @@ class VolumeObjects:
             tolerations=[{"operator": "Exists"}],
         )
         job_labels = common_labels(self.volume, "")
-        return _object(
+        return kube_object(
             "batch/v1",
             "Job",
             self._metadata(scrub_name(name, place.id)),
@@ -437,7 +436,3 @@ def _item(key: str) -> dict[str, str]:
 def _encoded(values: Mapping[str, str]) -> dict[str, str]:
     """As a Secret holds them."""
     return {name: base64.b64encode(value.encode()).decode() for name, value in values.items()}
-
-
-def _object(api_version: str, kind: str, metadata: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **rest}

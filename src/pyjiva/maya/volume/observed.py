@@ -10,6 +10,7 @@ from pyjiva.maya.volume.labels import CONTROLLER, REPLICA_ID
 from pyjiva.maya.volume.members import Pod, seconds_of
 from pyjiva.maya.volume.placement import Node
 from pyjiva.maya.volume.report import VolumeReport
+from pyjiva.maya.volume.witness_objects import CONTAINER, witness_id_in
 
 __all__ = ["SELECTED_NODE", "Observed", "Source", "cluster_ip_of", "is_of_a_daemon", "job_state", "pod_of"]
 
@@ -105,8 +106,15 @@ def pod_of(value: Mapping[str, Any]) -> Pod:
         ),
         fenced=any(_exit_code(each) == EXIT_FENCED for each in main),
         deleting="deletionTimestamp" in metadata,
+        witness_id=_witness_of(value),
         message=next(_troubles(scheduled if unschedulable else {}, containers), ""),
     )
+
+
+def _witness_of(pod: Mapping[str, Any]) -> int | None:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    runs = any(each["name"] == CONTAINER and "running" in (each.get("state") or {}) for each in statuses)
+    return witness_id_in((pod.get("spec") or {}).get("containers") or ()) if runs else None
 
 
 def _exit_code(container: Mapping[str, Any]) -> int | None:

@@ -28,7 +28,10 @@ from pyjiva.maya.kube.resource import (
     JOBS,
     NODES,
     PODS,
+    ROLE_BINDINGS,
+    ROLES,
     SECRETS,
+    SERVICE_ACCOUNTS,
     SERVICES,
     Resource,
 )
@@ -59,7 +62,10 @@ from pyjiva.maya.volume.volume_api import Refused, Silent, VolumeAddress, Volume
 
 __all__ = ["VolumeOperator"]
 
-OWNED: Final = (SERVICES, DEPLOYMENTS, CONFIG_MAPS, SECRETS, JOBS, DISRUPTION_BUDGETS)
+OWNED: Final = (
+    *(SERVICES, DEPLOYMENTS, CONFIG_MAPS, SECRETS, JOBS, DISRUPTION_BUDGETS),
+    *(SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS),
+)
 KEY_BYTES: Final = 32
 CHAP_USER: Final = "pyjiva"
 

@@ -26,6 +26,9 @@ from pyjiva.maya.kube.resource import (
     DISRUPTION_BUDGETS,
     JOBS,
     PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    SERVICE_ACCOUNTS,
     SERVICES,
     Resource,
 )
@@ -39,6 +42,8 @@ from pyjiva.maya.volume.jiva_volume import (
     JivaVolumeStatus,
     ReplicaPlace,
     ReplicaState,
+    WitnessVote,
+    witness_vote,
 )
 from pyjiva.maya.volume.labels import (
     controller_name,
@@ -47,6 +52,7 @@ from pyjiva.maya.volume.labels import (
     scrub_name,
     secrets_name,
     service_name,
+    witness_name,
 )
 from pyjiva.maya.volume.members import MemberPlan, decide_members
 from pyjiva.maya.volume.objects import API_PORT, CAPACITY, DATA_PORT, VolumeObjects
@@ -66,6 +72,8 @@ from pyjiva.maya.volume.step import (
     Step,
     Tell,
 )
+from pyjiva.maya.volume.witness_objects import WITNESS_ADDRESS, rights, witness_beside, witness_id_in
+from pyjiva.maya.witness.kept import blank
 
 __all__ = ["Plan", "reconcile"]
 
@@ -220,10 +228,22 @@ class _Running(_Work):
                 capacity_bytes=report.size_bytes if report is not None else status.capacity_bytes,
                 filled=status.filled or (report is not None and (report.filled or 0.0) >= 1.0),
                 iscsi=IscsiAddress(_at(host, ISCSI_PORT), self.volume.iqn) if host else status.iscsi,
+                witness=self._vote(members),
             )
         )
 
+    def _vote(self, members: MemberPlan) -> WitnessVote | None:
+        """As it is; blank for a witness that gets its number now.  Nothing else here touches it."""
+        known = {place.id for place in self.observed.volume.status.replicas}
+        adopted = {place.id for place in self.volume.status.replicas}
+        for place in members.replicas:
+            if place.in_volume and place.id not in known | adopted:
+                return witness_vote(blank(self.volume.uid, place.id))
+        return self.volume.status.witness
+
     def _with_address(self, place: ReplicaPlace) -> ReplicaPlace:
+        if place.in_volume:
+            return attrs.evolve(place, address=WITNESS_ADDRESS)
         name = replica_name(self.volume.name, place.id)
         host = cluster_ip_of(self.observed.object(SERVICES.kind, name))
         return attrs.evolve(place, address=_at(host, DATA_PORT)) if host else place
@@ -255,7 +275,8 @@ class _Running(_Work):
     def _services(self) -> None:
         self.apply(SERVICES, self.objects.controller_service())
         for place in self._places():
-            self.apply(SERVICES, self.objects.replica_service(place.id))
+            if not place.in_volume:
+                self.apply(SERVICES, self.objects.replica_service(place.id))
 
     def _replicas(self) -> None:
         for place in self._places():
@@ -300,6 +321,7 @@ class _Running(_Work):
             return
         portal_host = host.target_portal.rpartition(":")[0].strip("[]")
         self.apply(CONFIG_MAPS, self.objects.configuration(portal_host, fill_from))
+        self._witness_rights()
         report = self.observed.report
         if report is None or report.parked or (self._is_settled() and not self.rolling):
             self.apply(DEPLOYMENTS, self.objects.controller())
@@ -308,6 +330,21 @@ class _Running(_Work):
             if pod.fenced and not pod.deleting:
                 # It has been told to keep out for good; only another pod may take the volume.
                 self.steps.append(Delete(PODS, pod.name))
+
+    def _witness_rights(self) -> None:
+        """Before the pod that needs them; gone with the witness."""
+        if witness_beside(self.volume) is not None:
+            for resource, wanted in zip(
+                (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS), rights(self.volume, self.settings), strict=True
+            ):
+                self.apply(resource, wanted)
+            return
+        controller = self.observed.object(DEPLOYMENTS.kind, controller_name(self.volume.name)) or {}
+        template = controller.get("spec", {}).get("template", {}).get("spec", {})
+        containers = template.get("containers") or ()
+        if witness_id_in(containers) is None:  # else its pod runs as that account still
+            for resource in (ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS):
+                self.delete(resource, witness_name(self.volume.name))
 
     def _fill_from(self) -> str | None:
         """Where the volume has its content from; "": from nowhere (any more); None: that is not there yet."""

@@ -18,13 +18,13 @@ import attrs
 import pytest
 import yaml
 
-from tests.kube.cluster import UNREAD, Cluster, cluster_or_skip
+from tests.kube.cluster import Cluster, cluster_or_skip
 from tests.kube.images import IMAGES, pyjiva_image
 from tests.kube.pod_runner import PodRunner, open_pod_runner
 from tests.real.volume_process import needs
 from tests.vm.guest import build_guest
 
-pytestmark = [pytest.mark.real, UNREAD, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
+pytestmark = [pytest.mark.real, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
 
 TOP: Final = Path(__file__).parents[2]
 MANIFEST: Final = TOP / "deploy/kubernetes/pyjiva.yaml"

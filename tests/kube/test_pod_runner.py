@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.kube.api import Object
-from tests.kube.cluster import UNREAD, Cluster
+from tests.kube.cluster import Cluster
 from tests.kube.manifests import (
     config_map,
     container,
@@ -25,7 +25,7 @@ from tests.kube.manifests import (
 from tests.kube.pod_runner import NodeSpec, PodRunner, open_pod_runner
 from tests.real.volume_process import wait_until
 
-pytestmark = [pytest.mark.real, UNREAD]
+pytestmark = pytest.mark.real
 
 FOREVER: Final = "sleep 1000 & trap 'exit 0' TERM; wait"
 SERVE: Final = "hostname >/tmp/index.html; exec python3 -m http.server -d /tmp 80"

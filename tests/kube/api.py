@@ -14,6 +14,8 @@ import attrs
 import httpx
 import trio
 
+from pyjiva.maya.kube.http_client_io import exhaust, leave_nothing
+
 __all__ = [
     "CONFIG_MAPS",
     "ENDPOINT_SLICES",
@@ -118,9 +120,14 @@ class Api:
             context.load_cert_chain(access.certificate, access.key)
         headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         # Many objects are followed at the same time, each on a connection of its own.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=16)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx.AsyncClient(
-            base_url=access.server, verify=context, headers=headers, timeout=REQUEST_S, limits=limits
+            base_url=access.server,
+            verify=context,
+            headers=headers,
+            timeout=REQUEST_S,
+            limits=limits,
+            event_hooks={"request": [leave_nothing]},
         )
 
     async def __aenter__(self) -> "Api":
@@ -183,14 +190,19 @@ class Api:
             if answer.status_code != 200:
                 await answer.aread()
             _check(answer)
-            async for line in answer.aiter_lines():
-                event = json.loads(line)
-                thing = event["object"]
-                if event["type"] == "ERROR":
-                    raise ApiError(thing["code"], thing.get("reason", ""), thing.get("message", ""))
-                version = thing["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    each(event["type"], thing)
+            lines = answer.aiter_lines()
+            try:
+                async for line in lines:
+                    event = json.loads(line)
+                    thing = event["object"]
+                    if event["type"] == "ERROR":
+                        raise ApiError(thing["code"], thing.get("reason", ""), thing.get("message", ""))
+                    version = thing["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        each(event["type"], thing)
+            finally:
+                await answer.aclose()
+                await exhaust(lines)
         return version
 
 

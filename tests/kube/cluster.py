@@ -52,7 +52,6 @@ __all__ = [
     "API_ADDRESS",
     "API_SERVICE",
     "SERVICE_RANGE",
-    "UNREAD",
     "Cluster",
     "Failed",
     "cluster_or_skip",
@@ -243,10 +242,6 @@ class Cluster:
                 ]
                 raise AssertionError(f"not within {START_S:g} s: {what}\n" + "\n".join(logs))
             time.sleep(0.05)  # between two looks at programs that say nothing when they are ready
-
-
-UNREAD: Final = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""What a client leaves that is cancelled amid an answer, as when a node is killed."""
 
 
 @contextmanager

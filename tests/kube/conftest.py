@@ -1,22 +1,11 @@
 """The cluster that several files of tests use."""
 
-import gc
 import uuid
-import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kube.cluster import Cluster, cluster_or_skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_left_to_collect() -> Iterator[None]:
-    """A pod runner that is stopped leaves connections of its client: no later test is to be told of them."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="session")

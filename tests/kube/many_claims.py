@@ -37,7 +37,7 @@ from tests.kube.api import PODS as API_PODS
 from tests.kube.api import Api
 from tests.kube.cluster import Cluster, open_cluster
 
-__all__ = ["Figures", "measure", "measure_in"]
+__all__ = ["Figures", "Kubelets", "measure", "measure_in"]
 
 PROVISIONER: Final = "openebs.io/provisioner-iscsi"
 NAMESPACE: Final = "openebs"
@@ -142,11 +142,14 @@ class HealthyVolumes:
 
 @attrs.define
 class Kubelets:
-    """Nodes whose pods are said to run, and jobs' pods to have ended."""
+    """Nodes whose pods are said to run, and jobs' pods to have ended: those of volumes, in one namespace or
+    ("") in all.
+    """
 
     cluster: KubeCluster
     api: Api
     nodes: list[str]
+    namespace: str = NAMESPACE
     pods: Informer = attrs.field(init=False)
     _next: int = 0
 
@@ -154,7 +157,7 @@ class Kubelets:
         """Until cancelled."""
         for name in self.nodes:
             await self._register(name)
-        self.pods = Informer(self.cluster, PODS, NAMESPACE)
+        self.pods = Informer(self.cluster, PODS, self.namespace, {"openebs.io/cas-type": "jiva"})
         send, receive = trio.open_memory_channel[tuple[str, str]](100_000)
         self.pods.subscribe(lambda *key: send.send_nowait(key))
         async with trio.open_nursery() as nursery:

@@ -33,8 +33,9 @@ DEFAULT_CAPABILITIES: Final = frozenset(
 OWN: Final = {"/tmp": "1777", "/var/tmp": "1777", "/run": "755", "/root": "755", "/home": "755"}
 DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 #: Run the script as a child, end with its code.  `unshare --fork` would do, but that of util-linux 2.38 says
-#: 1 for SIGKILL.  The shell's own word on how its child ended is not for the container's log.
-FORK: Final = 'exec 4>&2 2>/dev/null; setpriv --pdeathsig=KILL sh -c "$1" 2>&4 4>&-; exit $?'
+#: 1 for SIGKILL.  The shell's own word on how its child ended is not for the container's log: dash redirects
+#: itself for a command that it waits for, so that is done in a subshell.
+FORK: Final = 'exec 4>&2 2>/dev/null; (exec setpriv --pdeathsig=KILL sh -c "$1" 2>&4 4>&-); exit $?'
 HOST_ROOT: Final = "/.host"  # while the container is set up
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kube.cluster import UNREAD, cluster_or_skip
+from tests.kube.cluster import cluster_or_skip
 from tests.kube.many_claims import measure
 
-pytestmark = [pytest.mark.real, UNREAD]
+pytestmark = pytest.mark.real
 
 REQUESTS_MAX = 120  # of a whole life: what was measured, 80, and half of it again
 

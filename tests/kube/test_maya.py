@@ -7,6 +7,8 @@ is made anew, the claim grows, a snapshot becomes a clone, and what is deleted l
 import concurrent.futures
 import functools
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +17,12 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.kube.cluster import UNREAD, Cluster, cluster_or_skip
+from tests.kube.cluster import Cluster, cluster_or_skip
 from tests.kube.site import CLASS, NAMESPACE, Site, claim, is_gone, left_of, open_site
 from tests.real.volume_process import needs
 from tests.vm.guest import build_guest
 
-pytestmark = [pytest.mark.real, UNREAD, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
+pytestmark = [pytest.mark.real, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin"))]
 
 TOP: Final = Path(__file__).parents[2]
 NODES: Final = ("a", "b", "c", "d")
@@ -211,6 +213,42 @@ def test_retain_leaves_the_volume_and_its_data(site: Site, namespace: str) -> No
     site.wait_for("nothing is left", lambda: not left_of(site, name))
     assert not site.data_left(name)
     site.kubectl("delete", "storageclass", "kept")
+
+
+def kill_maya(site: Site) -> None:
+    """SIGKILL for all processes of provisioner and reconciler, as they are at this moment."""
+    which = "app.kubernetes.io/component in (provisioner, apiserver)"
+    pods = [each["metadata"]["name"] for each in site.cluster.all("pod", NAMESPACE, which)]
+    assert len(pods) >= 2, pods
+    for pod in pods:
+        descriptor = os.pidfd_open(site.runner.process(NAMESPACE, pod))
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
+
+
+def test_processes_that_are_killed_amid_a_life_are_followed_by_others_that_end_it(
+    site: Site, namespace: str
+) -> None:
+    """Each step: `test_lives.py`.  Here with the Lease, by which the next ones have to wait their turn."""
+    cluster = site.cluster
+    cluster.apply(claim(namespace, "data"))
+    name = f"pvc-{site.claim(namespace, 'data')['metadata']['uid']}"
+    site.wait_for("the volume is being made", lambda: site.volume(name).get("status"))
+    kill_maya(site)
+    assert site.bound(namespace, "data") == name
+    site.whole(name)
+    site.qemu_io(name, "write -P 2 0 1M", "flush", "read -P 2 0 1M")
+    of = [each["spec"].get("claimRef") or {} for each in cluster.all("pv")]
+    assert [each["name"] for each in of if each.get("namespace") == namespace] == ["data"]
+    site.kubectl("-n", namespace, "delete", "pvc", "data")
+    site.wait_for(
+        "the volume is being deleted", lambda: "deletionTimestamp" in site.volume(name).get("metadata", {})
+    )
+    kill_maya(site)
+    site.wait_for("nothing is left", functools.partial(is_gone, site, name))
+    assert not site.data_left(name)
 
 
 def test_two_copies_and_a_witness_go_on_when_a_node_dies(site: Site, namespace: str) -> None:

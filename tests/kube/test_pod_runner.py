@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.kube.api import Object
-from tests.kube.cluster import UNREAD, Cluster
+from tests.kube.cluster import Cluster
 from tests.kube.manifests import (
     config_map,
     container,
@@ -25,7 +25,7 @@ from tests.kube.manifests import (
 from tests.kube.pod_runner import NodeSpec, PodRunner, open_pod_runner
 from tests.real.volume_process import wait_until
 
-pytestmark = [pytest.mark.real, UNREAD]
+pytestmark = pytest.mark.real
 
 FOREVER: Final = "sleep 1000 & trap 'exit 0' TERM; wait"
 SERVE: Final = "hostname >/tmp/index.html; exec python3 -m http.server -d /tmp 80"
@@ -237,6 +237,77 @@ for path in ("/version", f"/api/v1/namespaces/{space}/secrets"):
 
     assert printed.startswith("200\n403 ")
     assert f"system:serviceaccount:{world.namespace}:default" in printed
+
+
+LOOK: Final = """
+id -G
+stat -L -c '%n %a %u %g' /keys /keys/password /keys/loose /maps /maps/colour /space
+cat /keys/password /keys/loose /maps/colour >/dev/null && echo read
+touch /space/made && stat -c '%u %g' /space/made
+touch /keys/x /maps/x
+"""
+
+
+def test_files_are_readable_for_the_group_of_the_pod_and_follow_their_objects(world: World) -> None:
+    items = [{"key": "password", "path": "password"}, {"key": "loose", "path": "loose", "mode": 0o604}]
+    keys = {"secretName": "keys", "defaultMode": 0o400}
+    volumes = [
+        {"name": "keys", "secret": keys | {"items": items}},
+        {"name": "all-keys", "secret": keys},
+        {"name": "maps", "configMap": {"name": "maps"}},
+        {"name": "late", "secret": {"secretName": "late", "optional": True}},
+        {"name": "space", "emptyDir": {}},
+    ]
+    mounts = [{"name": each["name"], "mountPath": f"/{each['name']}"} for each in volumes]
+    mounts.append({"name": "maps", "mountPath": "/once", "subPath": "colour"})
+    env = [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "password"}}}]
+    main = shell(f"{LOOK}\n{FOREVER}", volumeMounts=mounts, env=env)
+    world.apply(
+        secret(world.namespace, "keys", password="hush", loose="x"),
+        config_map(world.namespace, "maps", colour="blue", size="10"),
+        pod(
+            world.namespace,
+            "group",
+            main,
+            volumes=volumes,
+            securityContext={"runAsUser": 1000, "runAsGroup": 1001, "fsGroup": 3000},
+        ),
+    )
+    world.wait_ready("group")
+    wait_until(lambda: "/maps/x" in world.logs("group"), "it has looked")
+
+    assert world.logs("group").splitlines() == [
+        "1001 3000",
+        # What a kubelet adds for the group: reading files, entering folders, and handing the group on.
+        "/keys 3777 0 3000",
+        "/keys/password 440 0 3000",
+        "/keys/loose 644 0 3000",
+        "/maps 2777 0 3000",
+        "/maps/colour 644 0 3000",
+        "/space 2777 0 3000",
+        "read",
+        "1000 3000",
+        "touch: cannot touch '/keys/x': Read-only file system",
+        "touch: cannot touch '/maps/x': Read-only file system",
+    ]
+
+    def printed(script: str) -> str:
+        return str(world.runner.execute(world.namespace, "group", ["sh", "-c", script]).stdout)
+
+    assert printed("ls /late /maps") == "/late:\n\n/maps:\ncolour\nsize\n"
+    world.apply(
+        secret(world.namespace, "keys", password="whisper", loose="y", more="z"),
+        config_map(world.namespace, "maps", colour="red"),
+        secret(world.namespace, "late", key="here"),
+    )
+    wait_until(lambda: printed("cat /maps/colour; ls /maps") == "redcolour\n", "the ConfigMap is followed")
+    wait_until(lambda: printed("cat /keys/password") == "whisper", "the Secret is followed")
+    wait_until(lambda: printed("cat /late/key") == "here", "what was missing is shown")
+    wait_until(lambda: printed("ls /all-keys") == "loose\nmore\npassword\n", "all keys are shown")
+    assert printed("ls /keys") == "loose\npassword\n"
+    assert printed("stat -L -c '%a %g' /keys/password /keys/loose") == "440 3000\n644 3000\n"
+    # What a container was started with does not change.
+    assert printed('cat /once; tr "\\0" "\\n" </proc/1/environ | grep PASSWORD') == "bluePASSWORD=hush\n"
 
 
 # --- how they are shut in
@@ -483,6 +554,56 @@ def test_what_the_runner_leaves_out_is_refused_by_name(world: World) -> None:
 
 
 # --- their nodes
+
+
+COUNT_STARTS: Final = """
+for place in /disk /memory /host /etc/own; do
+    mkdir -p $place; echo >>$place/starts; echo "$place $(wc -l <$place/starts)"
+done
+echo "set up $(cat /disk/set-up | wc -l)"; cat /proc/sys/kernel/random/boot_id
+"""
+
+
+def test_a_reboot_starts_containers_again_with_their_folders(world: World) -> None:
+    volumes = [
+        {"name": "disk", "emptyDir": {}},
+        {"name": "memory", "emptyDir": {"medium": "Memory"}},
+        {"name": "host", "hostPath": {"path": "/reboots"}},
+    ]
+    mounts = [{"name": each["name"], "mountPath": f"/{each['name']}"} for each in volumes]
+    main = shell(COUNT_STARTS + FOREVER, volumeMounts=mounts)
+    init = shell("echo >>/disk/set-up", "init", volumeMounts=mounts)
+    spec = {"volumes": volumes, "initContainers": [init], "nodeName": "one"}
+    world.apply(pod(world.namespace, "counter", main, **spec))
+    before = world.wait_ready("counter")
+
+    def lines_of_start(number: int) -> list[str]:
+        wait_until(lambda: len(world.logs("counter").splitlines()) >= 6 * number, f"start {number}")
+        return world.logs("counter").splitlines()[6 * (number - 1) : 6 * number]
+
+    *counts, first_boot = lines_of_start(1)
+    assert counts == ["/disk 1", "/memory 1", "/host 1", "/etc/own 1", "set up 1"]
+
+    signal.pidfd_send_signal(world_pid(world, "counter"), signal.SIGKILL)
+    *counts, boot = lines_of_start(2)
+    assert counts == ["/disk 2", "/memory 2", "/host 2", "/etc/own 1", "set up 1"]
+    assert boot == first_boot
+
+    world.runner.reboot_node("one")
+    *counts, boot = lines_of_start(3)
+    assert counts == ["/disk 3", "/memory 1", "/host 3", "/etc/own 1", "set up 2"]
+    assert boot != first_boot
+    world.wait("counter", lambda found: restarts(found) == 2 and is_ready(found), "it is ready again")
+    after = world.get("counter")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    [status] = after["status"]["containerStatuses"]
+    assert status["lastState"]["terminated"]["exitCode"] == 137
+
+    folder = world.runner.top / "nodes" / "one" / "pods" / before["metadata"]["uid"]
+    assert (folder / "volumes" / "disk" / "starts").exists()
+    world.cluster.kubectl("-n", world.namespace, "delete", "pod", "counter")
+    wait_until(lambda: not folder.exists(), "what was the pod's is gone")
+    assert world.runner.node_path("one", "/reboots/starts").read_text() == "\n" * 3
 
 
 def test_pods_of_a_node_that_dies_come_up_elsewhere_and_are_gone_when_it_is_back(world: World) -> None:

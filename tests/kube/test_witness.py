@@ -18,11 +18,11 @@ from pyjiva.maya.kube import Conflict, load_access, open_cluster
 from pyjiva.maya.kube.resource import JIVA_VOLUMES
 from pyjiva.maya.witness import JivaVolumeVotes, VoteOf
 from pyjiva.vote import Kept, Vote
-from tests.kube.cluster import UNREAD, Cluster, cluster_or_skip
+from tests.kube.cluster import Cluster, cluster_or_skip
 from tests.kube.site import NAMESPACE, Site, claim, left_of, open_site
 from tests.real.volume_process import needs
 
-pytestmark = [pytest.mark.real, UNREAD, needs(("qemu-io", "qemu-utils"))]
+pytestmark = [pytest.mark.real, needs(("qemu-io", "qemu-utils"))]
 
 NODES: Final = ("a", "b")
 CLASS: Final = "openebs-jiva-two-witness"

@@ -6,6 +6,7 @@ Files from ConfigMaps and the like are changed all at once, by a link that is re
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Volumes"]
 
 FROM_OBJECTS: Final = ("configMap", "secret", "downwardAPI", "projected")
 SET_GROUP_ID: Final = 0o2000
+STICKY: Final = 0o1000
 #: Type of a hostPath that has to be there → whether it is.
 CHECKS: Final = {"Directory": os.path.isdir, "File": os.path.isfile}
 
@@ -86,6 +88,8 @@ class Volumes:
             return place
         place = self.folder / name
         place.mkdir(parents=True, exist_ok=True)
+        # Kubelet makes them as emptyDirs, all but ConfigMaps' in memory: a tmpfs is sticky by itself.
+        place.chmod(0o777 if "configMap" in volume else 0o777 | STICKY)
         self._show(name, await sources.files(volume))
         return place
 
@@ -114,6 +118,7 @@ class Volumes:
             (version / path).write_bytes(file.data)
             self._give_file(version / path, file)
         self._give_to_group(version, writable=False)
+        self._give(place, writable=False)
         link.symlink_to(version.name)
         link.rename(data)
         firsts = {path.split("/")[0] for path in files}
@@ -144,13 +149,17 @@ class Volumes:
         return user
 
     def _give_to_group(self, top: Path, *, writable: bool) -> None:
-        """fsGroup: what kubelet's `SetVolumeOwnership` does."""
+        """A folder with all that is in it."""
+        for place in [top, *top.rglob("*")]:
+            self._give(place, writable=writable)
+
+    def _give(self, place: Path, *, writable: bool) -> None:
+        """fsGroup: kubelet's `changeFilePermission` (pkg/volume/volume_linux.go)."""
         group = self.spec.get("securityContext", {}).get("fsGroup")
         if group is None:
             return
-        for place in [top, *top.rglob("*")]:
-            os.chown(place, -1, group)
-            more = 0o660 if writable else 0o440
-            if place.is_dir():
-                more |= 0o110 | SET_GROUP_ID
-            place.chmod(place.stat().st_mode | more)
+        os.chown(place, -1, group)
+        more = 0o660 if writable else 0o440
+        if place.is_dir():
+            more |= 0o110 | SET_GROUP_ID
+        place.chmod(stat.S_IMODE(place.stat().st_mode) | more)

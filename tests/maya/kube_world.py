@@ -38,6 +38,8 @@ class KubeWorld:
     nursery: trio.Nursery
     writes_at_most: int = 0
     """Of one process of the reconciler that has ended, or the present one."""
+    operators: list[FakeCluster] = attrs.field(factory=list)
+    """What each process of the reconciler has asked with."""
 
     def now_s(self) -> float:
         return self.store.now().timestamp()
@@ -89,13 +91,8 @@ class KubeWorld:
         """As a process: restarted when it dies."""
         while True:
             cluster = FakeCluster(self.store, fault=fault)
-            operator = VolumeOperator(
-                cluster,
-                self.volumes,
-                SETTINGS,
-                Recorder(cluster, "pyjiva-maya-operator", now=self.store.now),
-                now_s=self.now_s,
-            )
+            self.operators.append(cluster)
+            operator = self.make_operator(cluster)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._count, cluster)
@@ -104,6 +101,16 @@ class KubeWorld:
             except* ProcessDied:
                 fault = no_fault
                 await trio.sleep(1)
+
+    def make_operator(self, cluster: FakeCluster) -> VolumeOperator:
+        """That does not run yet."""
+        return VolumeOperator(
+            cluster,
+            self.volumes,
+            SETTINGS,
+            Recorder(cluster, "pyjiva-maya-operator", now=self.store.now),
+            now_s=self.now_s,
+        )
 
     async def _count(self, cluster: FakeCluster) -> None:
         while True:

@@ -1,13 +1,21 @@
 """The reconciler in a cluster in memory: volumes are made, live through failures, and leave nothing."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from pyjiva.maya.kube.resource import CONFIG_MAPS, DEPLOYMENTS, JIVA_VOLUMES, PODS, SECRETS
 from pyjiva.maya.policy import VolumePolicy
-from pyjiva.maya.volume import Phase, ReplicaState, VolumeSource
-from pyjiva.testing.kube import Moment, die_at
+from pyjiva.maya.volume import Phase, ReplicaState, VolumeSource, operator_io
+from pyjiva.maya.volume.observed import Observed
+from pyjiva.maya.volume.operator_io import VolumeOperator
+from pyjiva.maya.volume.reconcile import Plan, reconcile
+from pyjiva.maya.volume.settings import Settings
+from pyjiva.maya.volume.step import AddFinalizer, SaveStatus, Tell
+from pyjiva.testing.kube import FakeCluster, Moment, die_at
 from tests.maya.kube_world import GIB, NAMESPACE, KubeWorld, open_world
 
 POLICY = VolumePolicy(replace_after_s=30.0)
@@ -16,6 +24,23 @@ POLICY = VolumePolicy(replace_after_s=30.0)
 @pytest.fixture
 def autojump_clock() -> MockClock:
     return MockClock(autojump_threshold=0)
+
+
+@pytest.fixture(autouse=True)
+def every_plan_saves_once_and_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every look in every test: what must not be forgotten is saved before anything is made of it."""
+
+    def checked(observed: Observed, settings: Settings) -> Plan:
+        plan = reconcile(observed, settings)
+        saves = [number for number, step in enumerate(plan.steps) if isinstance(step, SaveStatus)]
+        assert len(saves) <= 1, plan.steps
+        for number, step in enumerate(plan.steps if saves else ()):
+            farewell = isinstance(step, Tell) and step.reason == "DataLeft"
+            first = farewell or isinstance(step, AddFinalizer)
+            assert first == (number < saves[0]), step
+        return plan
+
+    monkeypatch.setattr(operator_io, "reconcile", checked)
 
 
 def is_whole(world: KubeWorld, name: str = "v", copies: int = 3) -> bool:
@@ -85,14 +110,71 @@ def config(world: KubeWorld) -> dict[str, str]:
     return dict(value["data"])
 
 
-async def test_nothing_is_written_once_all_is_as_it_is_to_be(autojump_clock: MockClock) -> None:
+async def test_nothing_is_written_or_asked_once_all_is_as_it_is_to_be(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         world.make_volume()
         await whole(world)
         await trio.sleep(60)
-        before = world.store.version
+        [cluster] = world.operators
+        before, asked = world.store.version, len(cluster.calls)
         await trio.sleep(300)
         assert world.store.version == before
+        assert [str(call) for call in cluster.calls[asked:]] == []
+
+
+@asynccontextmanager
+async def cached(world: KubeWorld) -> AsyncIterator[tuple[VolumeOperator, FakeCluster]]:
+    """A reconciler that looks only when it is told to, with caches that hear nothing for now."""
+    cluster = FakeCluster(world.store)
+    operator = world.make_operator(cluster)
+    async with trio.open_nursery() as nursery:
+        for informer in operator._informers:
+            nursery.start_soon(informer.run)
+        await operator.synced()
+        await trio.sleep(1)
+        cluster.pause_watches()
+        cluster.calls.clear()
+        yield operator, cluster
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_look_at_an_old_jivavolume_takes_no_blank_replicas_for_a_beginning(
+    autojump_clock: MockClock,
+) -> None:
+    """Its first step is to make the ConfigMap anew; meanwhile another process has seen the volume born."""
+    async with open_world(operator=False) as world:
+        world.controllers.start_s = 10_000.0
+        world.make_volume()
+        with trio.move_on_after(60):
+            await world.run_operator()
+        assert "new-volume" in config(world)
+        world.store.delete(CONFIG_MAPS, NAMESPACE, "v-ctrl")
+        async with cached(world) as (operator, cluster):
+            world.store.merge(JIVA_VOLUMES, NAMESPACE, "v", {"status": {"born": True}}, subresource="status")
+            await operator.handle((NAMESPACE, "v"))
+            assert str(cluster.calls[0]) == f"get jivavolumes {NAMESPACE}/v"
+        assert "new-volume" not in config(world)
+
+
+async def test_a_look_at_an_old_jivavolume_begins_again_before_it_has_done_anything(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(operator=False) as world:
+        world.make_volume()
+        async with cached(world) as (operator, cluster):
+            world.store.merge(JIVA_VOLUMES, NAMESPACE, "v", {"metadata": {"labels": {"by": "another"}}})
+            await operator.handle((NAMESPACE, "v"))
+            assert [call.verb for call in cluster.calls[:3]] == ["merge", "get", "merge"]
+            assert [place.id for place in world.volume().status.replicas] == [1, 2, 3]
+
+
+async def test_a_look_at_a_jivavolume_that_is_gone_makes_nothing(autojump_clock: MockClock) -> None:
+    async with open_world(operator=False) as world:
+        world.make_volume()
+        async with cached(world) as (operator, _):
+            world.store.delete(JIVA_VOLUMES, NAMESPACE, "v")
+            await operator.handle((NAMESPACE, "v"))
+        assert not world.objects()
 
 
 async def test_what_somebody_changes_or_deletes_is_put_right(autojump_clock: MockClock) -> None:

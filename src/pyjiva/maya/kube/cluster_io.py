@@ -7,7 +7,6 @@ minute.  A peer that is gone is noticed earlier, by the kernel (KEEP_ALIVE).
 Why httpx and not a library for Kubernetes: docs/decisions/0016-kubernetes-client.md.
 """
 
-import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -25,6 +24,7 @@ from pyjiva.maya.kube.answer import error_of, is_of_object, read_event, read_obj
 from pyjiva.maya.kube.cluster import Conflict, Gone, KubeError, Listing, Object, WatchEvent
 from pyjiva.maya.kube.credentials import Access
 from pyjiva.maya.kube.credentials_sys import make_ssl_context
+from pyjiva.maya.kube.http_client_io import exhaust, leave_nothing
 from pyjiva.maya.kube.names import check_names
 from pyjiva.maya.kube.resource import Resource
 from pyjiva.maya.kube.token_io import TokenAuth
@@ -61,7 +61,9 @@ async def open_cluster(access: Access, *, manager: str = FIELD_MANAGER) -> Async
     context = make_ssl_context(access)
     transport = httpx.AsyncHTTPTransport(
         verify=context,
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+        # No number of idle ones: httpcore 1.0.9 counts those in use too, and closes the connection of each
+        # request as soon as there are as many watches.  They end when they were idle for five seconds.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         socket_options=KEEP_ALIVE,
         proxy=access.proxy or None,
     )
@@ -71,6 +73,7 @@ async def open_cluster(access: Access, *, manager: str = FIELD_MANAGER) -> Async
         transport=transport,
         timeout=REQUEST_S,
         headers={"User-Agent": f"{manager}/{__version__}", "Accept": _JSON},
+        event_hooks={"request": [leave_nothing]},
     ) as client:
         yield KubeCluster(client, manager, access.server_name)
 
@@ -141,7 +144,7 @@ class KubeCluster:
                 yield _Watch(what, lines)
             finally:
                 await answer.aclose()
-                await _exhaust(lines)
+                await exhaust(lines)
         finally:
             await answer.aclose()
 
@@ -268,15 +271,6 @@ class _Watch:
         except httpx.HTTPError as error:
             raise KubeError(f"{self.what}: broken off: {_reason(error)}") from error
         return read_event(self.what, line)
-
-
-async def _exhaust(lines: AsyncIterator[str]) -> None:
-    """Let the generators of httpx and httpcore end, of an answer that is closed: else trio finds them left
-    lying.
-    """
-    with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-        async for _ in lines:
-            continue
 
 
 def _reason(error: BaseException) -> str:

@@ -1,9 +1,13 @@
 """Keeps all JivaVolumes as they are to be: looks, has `reconcile` say what to do, and does it.
 
 One key of the queue is one JivaVolume.  It is looked at when it, one of its objects or a node changes, and
-again after the time that its plan says, as a volume's own state comes from asking it.  The JivaVolume itself
-is read from the API server each time, since a decision upon an old one could give an id twice; everything
-else comes from caches.  A step that fails ends the look; the queue tries again, later each time.
+again after the time that its plan says, as a volume's own state comes from asking it.  A step that fails
+ends the look; the queue tries again, later each time.
+
+What is looked at comes from caches.  A JivaVolume that is old must lead to nothing: it could give an id
+twice, or have blank replicas taken for a beginning.  So a look that does anything begins with a proof that
+the JivaVolume is still what was looked at: by a first step that has its version as the condition, or else by
+reading it from the API server.
 """
 
 import secrets
@@ -16,7 +20,7 @@ import structlog
 import trio
 
 from pyjiva.errors import ConfigError
-from pyjiva.maya.kube.cluster import AlreadyExists, Cluster, Object
+from pyjiva.maya.kube.cluster import AlreadyExists, Cluster, Conflict, KubeError, NotFound, Object
 from pyjiva.maya.kube.events_io import Recorder
 from pyjiva.maya.kube.informer_io import Informer
 from pyjiva.maya.kube.queue_io import Workers
@@ -40,8 +44,9 @@ from pyjiva.maya.volume.labels import PERSISTENT_VOLUME, chap_secret_name, secre
 from pyjiva.maya.volume.members import Pod
 from pyjiva.maya.volume.objects import VolumeObjects
 from pyjiva.maya.volume.observed import Observed, Source, cluster_ip_of, is_of_a_daemon, pod_of
+from pyjiva.maya.volume.own_writes import OwnWrites, version_of
 from pyjiva.maya.volume.placement import Node, node_of
-from pyjiva.maya.volume.reconcile import reconcile
+from pyjiva.maya.volume.reconcile import Plan, reconcile
 from pyjiva.maya.volume.report import VolumeReport
 from pyjiva.maya.volume.secret_values import chap_password_of, token_of
 from pyjiva.maya.volume.settings import Settings
@@ -90,6 +95,8 @@ class VolumeOperator:
     pods: Informer = attrs.field(init=False)
     nodes: Informer = attrs.field(init=False)
     workers: Workers[Key] = attrs.field(init=False)
+    written: OwnWrites = attrs.field(factory=OwnWrites, init=False)
+    """Of JivaVolumes."""
 
     def __attrs_post_init__(self) -> None:
         ours = {"openebs.io/cas-type": "jiva"}
@@ -149,25 +156,49 @@ class VolumeOperator:
 
     async def handle(self, key: Key) -> None:
         """Look at one volume, and do what there is to do.  Raises PyjivaError: a step failed."""
-        namespace, name = key
-        value = await self.cluster.get(JIVA_VOLUMES, namespace, name)
-        if value is None:
+        looked = await self._look(self.written.latest(key, self.volumes.get(*key)))
+        if looked is None:
             return
+        if not looked.plan.is_conditional:
+            now = await self.cluster.get(JIVA_VOLUMES, *key)
+            if now is None:
+                return
+            if version_of(now) != version_of(looked.value):
+                self.written.remember(key, version_of(looked.value), now)
+                looked = await self._look(now)
+        try:
+            await self._carry_out(looked)
+        except _IsOld:
+            await self._carry_out(await self._look(await self.cluster.get(JIVA_VOLUMES, *key)))
+
+    async def _look(self, value: Object | None) -> "_Looked | None":
+        """What there is to do; None: it is not there, or it is not for us to say."""
+        if value is None:
+            return None
         try:
             volume = JivaVolume.of(value)
         except ConfigError as error:
             await self.recorder.event(value, "Warning", "NotUnderstood", str(error))
-            return
-        if not self.settings.all_namespaces and namespace != self.settings.namespace:
+            return None
+        if not self.settings.all_namespaces and volume.namespace != self.settings.namespace:
             text = f"volumes are made in {self.settings.namespace} alone: start Maya with --all-namespaces"
             await self.recorder.event(value, "Warning", "NotOurNamespace", text)
+            return None
+        return _Looked(value, volume, reconcile(await self._observe(volume), self.settings))
+
+    async def _carry_out(self, looked: "_Looked | None") -> None:
+        """Raises _IsOld: it is not what was looked at any more, and nothing was done."""
+        if looked is None:
             return
-        observed = await self._observe(volume)
-        plan = reconcile(observed, self.settings)
-        writer = _Writer(self, value, volume)
-        for step in plan.steps:
-            await writer.carry_out(step)
-        self.workers.add_after(key, plan.again_after_s)
+        writer = _Writer(self, looked.value, looked.volume)
+        for number, step in enumerate(looked.plan.steps):
+            try:
+                await writer.carry_out(step)
+            except (Conflict, NotFound) as error:
+                if number == 0 and looked.plan.is_conditional:
+                    raise _IsOld(str(error)) from error
+                raise
+        self.workers.add_after((looked.volume.namespace, looked.volume.name), looked.plan.again_after_s)
 
     async def _observe(self, volume: JivaVolume) -> Observed:
         owned = {
@@ -269,6 +300,17 @@ def _of(informer: Informer, volume: JivaVolume) -> Iterator[Object]:
             yield value
 
 
+class _IsOld(KubeError):
+    """A JivaVolume has changed since it was looked at."""
+
+
+@attrs.frozen
+class _Looked:
+    value: Object
+    volume: JivaVolume
+    plan: Plan
+
+
 @attrs.define
 class _Writer:
     """Carries the steps of one look out."""
@@ -309,6 +351,8 @@ class _Writer:
                 assert_never(step)
 
     def _written(self, value: Object) -> None:
+        key = (self.volume.namespace, self.volume.name)
+        self.operator.written.remember(key, version_of(self.value), value)
         self.value = value
         self.volume = JivaVolume.of(value)
 

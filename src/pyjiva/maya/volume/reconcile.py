@@ -2,8 +2,10 @@
 
 `reconcile` is level-triggered: it asks what is, never what happened, so it can be called at any time, twice,
 or after years.  The shell carries the steps out in order and stops at the first that fails; then it looks
-again.  What must not be forgotten is saved (SaveStatus) before anything is made of it: replicas' ids and
-nodes before their objects, `born` before the controller is told to take blank replicas for a loss.
+again.  What must not be forgotten is saved before anything is made of it: replicas' ids and nodes before
+their objects, `born` before the controller is told to take blank replicas for a loss.  So the status is
+judged from what was seen, never from what is about to be done, and of one look's steps SaveStatus is the
+first, once at most, but for what it makes be forgotten and nobody may miss (DataLeft).
 
 The life of a volume:
 
@@ -90,6 +92,11 @@ class Plan:
     steps: tuple[Step, ...]
     again_after_s: float
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether nothing is done if the JivaVolume is not what was looked at: the first step says so."""
+        return isinstance(self.steps[0], AddFinalizer | DropFinalizer | SaveStatus) if self.steps else True
+
 
 def reconcile(observed: Observed, settings: Settings) -> Plan:
     """The steps, in order."""
@@ -104,23 +111,20 @@ class _Work:
     settings: Settings
     volume: JivaVolume = attrs.field(init=False)
     steps: list[Step] = attrs.field(factory=list, init=False)
-
-    saved: JivaVolumeStatus = attrs.field(init=False)
+    farewells: list[Tell] = attrs.field(factory=list, init=False)
+    """What nobody finds out any more once the status is saved."""
 
     def __attrs_post_init__(self) -> None:
         self.volume = self.observed.volume
-        self.saved = self.volume.status
 
     @property
     def objects(self) -> VolumeObjects:
         """Of the volume as it is about to be saved."""
         return VolumeObjects(self.volume, self.settings)
 
-    def save(self, status: JivaVolumeStatus) -> None:
-        if status != self.saved:
-            self.steps.append(SaveStatus(status))
-            self.saved = status
-        self.volume = attrs.evolve(self.volume, status=status)
+    def save(self, status: JivaVolumeStatus) -> list[Step]:
+        """Nothing if it is so already."""
+        return [SaveStatus(status)] if status != self.observed.volume.status else []
 
     def apply(self, resource: Resource, wanted: Mapping[str, Any]) -> None:
         """Unless it is so already."""
@@ -152,13 +156,8 @@ class _Work:
         if node is None:
             if job is None:
                 where = f"{self.objects.data_path(place.id)} on {place.node}"
-                self.steps.append(
-                    Tell(
-                        True,
-                        "DataLeft",
-                        f"replica {place.id}: that node is gone; its data may be left: {where}",
-                    )
-                )
+                text = f"replica {place.id}: that node is gone; its data may be left: {where}"
+                self.farewells.append(Tell(True, "DataLeft", text))
             return self.delete(JOBS, name)
         if job is None:
             self.steps.append(Apply(JOBS, self.objects.scrub(place, node.hostname)))
@@ -177,12 +176,16 @@ class _Running(_Work):
     """Whether a replica is started again by this look."""
 
     def plan(self) -> Plan:
-        if FINALIZER not in self.volume.finalizers:
-            self.steps.append(AddFinalizer())
+        first: list[Step] = [] if FINALIZER in self.volume.finalizers else [AddFinalizer()]
         status = adopt(self.volume, self.observed.objects, self.observed.nodes)
         self.volume = attrs.evolve(self.volume, status=status)
         members = self._decide()
-        self._save_what_is_seen(members)
+        self.volume = attrs.evolve(self.volume, status=self._as_seen(members))
+        self._removed()
+        removals, self.steps = self.steps, []
+        lost = "" if self._secrets_are_there_or_may_be_made() else "its secrets are gone"
+        status, tells = judge(self.observed, self.volume, members.no_place, lost)
+        self.volume = attrs.evolve(self.volume, status=status)
         if self._has_secrets():
             self._services()
             self._replicas()
@@ -193,12 +196,8 @@ class _Running(_Work):
             if members.remove is not None:
                 self.steps.append(RemoveMember(members.remove))
             self._grow()
-        self._removed()
-        lost = "" if self._secrets_are_there_or_may_be_made() else "its secrets are gone"
-        status, tells = judge(self.observed, self.volume, members.no_place, lost)
-        self.save(status)
-        self.steps += tells
-        return Plan(tuple(self.steps), self._again_after(members))
+        steps = (*first, *self.farewells, *self.save(status), *self.steps, *removals, *tells)
+        return Plan(steps, self._again_after(members))
 
     # --- what is seen
 
@@ -215,21 +214,19 @@ class _Running(_Work):
             preferred_node=self.volume.annotations.get(SELECTED_NODE, ""),
         )
 
-    def _save_what_is_seen(self, members: MemberPlan) -> None:
+    def _as_seen(self, members: MemberPlan) -> JivaVolumeStatus:
         report, status = self.observed.report, self.volume.status
         host = cluster_ip_of(self.observed.object(SERVICES.kind, service_name(self.volume.name)))
         takes_io = report is not None and not report.parked
-        self.save(
-            attrs.evolve(
-                status,
-                replicas=tuple(self._with_address(place) for place in members.replicas),
-                next_replica_id=members.next_replica_id,
-                born=status.born or takes_io,
-                capacity_bytes=report.size_bytes if report is not None else status.capacity_bytes,
-                filled=status.filled or (report is not None and (report.filled or 0.0) >= 1.0),
-                iscsi=IscsiAddress(_at(host, ISCSI_PORT), self.volume.iqn) if host else status.iscsi,
-                witness=self._vote(members),
-            )
+        return attrs.evolve(
+            status,
+            replicas=tuple(self._with_address(place) for place in members.replicas),
+            next_replica_id=members.next_replica_id,
+            born=status.born or takes_io,
+            capacity_bytes=report.size_bytes if report is not None else status.capacity_bytes,
+            filled=status.filled or (report is not None and (report.filled or 0.0) >= 1.0),
+            iscsi=IscsiAddress(_at(host, ISCSI_PORT), self.volume.iqn) if host else status.iscsi,
+            witness=self._vote(members),
         )
 
     def _vote(self, members: MemberPlan) -> WitnessVote | None:
@@ -369,7 +366,7 @@ class _Running(_Work):
             if not all(gone) or self.live_pods(place.id) or not self.scrub(place):
                 continue
             kept = tuple(each for each in self.volume.status.replicas if each.id != place.id)
-            self.save(attrs.evolve(self.volume.status, replicas=kept))
+            self.volume = attrs.evolve(self.volume, status=attrs.evolve(self.volume.status, replicas=kept))
             self.delete(JOBS, scrub_name(self.volume.name, place.id))
 
     def _again_after(self, members: MemberPlan) -> float:
@@ -394,11 +391,10 @@ class _Ending(_Work):
         why = self._end()
         if why:
             status, tells = judge(self.observed, self.volume, why, "")
-            self.save(status)
-            self.steps += tells
+            steps = (*self.farewells, *self.save(status), *self.steps, *tells)
         else:
-            self.steps.append(DropFinalizer())
-        return Plan(tuple(self.steps), SOON_S if why else AT_LAST_S)
+            steps = (*self.farewells, *self.steps, DropFinalizer())
+        return Plan(steps, SOON_S if why else AT_LAST_S)
 
     def _end(self) -> str:
         """Why it is not at its end, for people; "": it is."""

@@ -73,6 +73,7 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
         (("--replicas", "8"), "1 to 7"),
         (("--replicas", "three"), "three"),
         (("--portal", "3260"), "write HOST:PORT"),
+        (("--portal", "a..b:3260"), "address 'a..b:3260': no host can be called so"),
         (("--portal", "127.0.0.1:70000"), "ports end at 65535"),
         (("--portal", "192.0.2.1:3260"), "cannot listen on 192.0.2.1:3260: Cannot assign requested address"),
         (("--api", "[::1"), "write HOST:PORT"),

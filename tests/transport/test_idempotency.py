@@ -160,6 +160,19 @@ async def test_another_request_with_the_same_key_is_refused() -> None:
         assert (answer.status_code, answer.json()["reason"]) == (422, "idempotency-key-of-another-request")
 
 
+@pytest.mark.parametrize(("method", "path", "status"), [("PUT", "/a", 405), ("POST", "/a/b", 404)])
+async def test_what_is_not_there_is_not_there_with_a_used_key_either(
+    method: str, path: str, status: int
+) -> None:
+    """It could not be carried out, so it is not another request; and takes no key from one that could."""
+    counter = Counter()
+    key = {"Idempotency-Key": "one"}
+    assert (await counter.client.request(method, path, headers=key)).status_code == status
+    first = await counter.client.post("/a", headers=key)
+    assert (await counter.client.request(method, path, headers=key)).status_code == status
+    assert (await counter.client.post("/a", headers=key)).json() == first.json() == {"done": 1}
+
+
 async def test_while_the_first_is_under_way_the_second_is_refused() -> None:
     counter = Counter()
     key = {"Idempotency-Key": "one"}

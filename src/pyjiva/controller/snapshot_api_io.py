@@ -82,9 +82,6 @@ async def _changed(snapshots: Snapshots, request: Request) -> Response:
 async def _data(snapshots: Snapshots, request: Request) -> Response:
     given = request.query_params
     extent = Extent(count(given, "offset"), count(given, "length", least=1, most=LENGTH_BYTES_MAX))
-    if extent.end_bytes > snapshots.volume.size_bytes:
-        detail = f"{extent}: the volume has {snapshots.volume.size_bytes} bytes"
-        raise ProblemError(Reason.INVALID_PARAMETER, detail)
     content = await snapshots.read(_known(snapshots, request.path_params["name"]), extent)
     return Response(
         content,

@@ -239,9 +239,7 @@ async def open_stream(
     with trio.fail_after(timeout_s):
         try:
             stream = await trio.open_tcp_stream(host, port)
-        except (
-            UnicodeError
-        ) as error:  # the socket module makes names IDNA: an empty label, or a very long one
+        except UnicodeError as error:  # names become IDNA first, where a label may be empty or too long
             raise OSError(errno.EINVAL, f"no host can be called {host!r}") from error
     async with own_stream(stream, batch) as batched:
         yield batched

@@ -86,12 +86,12 @@ class TestTable:
 class Counter:
     """An application that counts what it does; what has `no` in its query it refuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, headers: tuple[bytes, ...] = ()) -> None:
         self.done = 0
         self.go_on = trio.Event()
         self.begun = trio.Event()
         app = Starlette(routes=[Route("/{what}", self.do, methods=["GET", "POST", "DELETE"])])
-        app.add_middleware(Idempotent)
+        app.add_middleware(Idempotent, headers=headers)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
 
     async def do(self, request: Request) -> Response:
@@ -127,6 +127,16 @@ async def test_what_was_refused_is_asked_again() -> None:
     key = {"Idempotency-Key": "one"}
     assert (await counter.client.post("/a?no", headers=key)).status_code == 409
     assert (await counter.client.post("/a", headers=key)).status_code == 202
+
+
+@pytest.mark.parametrize(("name", "status"), [("Namespace", 422), ("User-Agent", 202)])
+async def test_another_header_is_another_request_where_it_says_what_is_asked(name: str, status: int) -> None:
+    counter = Counter(headers=(b"namespace",))
+    await counter.client.post("/a", headers={"Idempotency-Key": "one", name: "x"})
+    again = await counter.client.post("/a", headers={"Idempotency-Key": "one", name: "x"})
+    assert (again.status_code, again.json()) == (202, {"done": 1})
+    other = await counter.client.post("/a", headers={"Idempotency-Key": "one", name: "y"})
+    assert (other.status_code, counter.done) == (status, 1)
 
 
 async def test_another_body_is_another_request() -> None:

@@ -28,6 +28,8 @@ class Idempotent:
     """Around the application whose changes it keeps from being made twice."""
 
     app: ASGIApp
+    headers: tuple[bytes, ...] = ()
+    """Those, in small letters, that say what is asked, as path, query and body do."""
     keys: KeyTable = attrs.field(factory=KeyTable)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,8 +44,10 @@ class Idempotent:
             await _refuse(Reason.INVALID_PARAMETER, detail, scope, receive, send)
             return
         body, receive = await _read_ahead(receive)
+        said = [f"{name!r}: {value!r}" for name, value in scope["headers"] if name in self.headers]
         digest = hashlib.sha256(body).hexdigest() if body else ""
-        request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')} {digest}"
+        query = scope["query_string"].decode("latin-1")
+        request = f"{scope['method']} {scope['path']}?{query} {digest} {said}"
         match self.keys.begin(key, request, trio.current_time()):
             case StoredAnswer() as answer:
                 head = {

@@ -57,6 +57,10 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+FROM = ("--fill-from", "http://a/v1/snapshots/s")
+SECURE = ("--fill-from", "https://a/v1/snapshots/s")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -80,6 +84,13 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
         (("--api", "0.0.0.0:0"), "an HTTP API there needs --api-token-file, or a loopback address"),
         (("--api-token-file", "/nowhere/token"), "token file /nowhere/token: No such file"),
         (("--fill-token-file", "/nowhere/token"), "--fill-token-file needs --fill-from"),
+        (("--fill-tls-ca", "/nowhere/ca"), "--fill-tls-ca needs --fill-from"),
+        ((*FROM, "--fill-tls-ca", "/nowhere/ca"), "--fill-tls-ca needs --fill-from https://…, not http://a/"),
+        ((*SECURE, "--fill-tls-ca", "/nowhere/ca"), "/nowhere/ca: No such file"),
+        (
+            (*SECURE, "--fill-tls-cert", "/nowhere/cert"),
+            "--fill-tls-ca, --fill-tls-cert, --fill-tls-key: a TLS",
+        ),
         (("--colour",), "--colour"),
         (("demo", "demo"), "unexpected extra argument"),
         (("--chap-file", "/nowhere/chap"), "--chap-file /nowhere/chap: No such file"),

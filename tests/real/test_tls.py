@@ -287,17 +287,17 @@ def test_a_clone_is_filled_over_https(volume: Secure, tmp_path: Path, request: p
     assert "certificate" in stranger.stderr
     with (
         (tmp_path / "log").open("w") as log,
+        (tmp_path / "out").open("w") as out,
         subprocess.Popen(
             [*command, *own, *proof, "--of-tls-ca", str(files.authority)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=out,
             stderr=log,
-            text=True,
         ) as process,
     ):
         try:
-            assert process.stdout is not None
-            ready = dict(word.split("=", 1) for word in process.stdout.readline().split()[1:])
+            line = wait_until((tmp_path / "out").read_text, "the clone to take I/O")
+            ready = dict(word.split("=", 1) for word in line.split()[1:])
             shown = partial(pyjiva, "status", "--json", "--api", ready["api"])
             wait_until(lambda: json.loads(shown().stdout)["filled"] in (1, None), "the clone to be full")
             qemu_io(f"iscsi://{ready['portal']}/{ready['iqn']}/0", "read -P 7 0 1M")

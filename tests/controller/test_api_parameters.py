@@ -141,6 +141,19 @@ def test_a_label_is_a_key_and_a_value(text: str) -> None:
     assert "=".join(api.label(text)) == text
 
 
+def test_labels_are_counted_as_they_are_given() -> None:
+    assert api.labels(["a=b"] * api.LABELS_MAX) == {"a": "b"}
+    with pytest.raises(ProblemError, match="at most 64"):
+        api.labels(["a=b"] * (api.LABELS_MAX + 1))
+
+
+@pytest.mark.parametrize("text", ["a" * 257 + "=", "a=" + "b" * 256])
+def test_a_label_is_not_longer_than_a_replica_keeps(text: str) -> None:
+    assert api.label(text[:-1] if text.endswith("b") else text[1:])
+    with pytest.raises(ProblemError, match="at most 256 characters"):
+        api.label(text)
+
+
 @pytest.mark.parametrize("text", ["", "a", "=a"])
 def test_anything_else_is_no_label(text: str) -> None:
     with pytest.raises(ProblemError, match="KEY=VALUE"):

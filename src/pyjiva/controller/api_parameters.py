@@ -7,7 +7,7 @@ of the document, or tested with it, meets no other rule.  So the patterns stand 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pyjiva.controller.options import HOST_CHARACTERS_MAX, ReplicaAddress
@@ -28,6 +28,7 @@ __all__ = [
     "address",
     "count",
     "label",
+    "labels",
     "limit_number",
     "limit_size",
     "number",
@@ -107,11 +108,20 @@ def address(given: Given, name: str, replica_id: int, *, witness: bool) -> Repli
     return parsed
 
 
+def labels(texts: Sequence[str]) -> dict[str, str]:
+    """So many at most, also if one is said again."""
+    if len(texts) > LABELS_MAX:
+        raise wrong("label", f"given {len(texts)} times", f"at most {LABELS_MAX}")
+    return dict(map(label, texts))
+
+
 def label(text: str) -> tuple[str, str]:
     """KEY=VALUE."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise wrong("label", text, "KEY=VALUE")
+    if len(key) + len(value) > LABEL_CHARACTERS_MAX:
+        raise wrong("label", text, f"at most {LABEL_CHARACTERS_MAX} characters")
     return key, value
 
 

@@ -264,6 +264,11 @@ def test_the_controller_makes_sense_of_its_example(tmp_path: Path) -> None:
     fill, limits = take_fill(given), take_limits(given)
     assert retention is not None
     assert fill is not None
+    assert [path and path.name for path in fill.tls_files] == [
+        "other-authority.pem",
+        "machine-1.crt",
+        "machine-1.key",
+    ]
     assert (tuning.park_limit_s, retention.every_s, fill.rate, limits.iops) == (
         120.0,
         3600.0,

@@ -23,7 +23,7 @@ def test_what_is_given_is_changed_and_shown(api: Api) -> None:
     arguments = ["--iops", "500", "--rate", "50MiB", "--burst", "2"]
     result = CliRunner().invoke(command, ["--api", api.url, *arguments])
     assert (result.exit_code, result.output) == (0, TEXT)
-    assert api.asked == ["POST /v1/limits?iops=500&rate=50MiB&burst=2.0"]
+    assert api.asked == ["POST /v1/limits?iops=500.0&rate=52428800&burst=2.0"]
 
 
 @pytest.mark.parametrize("wrong", ["--iops 0", "--iops many", "--rate fast", "--burst 0"])

@@ -16,7 +16,7 @@ def test_it_is_begun_with_its_rate(api: Api) -> None:
     api.paths["/v1/scrub"] = (202, {})
     result = CliRunner().invoke(command, ["--api", api.url, "--rate", "50MiB"])
     assert (result.exit_code, result.output) == (0, "")
-    assert api.asked == ["POST /v1/scrub?rate=50MiB"]
+    assert api.asked == ["POST /v1/scrub?rate=52428800"]
 
 
 def test_a_refusal_is_one_line(api: Api) -> None:

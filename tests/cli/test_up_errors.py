@@ -57,6 +57,10 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+FROM = ("--fill-from", "http://a/v1/snapshots/s")
+SECURE = ("--fill-from", "https://a/v1/snapshots/s")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -73,12 +77,20 @@ def tree(path: Path) -> dict[str, tuple[bytes, int]]:
         (("--replicas", "8"), "1 to 7"),
         (("--replicas", "three"), "three"),
         (("--portal", "3260"), "write HOST:PORT"),
+        (("--portal", "a..b:3260"), "address 'a..b:3260': no host can be called so"),
         (("--portal", "127.0.0.1:70000"), "ports end at 65535"),
         (("--portal", "192.0.2.1:3260"), "cannot listen on 192.0.2.1:3260: Cannot assign requested address"),
         (("--api", "[::1"), "write HOST:PORT"),
         (("--api", "0.0.0.0:0"), "an HTTP API there needs --api-token-file, or a loopback address"),
         (("--api-token-file", "/nowhere/token"), "token file /nowhere/token: No such file"),
         (("--fill-token-file", "/nowhere/token"), "--fill-token-file needs --fill-from"),
+        (("--fill-tls-ca", "/nowhere/ca"), "--fill-tls-ca needs --fill-from"),
+        ((*FROM, "--fill-tls-ca", "/nowhere/ca"), "--fill-tls-ca needs --fill-from https://…, not http://a/"),
+        ((*SECURE, "--fill-tls-ca", "/nowhere/ca"), "/nowhere/ca: No such file"),
+        (
+            (*SECURE, "--fill-tls-cert", "/nowhere/cert"),
+            "--fill-tls-ca, --fill-tls-cert, --fill-tls-key: a TLS",
+        ),
         (("--colour",), "--colour"),
         (("demo", "demo"), "unexpected extra argument"),
         (("--chap-file", "/nowhere/chap"), "--chap-file /nowhere/chap: No such file"),

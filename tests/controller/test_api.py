@@ -1,6 +1,7 @@
 """The controller's API does what its OpenAPI document says, whatever it is asked."""
 
 import json
+import resource
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,8 @@ async def test_what_a_volume_answers_is_what_the_document_says(tmp_path: Path) -
         data = ("/v1/snapshots/{name}/data", ("offset", "4096"), ("length", "4096"))
         assert (await ask("GET", data[0], 200, *data[1:], name="one")).content == noise(8192)[4096:]
         await ask("GET", data[0], 404, *data[1:], name="none")
-        await ask("GET", data[0], 400, ("offset", "4194304"), ("length", "1"), name="one")
+        await ask("GET", data[0], 409, ("offset", "4194304"), ("length", "1"), name="one")
+        await ask("GET", data[0], 404, ("offset", "4194304"), ("length", "1"), name="none")
         changed = await ask("GET", "/v1/snapshots/{name}/changed", 200, name="one")
         assert changed.json()["extents"]
         await ask("GET", "/v1/snapshots/{name}/changed", 404, ("since", "none"), name="one")
@@ -146,6 +148,24 @@ async def test_what_a_volume_answers_is_what_the_document_says(tmp_path: Path) -
         for path in ("/v1/volume", "/v1/events", "/v1/health", "/v1/snapshots", "/v1/stats"):
             assert await api.get(path)
         assert "pyjiva_volume_size_bytes" in (await ask("GET", "/metrics", 200)).text
+
+
+async def test_a_size_that_no_file_can_have_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    """What the file system says of it comes late, as which sizes it has nobody can ask.  Not 503: a client
+    would ask for it again and again.
+    """
+    async with serving(tmp_path) as api:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, hard))  # stands for that of the file system
+        try:
+            answer = await api.ask(Asked("POST", "/v1/size", query=(("size", "1GiB"),)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (answer.status_code, answer.json()["reason"]) == (409, "refused")
+        assert "size of 1GiB: replica " in answer.json()["detail"]
+        volume = await api.get("/v1/volume")
+        assert (volume["state"], volume["size_bytes"]) == ("healthy", 4 << 20)
+        assert (await api.ask(Asked("POST", "/v1/size", query=(("size", "8MiB"),)))).status_code == 200
 
 
 async def test_the_removal_of_a_replica_is_an_operation(tmp_path: Path) -> None:

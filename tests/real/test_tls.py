@@ -103,15 +103,20 @@ def volume(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         end(controller)
 
 
-@needs(("qemu-io", "qemu-utils"))
-def test_it_takes_what_is_written(volume: Secure) -> None:
-    url = f"iscsi://{volume.portal}/iqn.2016-09.com.openebs.jiva:demo/0"
-    for command in ("write -P 7 0 1M", "read -P 7 0 1M"):
+def qemu_io(url: str, *commands: str) -> None:
+    for command in commands:
         done = subprocess.run(
             ["qemu-io", "-f", "raw", "-c", command, url], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         assert "Pattern verification failed" not in done.stdout
+
+
+@needs(("qemu-io", "qemu-utils"))
+def test_it_takes_what_is_written(volume: Secure) -> None:
+    qemu_io(
+        f"iscsi://{volume.portal}/iqn.2016-09.com.openebs.jiva:demo/0", "write -P 7 0 1M", "read -P 7 0 1M"
+    )
 
 
 def test_plain_http_is_answered_nothing(volume: Secure) -> None:
@@ -252,3 +257,51 @@ def test_renewed_files_are_taken_while_it_runs(volume: Secure) -> None:
         wait_until(partial(is_renewed, address), f"the new certificate at {address}")
     assert pyjiva("status", *asks).returncode == 0
     assert pyjiva("scrub", "--wait", *asks).returncode == 0, "its replicas are connected as before"
+
+
+@needs(("qemu-io", "qemu-utils"))
+def test_a_clone_is_filled_over_https(volume: Secure, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """By `pyjiva clone`, which hands on what it was given; and by another authority's it is not."""
+    by_token = "token" in request.node.name
+    asks = [*volume.options, "--api-token-file", str(volume.token_file)]
+    qemu_io(f"iscsi://{volume.portal}/iqn.2016-09.com.openebs.jiva:demo/0", "write -P 7 0 1M")
+    name = f"clone-{'token' if by_token else 'certificate'}"
+    assert pyjiva("snapshot", "create", name, *asks).returncode == 0
+    files = volume.files
+    proof = ["--of-token-file", str(volume.token_file)] if by_token else []
+    if not by_token:
+        proof = ["--of-tls-cert", str(files.certificate), "--of-tls-key", str(files.key)]
+    command = [
+        sys.executable,
+        "-m",
+        "pyjiva.cli.main",
+        "clone",
+        name,
+        "copy",
+        "--of",
+        f"https://{volume.api}",
+    ]
+    own = ["--data", str(tmp_path), "--replicas", "1", "--portal", f"{HERE}:0", "--api", f"{HERE}:0"]
+    stranger = pyjiva(*command[3:], *own, *proof, "--of-tls-ca", str(volume.stranger.authority))
+    assert (stranger.returncode, stranger.stderr.count("\n")) == (1, 1)
+    assert "certificate" in stranger.stderr
+    with (
+        (tmp_path / "log").open("w") as log,
+        (tmp_path / "out").open("w") as out,
+        subprocess.Popen(
+            [*command, *own, *proof, "--of-tls-ca", str(files.authority)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=log,
+        ) as process,
+    ):
+        try:
+            line = wait_until((tmp_path / "out").read_text, "the clone to take I/O")
+            ready = dict(word.split("=", 1) for word in line.split()[1:])
+            shown = partial(pyjiva, "status", "--json", "--api", ready["api"])
+            wait_until(lambda: json.loads(shown().stdout)["filled"] in (1, None), "the clone to be full")
+            qemu_io(f"iscsi://{ready['portal']}/{ready['iqn']}/0", "read -P 7 0 1M")
+        finally:
+            process.terminate()
+            process.wait(60)
+    assert process.returncode == 0, (tmp_path / "log").read_text()

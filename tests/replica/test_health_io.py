@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import jsonschema
+import pytest
 from starlette.applications import Starlette
 
 from pyjiva.replica import ReplicaDaemon
@@ -18,7 +19,15 @@ from pyjiva.transport.bearer import Token
 from pyjiva.transport.http_io import Guard
 from tests.controller.served_api import Asked, check_answer, routes_of
 from tests.controller.test_api import METHODS
+from tests.suites.openapi import check_by_document
 
+#: By that it says how it is.
+MAY_BE_503 = """
+[[operations]]
+include-path = "/v1/health"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 503]
+"""
 TOKEN = Token.parse("0123456789abcdef")
 
 
@@ -76,3 +85,12 @@ async def test_without_the_token_nothing_but_health_is_answered(tmp_path: Path) 
                     refused = (await client.request(method, each.path)).status_code == 401
                     assert refused != each.open, (method, each.path)
                 assert (await client.get(each.path, headers=TOKEN.headers())).status_code == 200
+
+
+@pytest.mark.real
+async def test_schemathesis_finds_nothing_that_its_document_does_not_say(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    async with health_of_a_replica(tmp_path / "copy") as app:
+        tested = await check_by_document(app, replica_document("0"), tmp_path, exceptions=MAY_BE_503)
+    assert not tested.found, tested.found
+    assert tested.operations == len(OPERATIONS)

@@ -1,11 +1,12 @@
 """Whether a library that we use has a known vulnerability: pip-audit over exactly what the project needs.
 
-    python -m tests.tidy.audit [--now]
+    python -m tests.tidy.audit [--now | --check]
 
 Asked is about the versions that are installed of what pyproject.toml names, and of what that needs; not about
 NOT_ASKED.  An audit that cannot be made, without a network, say, must not stop work: it says so in one line.
-What came out holds for a day (LATER_S if it could not be made), or until another version is installed; so
-`make check` costs nothing.
+What came out holds for a day (LATER_S if it could not be made), or until another version is installed.
+
+`--check`, among all other checks: asks at most once a day, also if that failed, and waits CHECK_S at most.
 
 Not seen: libraries inside wheels (OpenSSL in cryptography), and what is not reported yet.
 """
@@ -34,6 +35,7 @@ PROJECT: Final = "pyjiva"
 DAY_S: Final = 24 * 3600
 LATER_S: Final = 3600
 TIME_S: Final = 300  # of a service that answers, but slowly
+CHECK_S: Final = 60  # of who waits for all checks; a hundred answers, one after the other, take ten seconds
 CACHE: Final = Path(".cache/audit.json")
 #: They make the environment, and come with the interpreter: another one is had by making it anew.
 NOT_ASKED: Final = frozenset({"pip", "setuptools"})
@@ -110,8 +112,8 @@ def _mended(vulnerability: Mapping[str, Any]) -> str:
     return f"mended in {', '.join(versions)}" if versions else "not mended yet"
 
 
-def run_audit(versions: Mapping[str, str], program: Sequence[str]) -> Verdict:
-    """Ask about these versions."""
+def run_audit(versions: Mapping[str, str], program: Sequence[str], time_s: float = TIME_S) -> Verdict:
+    """Ask about these versions, for `time_s` at most."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.txt"
         file.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()))
@@ -119,10 +121,10 @@ def run_audit(versions: Mapping[str, str], program: Sequence[str]) -> Verdict:
         command = [*program, *options, "--requirement", str(file)]
         try:
             result = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIME_S, check=False, stdin=subprocess.DEVNULL
+                command, capture_output=True, text=True, timeout=time_s, check=False, stdin=subprocess.DEVNULL
             )
         except subprocess.TimeoutExpired:
-            return Verdict(Outcome.NOT_MADE, (f"audit: could not be made: no answer within {TIME_S} s",))
+            return Verdict(Outcome.NOT_MADE, (f"audit: could not be made: no answer within {time_s:g} s",))
     return judge(result.returncode, result.stdout, result.stderr)
 
 
@@ -130,26 +132,30 @@ def main(arguments: Sequence[str] | None = None, cache: Path = CACHE) -> int:
     """The exit code: 1 when there is a vulnerability."""
     parser = argparse.ArgumentParser(prog="scripts/audit", description="Look for known vulnerabilities.")
     parser.add_argument("--now", action="store_true", help="ask again, whatever was answered before")
+    parser.add_argument("--check", action="store_true", help="ask once a day, and do not wait long")
     given = parser.parse_args(arguments)
     versions = closure(PROJECT)
     of = hashlib.sha256(json.dumps(versions).encode()).hexdigest()
-    verdict = None if given.now else _kept(cache, of)
+    verdict = None if given.now else _kept(cache, of, DAY_S if given.check else LATER_S)
     if verdict is None:
         program = os.environ.get(PROGRAM)
-        verdict = run_audit(versions, [program] if program else [sys.executable, "-m", "pip_audit"])
+        command = [program] if program else [sys.executable, "-m", "pip_audit"]
+        verdict = run_audit(versions, command, CHECK_S if given.check else TIME_S)
         cache.parent.mkdir(parents=True, exist_ok=True)
         kept = {"of": of, "at_s": time.time(), "outcome": verdict.outcome.value, "lines": verdict.lines}
         cache.write_text(json.dumps(kept))
     print(*verdict.lines, sep="\n")
+    if given.check and verdict.outcome is Outcome.NOT_MADE:
+        print("audit: nothing fails for that; it is tried again in a day, or by `make audit`")
     return int(verdict.outcome is Outcome.VULNERABLE)
 
 
-def _kept(cache: Path, of: str) -> Verdict | None:
-    """What was answered, if that holds still."""
+def _kept(cache: Path, of: str, not_made_s: float) -> Verdict | None:
+    """What was answered, if that holds still; `not_made_s`: how long, that it could not be made."""
     try:
         kept = json.loads(cache.read_text())
         verdict = Verdict(Outcome(kept["outcome"]), tuple(kept["lines"]))
-        holds_s = LATER_S if verdict.outcome is Outcome.NOT_MADE else DAY_S
+        holds_s = not_made_s if verdict.outcome is Outcome.NOT_MADE else DAY_S
         holds = kept["of"] == of and 0 <= time.time() - kept["at_s"] < holds_s
     except (OSError, ValueError, KeyError, TypeError):
         return None

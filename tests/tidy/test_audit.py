@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,43 @@ def test_an_answer_holds_for_a_day_and_a_failure_for_an_hour(
     assert main([], programs.cache) == 1 and programs.started == 3, "it fails until it is mended"
     now[0] += audit.DAY_S
     assert main([], programs.cache) == 1 and programs.started == 4
+
+
+def test_among_all_checks_it_asks_once_a_day_whatever_comes_out(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1e9]
+    monkeypatch.setattr("tests.tidy.audit.time.time", lambda: now[0])
+    programs.says("", 1)
+    for _ in range(2):
+        assert main(["--check"], programs.cache) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[0] == "audit: could not be made: exit code 1"
+        assert said[1:] == ["audit: nothing fails for that; it is tried again in a day, or by `make audit`"]
+    now[0] += audit.DAY_S - 1
+    assert main(["--check"], programs.cache) == 0 and programs.started == 1
+    assert main([], programs.cache) == 0 and programs.started == 2, "who asks for it alone waits no day"
+    programs.says(answer(VULNERABLE), 1)
+    now[0] += audit.DAY_S
+    assert main(["--check"], programs.cache) == 1 and programs.started == 3
+
+
+def test_among_all_checks_it_does_not_wait_for_a_service_that_does_not_answer(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(audit, "CHECK_S", 0.2)
+    programs.program.write_text("#!/bin/sh\nexec sleep 600\n")
+    programs.program.chmod(0o755)
+    began_s = time.monotonic()
+    assert main(["--check"], programs.cache) == 0
+    assert time.monotonic() - began_s < 60
+    assert "audit: could not be made: no answer within 0.2 s" in capsys.readouterr().out
+
+
+def test_make_check_audits_and_fails_for_what_it_finds() -> None:
+    """All that it starts is in one file; what the parts do is shown above."""
+    lines = (Path(__file__).parents[2] / "scripts/check").read_text().splitlines()
+    assert '"$bin/python" -m tests.tidy.audit --check || failed=1' in lines
 
 
 def test_another_version_is_asked_about_at_once(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

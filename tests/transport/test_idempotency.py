@@ -86,12 +86,12 @@ class TestTable:
 class Counter:
     """An application that counts what it does; what has `no` in its query it refuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, headers: tuple[bytes, ...] = ()) -> None:
         self.done = 0
         self.go_on = trio.Event()
         self.begun = trio.Event()
         app = Starlette(routes=[Route("/{what}", self.do, methods=["GET", "POST", "DELETE"])])
-        app.add_middleware(Idempotent)
+        app.add_middleware(Idempotent, headers=headers)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
 
     async def do(self, request: Request) -> Response:
@@ -129,6 +129,16 @@ async def test_what_was_refused_is_asked_again() -> None:
     assert (await counter.client.post("/a", headers=key)).status_code == 202
 
 
+@pytest.mark.parametrize(("name", "status"), [("Namespace", 422), ("User-Agent", 202)])
+async def test_another_header_is_another_request_where_it_says_what_is_asked(name: str, status: int) -> None:
+    counter = Counter(headers=(b"namespace",))
+    await counter.client.post("/a", headers={"Idempotency-Key": "one", name: "x"})
+    again = await counter.client.post("/a", headers={"Idempotency-Key": "one", name: "x"})
+    assert (again.status_code, again.json()) == (202, {"done": 1})
+    other = await counter.client.post("/a", headers={"Idempotency-Key": "one", name: "y"})
+    assert (other.status_code, counter.done) == (status, 1)
+
+
 async def test_another_body_is_another_request() -> None:
     counter = Counter()
     key = {"Idempotency-Key": "one"}
@@ -158,6 +168,19 @@ async def test_another_request_with_the_same_key_is_refused() -> None:
         await counter.client.delete("/a", headers=key),
     ):
         assert (answer.status_code, answer.json()["reason"]) == (422, "idempotency-key-of-another-request")
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("PUT", "/a", 405), ("POST", "/a/b", 404)])
+async def test_what_is_not_there_is_not_there_with_a_used_key_either(
+    method: str, path: str, status: int
+) -> None:
+    """It could not be carried out, so it is not another request; and takes no key from one that could."""
+    counter = Counter()
+    key = {"Idempotency-Key": "one"}
+    assert (await counter.client.request(method, path, headers=key)).status_code == status
+    first = await counter.client.post("/a", headers=key)
+    assert (await counter.client.request(method, path, headers=key)).status_code == status
+    assert (await counter.client.post("/a", headers=key)).json() == first.json() == {"done": 1}
 
 
 async def test_while_the_first_is_under_way_the_second_is_refused() -> None:

@@ -289,6 +289,14 @@ async def test_a_stream_is_taken_over_and_closed_at_the_end() -> None:
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("host", ["a..b", ".", "a" * 64, "\udc80"])
+async def test_a_name_that_no_host_can_have_is_an_error_of_the_system(host: str) -> None:
+    """The volume tries again and again to reach a replica: any other error would end it."""
+    with pytest.raises(OSError, match="no host can be called"):
+        async with open_stream(host, 9502, EndOfBatch(), 5):
+            pass
+
+
 async def test_nobody_there_is_an_error_of_the_system() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port

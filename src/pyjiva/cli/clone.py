@@ -31,8 +31,34 @@ __all__ = ["command"]
     show_envvar=True,
     help="The token that it asks for.",
 )
+@click.option(
+    "--of-tls-ca",
+    type=click.Path(path_type=Path),
+    envvar="PYJIVA_TLS_CA",
+    show_envvar=True,
+    help="The authority (PEM) whose certificate it must have.",
+)
+@click.option(
+    "--of-tls-cert",
+    type=click.Path(path_type=Path),
+    envvar="PYJIVA_TLS_CERT",
+    show_envvar=True,
+    help="Our certificate (PEM), if it asks for one.",
+)
+@click.option(
+    "--of-tls-key",
+    type=click.Path(path_type=Path),
+    envvar="PYJIVA_TLS_KEY",
+    show_envvar=True,
+    help="The certificate's key (PEM).",
+)
 def command(
-    snapshot: str, name: str, options: tuple[str, ...], source: str, of_token_file: Path | None
+    snapshot: str,
+    name: str,
+    options: tuple[str, ...],
+    source: str,
+    of_token_file: Path | None,
+    **of_tls: Path | None,
 ) -> None:
     """Run the new volume NAME, which holds what SNAPSHOT holds, until Ctrl-C.
 
@@ -42,7 +68,8 @@ def command(
 
     Exit code: as of `pyjiva up`, or 1 when there is no such snapshot.
     """
-    client = Api(open_api_address(source, {"api_token_file": of_token_file}))
+    tls = {key.removeprefix("of_"): path for key, path in of_tls.items()}
+    client = Api(open_api_address(source, {"api_token_file": of_token_file, **tls}))
     past: dict[str, Any] = client.get("/v1/snapshots")
     try:
         if snapshot not in [each["name"] for each in past["snapshots"]]:
@@ -53,6 +80,8 @@ def command(
     arguments = [name, "--fill-from", f"{client.address.rstrip('/')}/v1/snapshots/{snapshot}"]
     if of_token_file is not None:
         arguments += ["--fill-token-file", str(of_token_file)]
+    for key, path in tls.items():
+        arguments += [] if path is None else [f"--fill-{key.replace('_', '-')}", str(path)]
     if not any(each == "--size" or each.startswith("--size=") for each in options):
         arguments += ["--size", str(size)]
     up.main([*arguments, *options], prog_name="pyjiva up", standalone_mode=False)

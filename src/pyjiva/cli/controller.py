@@ -231,10 +231,10 @@ def _shared_memory() -> SharedBuffers | None:
 
 
 def _source_of(fill: FillFrom) -> FillSource:
-    """Raises ConfigError: it is no URL of a source, or its token cannot be read."""
+    """Raises ConfigError: it is no URL of a source, or its token or certificates cannot be read."""
     if fill.url.startswith(BACKUP_SCHEME):
         return BackupSource(fill.url)
-    return SnapshotSource(fill.url, fill.token())
+    return SnapshotSource(fill.url, fill.token(), fill.tls())
 
 
 async def _loop_answers() -> bool:

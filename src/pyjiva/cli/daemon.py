@@ -57,6 +57,10 @@ class Address:
             raise ConfigError(f"address {text!r}: write HOST:PORT, an IPv6 host as in [::1]:3260")
         if int(port) > 65535:
             raise ConfigError(f"address {text!r}: ports end at 65535")
+        try:
+            host.encode("idna")  # as the socket module does
+        except UnicodeError as error:
+            raise ConfigError(f"address {text!r}: no host can be called so") from error
         return cls(host, int(port))
 
 

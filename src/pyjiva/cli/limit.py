@@ -37,9 +37,9 @@ def _changes(iops: str | None, rate: str | None, burst_s: float | None) -> dict[
     """What to ask for; a wrong value ends the command before anything is asked."""
     try:
         if iops not in (None, NONE):
-            Limits(iops=float(str(iops)))
+            iops = str(Limits(iops=float(str(iops))).iops)
         if rate not in (None, NONE):
-            Limits(bytes_per_s=parse_size(str(rate)))
+            rate = str(Limits(bytes_per_s=parse_size(str(rate))).bytes_per_s)
         if burst_s is not None:
             Limits(burst_s=burst_s)
     except (ConfigError, ValueError) as error:

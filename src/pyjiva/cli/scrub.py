@@ -27,13 +27,12 @@ def command(api: ApiAddress, rate: str | None, wait: bool) -> None:
 
     Exit code: 0 done (without --wait: begun), 1 it cannot be, 5 some blocks have no good copy.
     """
-    if rate is not None:
-        try:
-            parse_size(rate)
-        except ConfigError as error:
-            raise click.UsageError(str(error)) from error
+    try:
+        given = {} if rate is None else {"rate": str(parse_size(rate))}
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
     client = Api(api)
-    client.post("/v1/scrub", **({} if rate is None else {"rate": rate}))
+    client.post("/v1/scrub", **given)
     if wait:
         _wait(client)
 

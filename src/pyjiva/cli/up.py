@@ -175,6 +175,7 @@ async def run_up(options: UpOptions, commands: Commands | None = None) -> int:
     check_reach(options.api.host, None if token_file is None else read_token(token_file))
     if options.fill is not None:
         options.fill.token()
+        options.fill.tls()
     with contextlib.ExitStack() as stack:
         open_directory = functools.partial(VolumeDirectory.open_or_create, options.data, options.volume)
         held = stack.enter_context(HeldPorts())

@@ -7,7 +7,16 @@ what is said here.
 from typing import Any, Final
 
 from pyjiva.block import Limits
-from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, NONE
+from pyjiva.controller.api_parameters import (
+    ADDRESS,
+    ADDRESS_CHARACTERS_MAX,
+    COUNT_MAX,
+    LABEL_CHARACTERS_MAX,
+    LABELS_MAX,
+    LENGTH_BYTES_MAX,
+    NONE,
+    SIZE,
+)
 from pyjiva.controller.history import HistoryEvent
 from pyjiva.controller.operations import Operation as LongOperation
 from pyjiva.controller.stats import STATS_SCHEMA
@@ -21,8 +30,7 @@ _NOTHING: Final = object_schema({})
 _BYTES: Final[Schema] = {"type": "integer", "minimum": 0}
 _SIZE: Final[Schema] = {
     "type": "string",
-    "pattern": r"^ *[0-9]+(\.[0-9]+)? *([kKmMgGtT][iI]?)?[bB]? *$",
-    "maxLength": 32,
+    "pattern": f"^{SIZE.pattern}$",
     "examples": ["20GiB", "50MiB", "1048576"],
 }
 _FLAG: Final[Schema] = {"enum": ["0", "1"], "default": "0"}
@@ -67,10 +75,10 @@ _SNAPSHOTS: Final = object_schema(
     }
 )
 _EXTENTS: Final = object_schema(
-    {"extents": {"type": "array", "items": {"type": "array", "prefixItems": [_BYTES, _BYTES], "minItems": 2}}}
+    {"extents": {"type": "array", "items": {"type": "array", "items": _BYTES, "minItems": 2, "maxItems": 2}}}
 )
 
-_REPLICA: Final = Parameter("id", "its number", {"type": "integer", "minimum": 1})
+_REPLICA: Final = Parameter("id", "its number", {"type": "integer", "minimum": 1, "maximum": COUNT_MAX})
 _SNAPSHOT: Final = Parameter("name", "the snapshot", {"type": "string", "minLength": 1})
 _OPERATION: Final = Parameter("id", "its id", {"type": "string", "pattern": "^[0-9]+$"})
 _BEGUN: Final = Answer(202, "It is begun; /v1/volume shows how it goes.", _NOTHING,
@@ -108,7 +116,10 @@ _OF_VOLUME: Final = (
         (Parameter("rate", "bytes per second on each replica, above 0", _SIZE),), (400, 409)),
     Operation("POST", "/v1/replicas/{id}", "addReplica", "Add a replica.", (_BEGUN,),
         (_REPLICA,
-         Parameter("address", "HOST:PORT of its data port", {"type": "string"}, required=True),
+         Parameter("address", "HOST:PORT of its data port, an IPv6 address in brackets",
+            {"type": "string", "pattern": f"^{ADDRESS.pattern}$",
+             "maxLength": ADDRESS_CHARACTERS_MAX, "examples": ["10.0.0.21:9502"]},
+            required=True),
          Parameter("witness", "whether it holds no data", _FLAG)), (400, 409)),
     Operation("DELETE", "/v1/replicas/{id}", "removeReplica", "Remove a replica.", (_BEGUN,),
         (_REPLICA,), (400, 409)),
@@ -131,7 +142,9 @@ _OF_SNAPSHOTS: Final = (
         (Answer(201, "It is made.", object_schema(_SNAPSHOT_FIELDS)),),
         (Parameter("name", "what to call it", _NAME_OF_NEW),
          Parameter("label", "KEY=VALUE; may be given several times",
-            {"type": "array", "items": {"type": "string", "pattern": "^[^=]+="}})), (400, 409, 503)),
+            {"type": "array", "maxItems": LABELS_MAX,
+             "items": {"type": "string", "pattern": "^[^=]+=", "maxLength": LABEL_CHARACTERS_MAX + 1}})),
+        (400, 409, 503)),
     Operation("DELETE", "/v1/snapshots/{name}", "deleteSnapshot", "Let it go.", (_DONE,),
         (_SNAPSHOT,), (404, 409, 503)),
     Operation("POST", "/v1/snapshots/{name}/revert", "revert", "Let the volume hold what it held then.",
@@ -145,7 +158,7 @@ _OF_SNAPSHOTS: Final = (
         (Answer(200, "The bytes.", {}, "application/octet-stream",
             {"X-Content-XXH3": "their xxh3-64, 16 hexadecimal digits"}),),
         (_SNAPSHOT,
-         Parameter("offset", "in bytes", _BYTES, required=True),
+         Parameter("offset", "in bytes", _BYTES | {"maximum": COUNT_MAX}, required=True),
          Parameter("length", "in bytes",
             {"type": "integer", "minimum": 1, "maximum": LENGTH_BYTES_MAX}, required=True)),
         (400, 404, 409, 503)),

@@ -18,11 +18,17 @@ from starlette.routing import Route
 from pyjiva import __version__
 from pyjiva.block import Limiter, Limits, Meters
 from pyjiva.controller.api_document import controller_document
-from pyjiva.controller.api_parameters import count, limit_number, limit_size, number, optional_size
+from pyjiva.controller.api_parameters import (
+    address,
+    count,
+    limit_number,
+    limit_size,
+    number,
+    optional_size,
+)
 from pyjiva.controller.listening_io import listen
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.operations import ADD, REMOVE, RUNNING, SCRUB, Operation
-from pyjiva.controller.options import ReplicaAddress
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.snapshot_api_io import snapshot_routes
 from pyjiva.controller.snapshots_io import Snapshots
@@ -170,19 +176,14 @@ def _changes(volume: Volume) -> list[Route]:
 
     async def post_scrub(request: Request) -> Response:
         rate = optional_size(request.query_params, "rate")
-        if rate == 0:
-            raise ProblemError(Reason.INVALID_PARAMETER, "rate 0: at least 1 byte per second")
         if not volume.start_scrub(rate):
             why_not = "a scrub is under way, or the volume is parked or being filled"
             raise ProblemError(Reason.REFUSED, why_not)
         return _begun("", volume.operations.running(SCRUB))
 
     async def post_replica(request: Request) -> Response:
-        replica_id, text = _replica_id(request), request.query_params.get("address", "")
-        address = ReplicaAddress.parse(replica_id, text, witness=flag(request.query_params, "witness"))
-        if address is None:
-            raise ProblemError(Reason.INVALID_PARAMETER, f"address {text!r}: write HOST:PORT")
-        why_not = volume.add_replica(address)
+        replica_id, given = _replica_id(request), request.query_params
+        why_not = volume.add_replica(address(given, "address", replica_id, witness=flag(given, "witness")))
         return _begun(why_not, volume.operations.running(ADD, replica_id))
 
     async def delete_replica(request: Request) -> Response:

@@ -1,5 +1,6 @@
 """A snapshot of another volume as the source that a new one is filled from, over that one's API."""
 
+import ssl
 from typing import Any, Final
 
 import attrs
@@ -19,20 +20,23 @@ TIMEOUT_S: Final = 30.0
 
 @attrs.define(eq=False)
 class SnapshotSource:
-    """The snapshot at `url`: http://HOST:PORT/v1/snapshots/NAME."""
+    """The snapshot at `url`: http(s)://HOST:PORT/v1/snapshots/NAME."""
 
     url: str
     token: Token | None = None
     """What that API asks for."""
+    tls: ssl.SSLContext | None = None
+    """How it is asked by HTTPS; None: as httpx does, with the authorities of the system."""
     _client: httpx.AsyncClient = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         base, slash, name = self.url.rpartition("/v1/snapshots/")
         if not base.startswith(("http://", "https://")) or not slash or not name or "/" in name:
-            raise ConfigError(f"{self.url!r}: write http://HOST:PORT/v1/snapshots/NAME")
+            raise ConfigError(f"{self.url!r}: write http(s)://HOST:PORT/v1/snapshots/NAME")
         # No proxy of the environment: it stands between here and the world, not before a controller.
         headers = {} if self.token is None else self.token.headers()
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, headers=headers)
+        verify = True if self.tls is None else self.tls
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, headers=headers, verify=verify)
 
     async def size_bytes(self) -> int:
         """Part of FillSource: of the volume that the snapshot belongs to."""

@@ -9,7 +9,7 @@ from pyjiva.block import FLOOR_BYTES_PER_S
 from pyjiva.controller.quorum import REPLICAS_MAX, min_copies_default
 from pyjiva.errors import ConfigError
 
-__all__ = ["ControllerOptions", "ReplicaAddress", "Tuning"]
+__all__ = ["HOST_CHARACTERS_MAX", "ControllerOptions", "ReplicaAddress", "Tuning"]
 
 BLOCK_SIZES: Final = (512, 4096)
 MEMBER_TIMEOUT_S_MIN: Final = 1.0  # two pings

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, count, label, size, snapshot_name
+from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX, count, labels, size, snapshot_name
 from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.extent import Extent
 from pyjiva.lineage import Lineage, Snapshot
@@ -55,9 +55,9 @@ async def _list(snapshots: Snapshots, _: Request) -> Response:
 
 
 async def _create(snapshots: Snapshots, request: Request) -> Response:
-    labels = dict(label(text) for text in request.query_params.getlist("label"))
+    given = labels(request.query_params.getlist("label"))
     name = snapshot_name(request.path_params["name"])
-    made = await snapshots.create(name, labels=labels)
+    made = await snapshots.create(name, labels=given)
     return JSONResponse(_fields(snapshots.volume.past.lineage, made), status_code=201)
 
 
@@ -82,9 +82,6 @@ async def _changed(snapshots: Snapshots, request: Request) -> Response:
 async def _data(snapshots: Snapshots, request: Request) -> Response:
     given = request.query_params
     extent = Extent(count(given, "offset"), count(given, "length", least=1, most=LENGTH_BYTES_MAX))
-    if extent.end_bytes > snapshots.volume.size_bytes:
-        detail = f"{extent}: the volume has {snapshots.volume.size_bytes} bytes"
-        raise ProblemError(Reason.INVALID_PARAMETER, detail)
     content = await snapshots.read(_known(snapshots, request.path_params["name"]), extent)
     return Response(
         content,

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer
-from pyjiva.controller.api_parameters import LENGTH_BYTES_MAX
+from pyjiva.controller.api_parameters import LABEL_CHARACTERS_MAX, LABELS_MAX, LENGTH_BYTES_MAX
 from pyjiva.controller.change_request import ChangeRequest
 from pyjiva.controller.past import NOWHERE
 from pyjiva.controller.retention import SCHEDULE_LABEL, Retention, expired
@@ -40,8 +40,6 @@ __all__ = ["Snapshots"]
 PIECE_BYTES: Final = 1 * MIB  # of it are asked for at once: host I/O waits for so much at each place
 PREPARE_S: Final = 10.0  # a replica that is not ready by then makes the others wait a little longer
 SIZE_BYTES_MAX: Final = 2**63 - 4096  # off_t, in whole blocks
-LABELS_MAX: Final = 64
-LABEL_CHARACTERS_MAX: Final = 256
 
 _log = structlog.get_logger(__name__)
 
@@ -130,7 +128,11 @@ class Snapshots:
             await self._carry_out(change)
 
     async def grow(self, size_bytes: int) -> None:
-        """Make the volume larger.  Raises ConfigError: it would not be.  Else as `create`."""
+        """Make the volume larger.
+
+        Raises ConfigError: it would not be, or a replica's file system has no file so large: asked for again
+        that would be the same.  Else as `create`.
+        """
         async with self._one:
             now, block = self.volume.size_bytes, self.volume.options.block_size_bytes
             if size_bytes < now or size_bytes % block:
@@ -139,8 +141,14 @@ class Snapshots:
                 )
             if size_bytes > SIZE_BYTES_MAX:
                 raise ConfigError(f"size of {format_size(size_bytes)}: no file can be so large")
-            if size_bytes > now:
+            if size_bytes == now:
+                return
+            try:
                 await self._carry_out(self._change(ChangeKind.GROW, size_bytes=size_bytes))
+            except StorageError as error:
+                if error.failure is not StorageFailure.NOT_SUPPORTED:
+                    raise
+                raise ConfigError(f"size of {format_size(size_bytes)}: {error.detail}") from error
 
     async def listing(self) -> LineageAnswer:
         """What there is, and what it takes on one replica.  Raises StorageError."""

@@ -1,4 +1,8 @@
-"""An ASGI application that does what is asked with one `Idempotency-Key` once: see `idempotency`."""
+"""An ASGI application that does what is asked with one `Idempotency-Key` once: see `idempotency`.
+
+What no route of the application answers, a path or a method that there is not, is no request that could be
+carried out: its key is not looked at, and the answer is the router's, 404 or 405.
+"""
 
 import collections
 import hashlib
@@ -6,6 +10,7 @@ from typing import Final
 
 import attrs
 import trio
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pyjiva.transport.http_io import problem_response
@@ -23,12 +28,14 @@ class Idempotent:
     """Around the application whose changes it keeps from being made twice."""
 
     app: ASGIApp
+    headers: tuple[bytes, ...] = ()
+    """Those, in small letters, that say what is asked, as path, query and body do."""
     keys: KeyTable = attrs.field(factory=KeyTable)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Part of ASGI."""
         given = [value for name, value in scope.get("headers", ()) if name == b"idempotency-key"]
-        if scope["type"] != "http" or scope["method"] not in CHANGES or not given:
+        if scope["type"] != "http" or scope["method"] not in CHANGES or not given or not _is_routed(scope):
             await self.app(scope, receive, send)
             return
         key = given[0].decode("latin-1")
@@ -37,8 +44,10 @@ class Idempotent:
             await _refuse(Reason.INVALID_PARAMETER, detail, scope, receive, send)
             return
         body, receive = await _read_ahead(receive)
+        said = [f"{name!r}: {value!r}" for name, value in scope["headers"] if name in self.headers]
         digest = hashlib.sha256(body).hexdigest() if body else ""
-        request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')} {digest}"
+        query = scope["query_string"].decode("latin-1")
+        request = f"{scope['method']} {scope['path']}?{query} {digest} {said}"
         match self.keys.begin(key, request, trio.current_time()):
             case StoredAnswer() as answer:
                 head = {
@@ -75,6 +84,10 @@ class Idempotent:
                 self.keys.done(key, StoredAnswer(status, headers, body))
             else:
                 self.keys.failed(key)
+
+
+def _is_routed(scope: Scope) -> bool:
+    return any(route.matches(scope)[0] is Match.FULL for route in scope["app"].routes)
 
 
 async def _read_ahead(receive: Receive) -> tuple[bytes, Receive]:

@@ -14,6 +14,7 @@ does the cleaning up.
 """
 
 import collections
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -232,9 +233,13 @@ async def open_stream(
 ) -> AsyncIterator[BatchedStream]:
     """Connect to `host`:`port`.
 
-    Raises OSError: nobody answers there; trio.TooSlowError: not within `timeout_s`.
+    Raises OSError: nobody answers there, or no host can be called so; trio.TooSlowError: not within
+    `timeout_s`.
     """
     with trio.fail_after(timeout_s):
-        stream = await trio.open_tcp_stream(host, port)
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except UnicodeError as error:  # names become IDNA first, where a label may be empty or too long
+            raise OSError(errno.EINVAL, f"no host can be called {host!r}") from error
     async with own_stream(stream, batch) as batched:
         yield batched

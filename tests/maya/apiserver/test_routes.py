@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from pyjiva.transport.openapi import Operation, Schema
 from tests.controller.served_api import routes_of
 from tests.maya.apiserver.fake_backend import FAMILIES, MayaApi, serving
 from tests.maya.apiserver.maya_page import made, written
+from tests.suites.openapi import check_by_document
 
 TOKEN = Token.parse("0123456789abcdef")
 VOLUMES, VOLUME = "/latest/volumes/", "/latest/volumes/{name}"
@@ -47,6 +49,25 @@ def test_its_schemas_are_schemas() -> None:
         in_path = {part[1:-1] for part in operation.path.split("/") if part.startswith("{")}
         assert in_path <= {each.name for each in operation.parameters}
         assert operation.open == (operation.path in OPEN_PATHS)
+
+
+#: What stands in several places of a request must agree, of which no schema can tell.
+ACROSS = """
+[[operations]]
+include-path-regex = "."
+checks.positive_data_acceptance.enabled = false
+"""
+
+
+@pytest.mark.real
+async def test_schemathesis_finds_nothing_that_its_document_does_not_say(tmp_path: Path) -> None:
+    async with serving() as api:
+        tested = await check_by_document(
+            api.app, maya_document("0"), tmp_path, open_paths=OPEN_PATHS, exceptions=ACROSS
+        )
+        assert not [each for each in api.logged if "exc_info" in each]
+    assert not tested.found, tested.found
+    assert tested.operations == len(OPERATIONS)
 
 
 async def test_a_life_of_a_volume() -> None:

@@ -19,6 +19,7 @@ from pyjiva.maya.apiserver.cas_volume import (
     CAS_VOLUME_LIST_SCHEMA,
     CAS_VOLUME_SCHEMA,
     DELETED_SCHEMA,
+    NAMESPACE_SCHEMA,
     NEW_VOLUME_SCHEMA,
 )
 from pyjiva.transport.openapi import Answer, Operation, Parameter, Schema, document, object_schema
@@ -35,8 +36,8 @@ _VOLUME: Final = Parameter("name", "the volume", {"type": "string", "minLength":
 _POOL: Final = Parameter("name", "the pool", {"type": "string", "minLength": 1})
 _SNAPSHOT: Final = Parameter("name", "the snapshot", {"type": "string", "minLength": 1})
 _NAMESPACE: Final = (
-    Parameter("namespace", "of the claim; without it, whichever it is", {"type": "string"}),
-    Parameter("namespace", "the same", {"type": "string"}, header=True),
+    Parameter("namespace", "of the claim; without it, whichever it is", NAMESPACE_SCHEMA),
+    Parameter("namespace", "the same", NAMESPACE_SCHEMA, header=True),
 )
 _OF_VOLUME: Final = Parameter("volume", "whose it is", _NAME, required=True)
 _CAS_TYPE: Final = Parameter("casType", "for clients that send it", {"enum": ["jiva", ""]})
@@ -105,7 +106,7 @@ _OF_SNAPSHOTS: Final = (
         body=NEW_SNAPSHOT_SCHEMA),
     Operation("GET", "/latest/snapshots/", "snapshots", "All snapshots of a volume, or of a namespace.",
         (Answer(200, "In the order of their making.", CAS_SNAPSHOT_LIST_SCHEMA),),
-        (Parameter("volume", "whose they are; without it: all", _NAME), *_NAMESPACE, _CAS_TYPE),
+        (Parameter("volume", "whose they are; without it: all", NAMESPACE_SCHEMA), *_NAMESPACE, _CAS_TYPE),
         (400, 404, 503)),
     Operation("GET", "/latest/snapshots/{name}", "snapshot", "A snapshot.",
         (Answer(200, "As it is now.", CAS_SNAPSHOT_SCHEMA),),

@@ -18,10 +18,18 @@ from pyjiva.maya.policy.fault import suggestion
 from pyjiva.maya.yaml_text import BYTES_MAX, read_json_like
 from pyjiva.units import STORED_BLOCK_BYTES, align_up
 
-__all__ = ["BODY_BYTES_MAX", "CAPACITY_BYTES_MAX", "Fields", "capacity", "read_body"]
+__all__ = [
+    "BODY_BYTES_MAX",
+    "CAPACITY_BYTES_MAX",
+    "CAPACITY_CHARACTERS_MAX",
+    "Fields",
+    "capacity",
+    "read_body",
+]
 
 BODY_BYTES_MAX: Final = BYTES_MAX
 CAPACITY_BYTES_MAX: Final = 1 << 60
+CAPACITY_CHARACTERS_MAX: Final = 64
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -47,6 +55,8 @@ def read_body(data: bytes, content_type: str) -> "Fields":
 
 def capacity(text: str, where: str) -> int:
     """Bytes, in whole blocks: what is not one is rounded up.  Raises ConfigError."""
+    if len(text) > CAPACITY_CHARACTERS_MAX:
+        raise ConfigError(f"{where}: at most {CAPACITY_CHARACTERS_MAX} characters")
     try:
         size_bytes = parse_quantity(text)
     except ConfigError as error:

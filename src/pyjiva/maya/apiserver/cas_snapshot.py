@@ -10,7 +10,14 @@ from pyjiva.errors import ConfigError
 from pyjiva.lineage import SNAPSHOT_NAME
 from pyjiva.maya.apiserver.backend import PoolView, SnapshotView, VolumeName
 from pyjiva.maya.apiserver.body import Fields
-from pyjiva.maya.apiserver.cas_volume import API_VERSION, JIVA, NAME, NEW_VOLUME_SCHEMA, take_type
+from pyjiva.maya.apiserver.cas_volume import (
+    API_VERSION,
+    JIVA,
+    NAME,
+    NAMESPACE_SCHEMA,
+    NEW_VOLUME_SCHEMA,
+    take_type,
+)
 from pyjiva.maya.kube.quantity import format_quantity
 from pyjiva.transport.openapi import Schema, object_schema
 
@@ -153,7 +160,7 @@ NEW_SNAPSHOT_SCHEMA: Final[Schema] = {
             "type": "object",
             "properties": {
                 "name": {"type": "string", "pattern": f"^{SNAPSHOT_NAME.pattern}$"},
-                "namespace": _TEXT,
+                "namespace": NAMESPACE_SCHEMA,
             },
             "required": ["name"],
             "additionalProperties": False,

@@ -19,8 +19,8 @@ from pyjiva.maya.apiserver.backend import (
     VolumeName,
     VolumeView,
 )
-from pyjiva.maya.apiserver.body import Fields, capacity
-from pyjiva.maya.kube.quantity import format_quantity
+from pyjiva.maya.apiserver.body import CAPACITY_CHARACTERS_MAX, Fields, capacity
+from pyjiva.maya.kube.quantity import QUANTITY, format_quantity
 from pyjiva.transport.openapi import Schema, object_schema
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "CAS_VOLUME_LIST_SCHEMA",
     "CAS_VOLUME_SCHEMA",
     "NAME",
+    "NAMESPACE_SCHEMA",
     "NEW_VOLUME_SCHEMA",
     "list_json",
     "new_volume",
@@ -208,8 +209,14 @@ def _split(portal: str) -> tuple[str, str]:
 _TEXT: Final[Schema] = {"type": "string"}
 _TEXTS: Final[Schema] = {"type": "object", "additionalProperties": _TEXT}
 _FLAG: Final[Schema] = {"type": "boolean"}
-_QUANTITY: Final[Schema] = {"type": "string", "examples": ["10Gi", "5G", "4096"], "maxLength": 64}
+_QUANTITY: Final[Schema] = {
+    "type": "string",
+    "pattern": f"^{QUANTITY.pattern}$",
+    "examples": ["10Gi", "5G", "4096"],
+    "maxLength": CAPACITY_CHARACTERS_MAX,
+}
 _NAME: Final[Schema] = {"type": "string", "pattern": f"^{NAME.pattern}$"}
+NAMESPACE_SCHEMA: Final[Schema] = {"type": "string", "pattern": f"^({NAME.pattern})?$"}
 _CLONE: Final = object_schema(
     {"isClone": _FLAG, "sourceVolume": _TEXT, "sourceTargetIP": _TEXT, "snapshotName": _TEXT}
 )
@@ -276,7 +283,12 @@ NEW_VOLUME_SCHEMA: Final[Schema] = {
         "apiVersion": {"enum": [API_VERSION, f"openebs.io/{API_VERSION}", ""]},
         "metadata": {
             "type": "object",
-            "properties": {"name": _NAME, "namespace": _TEXT, "labels": _TEXTS, "annotations": _TEXTS},
+            "properties": {
+                "name": _NAME,
+                "namespace": NAMESPACE_SCHEMA,
+                "labels": _TEXTS,
+                "annotations": _TEXTS,
+            },
             "required": ["name"],
             "additionalProperties": False,
         },

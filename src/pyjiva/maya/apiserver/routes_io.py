@@ -82,7 +82,7 @@ def maya_application(backend: Backend) -> Starlette:
         for each in OPERATIONS
     ]
     app = http_application(routes)
-    app.add_middleware(Idempotent)
+    app.add_middleware(Idempotent, headers=(b"namespace",))
     app.add_middleware(_Timed, routes=routes, times=times)
     return app
 

@@ -5,9 +5,9 @@ from typing import Final
 
 from pyjiva.errors import ConfigError
 
-__all__ = ["format_quantity", "parse_quantity"]
+__all__ = ["QUANTITY", "format_quantity", "parse_quantity"]
 
-_QUANTITY: Final = re.compile(r"(\d+)(?:\.(\d+))?(?:([kMGTPE]|[KMGTPE]i)|[eE](\d{1,2}))?", re.ASCII)
+QUANTITY: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:([kMGTPE]|[KMGTPE]i)|[eE]([0-9]{1,2}))?")
 _POWERS: Final = "KMGTPE"
 
 
@@ -16,7 +16,7 @@ def parse_quantity(text: str) -> int:
 
     Raises ConfigError: it is none.  Thousandths ("100m") make no sense for bytes.
     """
-    match = _QUANTITY.fullmatch(text)
+    match = QUANTITY.fullmatch(text)
     if match is None:
         raise ConfigError(f"quantity {text!r}: write a number and a unit, such as 10Gi or 500M")
     whole, fraction, suffix, exponent = match.groups()

@@ -51,13 +51,13 @@ format:
 
 bench:
 	@scripts/debian-packages bench
-	@scripts/venv test,bench
-	@exec .venv/bin/python -m bench --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
+	@scripts/compiled-venv bench
+	@exec .venv-compiled/bin/python -m bench --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
 
 bench-rebuild bench-stall bench-scale bench-yielding: bench-%:
 	@scripts/debian-packages bench
-	@scripts/venv test,bench
-	@exec .venv/bin/python -m bench.$* --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
+	@scripts/compiled-venv bench
+	@exec .venv-compiled/bin/python -m bench.$* --markdown docs/explanation/performance.md $(BENCH_ARGUMENTS)
 
 sim:
 	@scripts/sim
@@ -75,5 +75,5 @@ suite:
 	@exec .venv/bin/python -m tests.real.libiscsi_suite
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache bench/build
+	rm -rf .venv .venv-compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache bench/build
 	find src tests bench -name __pycache__ -type d -exec rm -rf {} +

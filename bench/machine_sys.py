@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.errors import BenchError
+from pyjiva.cli.main import how_it_runs
 from pyjiva.units import GIB, MIB, format_size
 
 __all__ = ["commit", "describe_machine", "require_space", "warm_page_cache"]
@@ -24,7 +25,7 @@ def describe_machine(directory: Path) -> dict[str, str]:
         "memory": format_size(memory_bytes),
         "kernel": platform.release(),
         "file system": _file_system(directory),
-        "Python": platform.python_version(),
+        "pyjiva": how_it_runs(),
         "tgtd": _output("dpkg-query", "--show", "--showformat=${Version}", "tgt") or "absent",
         "libiscsi": _output("dpkg-query", "--show", "--showformat=${Version}", "libiscsi-dev") or "unknown",
     }

@@ -1,15 +1,17 @@
 """`pyjiva`: the table of commands, and how a wrong command line ends."""
 
 import importlib
+import importlib.util
 import platform
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Final
 
 import click
 
 from pyjiva import __version__
 
-__all__ = ["main"]
+__all__ = ["how_it_runs", "main"]
 
 #: Command → module; loaded when it is used, so that no command waits for the libraries of another.
 COMMANDS: Final[dict[str, str]] = {
@@ -46,13 +48,23 @@ class _Commands(click.Group):
         return command
 
 
+def how_it_runs() -> str:
+    """Whether the hot modules are compiled (docs/decisions/0012-compiled.md), and what runs the others."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    found = importlib.util.find_spec("pyjiva.block_sums")
+    is_compiled = found is not None and (found.origin or "").endswith(tuple(EXTENSION_SUFFIXES))
+    return (
+        f"hot modules compiled, the others interpreted by {python}"
+        if is_compiled
+        else f"interpreted by {python}"
+    )
+
+
 @click.group(cls=_Commands, invoke_without_command=True)
 @click.version_option(
     __version__,
     prog_name="pyjiva",
-    # Nothing of it is compiled: docs/decisions/0012-not-compiled.md.
-    message=f"%(prog)s, version %(version)s, interpreted by {platform.python_implementation()} "
-    f"{platform.python_version()}",
+    message=f"%(prog)s, version %(version)s, {how_it_runs()}",
 )
 @click.pass_context
 def commands(context: click.Context) -> None:

@@ -1,0 +1,49 @@
+"""Which modules are compiled: what every command goes through, and whatever inherits from its classes."""
+
+from typing import Final
+
+__all__ = ["COMPILED", "NOT_COMPILED"]
+
+#: In the order in which bases come before what inherits from them.
+COMPILED: Final = (
+    "pyjiva.transport.receive_buffer",
+    "pyjiva.recycled",
+    "pyjiva.block.device",
+    "pyjiva.block.meter",
+    "pyjiva.block.interval_lock",
+    "pyjiva.block_sums",
+    "pyjiva.scsi.task",
+    "pyjiva.scsi.cdb",
+    "pyjiva.scsi.device_server",
+    "pyjiva.scsi.traced_server",
+    "pyjiva.scsi.read_write",
+    "pyjiva.scsi.unit",
+    "pyjiva.iscsi.framing",
+    "pyjiva.iscsi.pdu",
+    "pyjiva.iscsi.transfer",
+    "pyjiva.iscsi.command",
+    "pyjiva.iscsi.writes",
+    "pyjiva.iscsi.answers",
+    "pyjiva.iscsi.connection",
+    "pyjiva.controller.path_times",
+    "pyjiva.replication.frame",
+    "pyjiva.controller.sharing_link",
+    "pyjiva.controller.dirty_map",
+    "pyjiva.controller.data_path",
+    "pyjiva.replica.unstable",
+    "pyjiva.replica.data_path",
+    "pyjiva.sparse.file_sys",
+    "pyjiva.sparse.checked_file_sys",
+    "pyjiva.snapshot.layer_index",
+    "pyjiva.snapshot.layer_stack_sys",
+    "pyjiva.snapshot.store_sys",
+    "pyjiva.snapshot.layered_store_sys",
+)
+
+#: Hot modules that are not compiled → why.
+NOT_COMPILED: Final = {
+    "pyjiva.transport.stream_io": "coroutines",
+    "pyjiva.controller.link_io": "coroutines",
+    "pyjiva.snapshot.device_io": "coroutines",
+    "pyjiva.scsi.command_table": "a table, which is made once",
+}

@@ -1,31 +1,81 @@
 """Classes of `attrs.define` written out: what mypyc makes native classes of.  Pure.
 
-mypyc turns a plain class with annotated attributes into a C struct, whose attributes are read and methods called
-without a look-up.  `attrs.define` makes a second class for the slots, which it cannot follow.  So before compiling,
-and only then, each such class at the top of a module gets the `__init__` (and `__eq__`, `__repr__`) that attrs would
-have made, as text.  All else stays as it is, to the letter.
+mypyc turns a plain class with annotated attributes into a C struct, whose attributes are read and methods
+called without a look-up.  `attrs.define` makes a second class for the slots, which it cannot follow.  So
+before compiling, and only then, each such class at the top of a module gets the `__init__` (and `__eq__`,
+`__repr__`) that attrs would have made, as text.  All else stays as it is, to the letter; comments behind a
+field or a decorator stay on its line.
 
-What is understood is what the hot modules use: fields with a default or a factory, `init`, `repr`, `kw_only`, `eq`,
-and `__attrs_post_init__`.  Anything else is refused by name, so that nothing is dropped in silence.
+What is understood is what the hot modules use: fields with a default or a factory, `init`, `repr`, `kw_only`,
+`eq`, one base, and `__attrs_post_init__`.  Anything else is refused by name, so that nothing is dropped in
+silence.
+
+What differs from attrs:
+
+- None for an argument that has a factory stands for "not given" (attrs: None).  A field whose annotation says
+  that it may be None cannot have a factory.
+- A default of a field without `init` is evaluated for each instance, and an inherited one once more for each
+  class (attrs: once).  Only what is the same each time may stand there.
+- `attrs.fields`, `attrs.evolve` and the like do not know the class, and it has no `__match_args__`.
 """
 
 import ast
-import builtins
-import copy
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 import attrs
+
+from compiling.fields import (
+    OTHER_FIELDS,
+    Field,
+    NotPlain,
+    check_fields,
+    read_fields,
+    read_flag,
+    read_options,
+    refuse,
+)
+from compiling.names import (
+    Module,
+    alias,
+    bound_by,
+    called,
+    first_line,
+    is_text,
+    without_quotes,
+)
 
 __all__ = ["NotPlain", "written_out"]
 
 _INDENT: Final = "    "
 _CLASS_OPTIONS: Final = frozenset({"eq", "kw_only"})
-_FIELD_OPTIONS: Final = frozenset({"default", "factory", "init", "repr", "eq", "kw_only"})
+_OTHER_DECORATORS: Final = frozenset(
+    (
+        *("define", "mutable", "attrs.mutable", "attr.define", "attr.mutable"),
+        *("attr.s", "attr.attrs", "attr.attributes", "attr.dataclass"),
+    )
+)
+"""What makes such classes too; whoever reads them would have to read all of attrs."""
+_POST_INIT: Final = "__attrs_post_init__"
+_NOT_BY_HAND: Final = ("__init__", "__attrs_init__", "__attrs_pre_init__", "__setattr__", "__slots__")
+_BY_HAND: Final = frozenset({"__repr__", "__eq__", "__ne__", "__hash__"})
+_SHOWN: Final = "_plain_shown"
+_THREAD: Final = "_plain_get_ident"
+_REPR_NEEDS: Final = (
+    f"from threading import get_ident as {_THREAD}",
+    f"{_SHOWN}: set[tuple[int, int]] = set()",
+)
+"""attrs shows an object inside itself as "...", in each thread for itself."""
 
 
-class NotPlain(Exception):
-    """A class does what is not understood; says which and what."""
+def written_out(sources: Mapping[str, str]) -> dict[str, str]:
+    """The texts of modules, by their names, with their `attrs.define` classes written out.  Raises NotPlain.
+
+    A class and what it inherits from must be among them, a base's module before that of the class.  A module
+    without such classes comes back as it is.
+    """
+    known: dict[tuple[str, str], _Plain] = {}
+    return {name: _module_written_out(Module.of(name, source), known) for name, source in sources.items()}
 
 
 @attrs.frozen
@@ -40,267 +90,230 @@ class _Edit:
 
 
 @attrs.frozen
-class _Field:
-    name: str
-    annotation: ast.expr
-    default: ast.expr | None
-    factory: ast.expr | None
-    """Makes the value when it is evaluated."""
-    init: bool
-    repr: bool
-    eq: bool
-    kw_only: bool
-    statement: ast.AnnAssign
-
-    @property
-    def argument(self) -> str:
-        """What `__init__` calls it (attrs strips underscores)."""
-        return self.name.lstrip("_")
-
-    def parameter(self) -> str:
-        """Of `__init__`."""
-        annotation = ast.unparse(self.annotation)
-        if self.factory is not None:
-            return f"{self.argument}: {annotation} | None = None"
-        return f"{self.argument}: {annotation}" + ("" if self.default is None else f" = {ast.unparse(self.default)}")
-
-    def value(self) -> str | None:
-        """What `__init__` sets it to; None: nothing."""
-        made = self.default if self.factory is None else self.factory
-        if not self.init:
-            return None if made is None else ast.unparse(made)
-        if self.factory is not None:
-            return f"{ast.unparse(self.factory)} if {self.argument} is None else {self.argument}"
-        return self.argument
-
-    def seen_from_elsewhere(self, module: str) -> "_Field":
-        """With the names of the module where it stands as attributes of `module`."""
-
-        def moved(value: ast.expr | None) -> ast.expr | None:
-            return None if value is None else _Moved(module).visit(copy.deepcopy(value))
-
-        annotation = moved(_without_quotes(self.annotation))
-        assert annotation is not None
-        return attrs.evolve(self, annotation=annotation, default=moved(self.default), factory=moved(self.factory))
-
-
-@attrs.frozen
 class _Plain:
     """A class that was written out."""
 
-    module: str
-    fields: list[_Field]
+    module: Module
+    fields: list[Field]
     """Also those that it inherits."""
+    eq: bool
+    """attrs would have made its `__eq__`."""
+    post_init: bool
+    by_hand: frozenset[str]
+    """What of `_BY_HAND` it has."""
 
 
-class _Moved(ast.NodeTransformer):
-    """Makes names attributes of a module, but for those of Python."""
+@attrs.frozen
+class _Needs:
+    """What a module has to have in front of all else: lines, each once."""
 
-    def __init__(self, module: str) -> None:
-        self.module = module
+    values: dict[str, None] = attrs.field(factory=dict)
+    types: dict[str, None] = attrs.field(factory=dict)
+    """Imports for annotations alone: at run time they might lead back to this module."""
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if hasattr(builtins, node.id):
-            return node
-        return ast.Attribute(ast.Name(self.module, ast.Load()), node.id, ast.Load())
-
-
-def _without_quotes(annotation: ast.expr) -> ast.expr:
-    """Of forward references, which are no strings to those who look at names."""
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        return ast.parse(annotation.value, mode="eval").body
-    return annotation
+    def lines(self) -> list[str]:
+        types = [_INDENT + each for each in self.types if each not in self.values]
+        head = ["import typing as _plain_typing", "if _plain_typing.TYPE_CHECKING:"] if types else []
+        return [*self.values, *head, *types]
 
 
-def written_out(sources: Mapping[str, str]) -> dict[str, str]:
-    """The texts of modules, by their names, with their `attrs.define` classes written out.  Raises NotPlain.
-
-    A class and what it inherits from must be among them, a base's module before that of the class.  A module
-    without such classes comes back as it is.
-    """
-    known: dict[tuple[str, str], _Plain] = {}
-    return {module: _module_written_out(module, source, known) for module, source in sources.items()}
-
-
-def _module_written_out(module: str, source: str, known: dict[tuple[str, str], _Plain]) -> str:
-    lines = source.splitlines()
+def _module_written_out(module: Module, known: dict[tuple[str, str], _Plain]) -> str:
     edits: list[_Edit] = []
-    imports: dict[str, None] = {}
-    tree = ast.parse(source)
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and (decorator := _decorator(node)) is not None:
-            edits += _edits(lines, module, node, decorator, known, imports)
+    needs = _Needs()
+    for node in module.tree.body:
+        if isinstance(node, ast.ClassDef):
+            if (decorator := _decorator(node)) is not None:
+                edits += _edits(module, node, decorator, known, needs)
+            else:
+                _check_left_alone(module, node, known)
     if not edits:
-        return source
+        return module.source
     # Annotations need not be names that are there when the module runs, those of a base least of all.
-    future = "from __future__ import annotations"
-    place = next(i for i, node in enumerate(tree.body) if not _is_text(node))
-    first = tree.body[place].lineno - 1
-    edits.append(_Edit(first, first, [future, *(f"import {each} as {_alias(each)}" for each in imports)]))
-    for edit in sorted(edits, key=lambda edit: edit.first, reverse=True):
+    edits.append(_head(module.tree, needs))
+    lines = list(module.lines)
+    # From below, and what replaces a line before what is put in front of it.
+    for edit in sorted(edits, key=lambda edit: (edit.first, edit.end), reverse=True):
         lines[edit.first : edit.end] = edit.lines
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _head(tree: ast.Module, needs: _Needs) -> _Edit:
+    """What a module needs in front of its first statement, behind its docstring and its future statements."""
+    body = tree.body[1:] if is_text(tree.body[0]) else tree.body
+    future = [node for node in body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    place = (future[-1].end_lineno or 0) if future else first_line(body[0]) - 1
+    has_annotations = any(each.name == "annotations" for node in future for each in node.names)
+    first = [] if has_annotations else ["from __future__ import annotations"]
+    return _Edit(place, place, [*first, *needs.lines()])
 
 
 def _decorator(node: ast.ClassDef) -> ast.expr | None:
+    return next((each for each in node.decorator_list if called(each) == "attrs.define"), None)
+
+
+def _check_left_alone(module: Module, node: ast.ClassDef, known: Mapping[tuple[str, str], _Plain]) -> None:
+    """A class that is not written out must not need attrs to know one that is."""
+    where = f"{module.name}: {node.name}"
     for decorator in node.decorator_list:
-        function = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if ast.unparse(function) == "attrs.define":
-            return decorator
-    return None
+        if called(decorator) in _OTHER_DECORATORS:
+            refuse(where, f"{called(decorator)} is not attrs.define")
+        if called(decorator).partition(".")[0] in ("attrs", "attr"):
+            for base in node.bases:
+                if len(_candidates(known, module, base)) > 0:
+                    refuse(where, f"attrs cannot see the fields of its base {ast.unparse(base)}")
 
 
 def _edits(
-    lines: Sequence[str],
-    module: str,
+    module: Module,
     node: ast.ClassDef,
     decorator: ast.expr,
     known: dict[tuple[str, str], _Plain],
-    imports: dict[str, None],
+    needs: _Needs,
 ) -> Iterator[_Edit]:
-    where = f"{module}: {node.name}"
-    options = _options(decorator, _CLASS_OPTIONS, where)
-    own = list(_fields(node, _flag(options, "kw_only", default=False), where))
-    inherited: list[_Field] = []
-    for base in node.bases:
-        plain = _find(known, module, ast.unparse(base), where)
-        if plain.module == module:
-            inherited += plain.fields
-        elif own:
-            imports[plain.module] = None
-            inherited += [field.seen_from_elsewhere(_alias(plain.module)) for field in plain.fields]
-    known[module, node.name] = _Plain(module, [*inherited, *own])
-    yield _Edit(decorator.lineno - 1, decorator.end_lineno or decorator.lineno, [""])
-    for field in own:
-        statement = field.statement
-        end = statement.end_lineno or statement.lineno
-        comment = lines[end - 1].encode()[statement.end_col_offset :].decode()
-        text = f"{_INDENT}{field.name}: {ast.unparse(field.annotation)}{comment}"
-        yield _Edit(statement.lineno - 1, end, [text, *[""] * (end - statement.lineno)])
-    if not own:
+    where = f"{module.name}: {node.name}"
+    options = read_options(decorator, _CLASS_OPTIONS, where)
+    bound = bound_by(node.body)
+    _check_body(module, node, bound, where)
+    own = dict(read_fields(module, node, read_flag(options, "kw_only", where, default=False), where))
+    base = _base(known, module, node, where)
+    inherited = [] if base is None else [each for each in base.fields if each.name not in own]
+    by_hand = bound & _BY_HAND
+    eq = read_flag(options, "eq", where, default=not by_hand & {"__eq__", "__ne__"})
+    if eq and by_hand & {"__eq__", "__ne__"}:
+        refuse(where, "has eq=True and an __eq__ or __ne__ of its own")
+    post_init = _POST_INIT in bound or (base is not None and base.post_init)
+    known[module.name, node.name] = _Plain(module, [*inherited, *own.values()], eq, post_init, by_hand)
+    yield _Edit(decorator.lineno - 1, decorator.end_lineno or 0, _in_place(module, decorator, ""))
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign):
+            annotation = ast.unparse(without_quotes(statement.annotation))
+            text = f"{_INDENT}{ast.unparse(statement.target)}: {annotation}"
+            yield _Edit(statement.lineno - 1, statement.end_lineno or 0, _in_place(module, statement, text))
+    if base is not None and not own and not base.by_hand and eq <= base.eq and post_init == base.post_init:
         return  # it is made as its base is
-    fields = [*inherited, *own]
-    made = [*_init(fields, node), *_repr(fields, node)]
-    if _flag(options, "eq", default=True):
+    fields = [each.seen_from(module) for each in [*inherited, *own.values()]]
+    check_fields(fields, own, bound, where)
+    for each in fields:
+        needs.values.update((f"import {name} as {alias(name)}", None) for name in each.value_modules)
+        needs.types.update((f"import {name} as {alias(name)}", None) for name in each.type_modules)
+    made = _init(fields, post_init=post_init)
+    if "__repr__" not in by_hand:
+        needs.values.update(dict.fromkeys(_REPR_NEEDS))
+        made += _repr(fields)
+    if eq:
         made += _eq(fields, node)
-    place = _after_fields(node)
+    place = _place(node)
     yield _Edit(place, place, ["", *made])
 
 
-def _find(known: dict[tuple[str, str], _Plain], module: str, name: str, where: str) -> _Plain:
-    if (module, name) in known:
-        return known[module, name]
-    found = [plain for (_, each), plain in known.items() if each == name]
+def _in_place(module: Module, node: ast.expr | ast.stmt, text: str) -> list[str]:
+    """`text` and the comments of `node`, on as many lines as it had."""
+    comments = module.comments_behind(node)
+    whole = f"{text}  {comments}" if text and comments else text + comments
+    return [whole, *[""] * ((node.end_lineno or node.lineno) - node.lineno)]
+
+
+def _base(
+    known: Mapping[tuple[str, str], _Plain], module: Module, node: ast.ClassDef, where: str
+) -> _Plain | None:
+    if node.keywords or getattr(node, "type_params", []):
+        refuse(where, "has keywords or type parameters behind its name")
+    if not node.bases:
+        return None
+    if len(node.bases) > 1:
+        refuse(where, "has more than one base")
+    name = ast.unparse(node.bases[0])
+    found = _candidates(known, module, node.bases[0])
     if len(found) != 1:
-        _refuse(where, f"its base {name} is not written out" if not found else f"there is more than one {name}")
+        refuse(where, f"there is more than one {name}" if found else f"its base {name} is not written out")
     return found[0]
 
 
-def _alias(module: str) -> str:
-    return "_" + module.replace(".", "_")
+def _candidates(known: Mapping[tuple[str, str], _Plain], module: Module, base: ast.expr) -> list[_Plain]:
+    """The written out classes that `base` can be: one of this module, or one that it imports."""
+    name = ast.unparse(base)
+    if (module.name, name) in known:
+        return [known[module.name, name]]
+    origin, original = module.imported.get(name, ("", ""))
+    return [
+        plain
+        for (home, each), plain in known.items()
+        if each == original and (home == origin or home.startswith(f"{origin}."))
+    ]
 
 
-def _after_fields(node: ast.ClassDef) -> int:
-    """The number of the line behind the last field and what is said of it."""
-    place = 0
-    for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
-        if isinstance(statement, ast.AnnAssign):
-            last = following if following is not None and _is_text(following) else statement
-            place = last.end_lineno or last.lineno
-    return place
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
-
-
-def _fields(node: ast.ClassDef, kw_only: bool, where: str) -> Iterator[_Field]:
+def _check_body(module: Module, node: ast.ClassDef, bound: frozenset[str], where: str) -> None:
+    for name in _NOT_BY_HAND:
+        if name in bound:
+            refuse(where, f"has {name} of its own")
     for statement in node.body:
-        if not isinstance(statement, ast.AnnAssign):
-            continue
-        assert isinstance(statement.target, ast.Name)
-        name, value = statement.target.id, statement.value
-        if ast.unparse(statement.annotation).startswith(("ClassVar", "Final")):
-            _refuse(where, f"{name} belongs to the class")
-        options: dict[str, ast.expr] = {}
-        if isinstance(value, ast.Call) and ast.unparse(value.func) == "attrs.field":
-            options = _options(value, _FIELD_OPTIONS, f"{where}.{name}")
-        elif value is not None:
-            options = {"default": value}
-        yield _Field(
-            name=name,
-            annotation=_without_quotes(statement.annotation),
-            default=options.get("default"),
-            factory=_call_of(options["factory"]) if "factory" in options else None,
-            init=_flag(options, "init", default=True),
-            repr=_flag(options, "repr", default=True),
-            eq=_flag(options, "eq", default=True),
-            kw_only=_flag(options, "kw_only", default=kw_only),
-            statement=statement,
-        )
+        first, end = first_line(statement), statement.end_lineno or statement.lineno
+        before = module.lines[first - 1].encode()[: statement.col_offset].decode()
+        behind = module.lines[end - 1].encode()[statement.end_col_offset :].decode().strip()
+        if before.strip(" \t@") or (behind and not behind.startswith("#")):
+            refuse(where, f"line {first} holds more than one statement")
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                for decorator in statement.decorator_list:
+                    if isinstance(decorator, ast.Attribute) and decorator.attr in ("default", "validator"):
+                        refuse(where, f"{ast.unparse(decorator)} is not understood")
+            case ast.Assign(value=value):
+                if called(value) in {"attrs.field", *OTHER_FIELDS}:
+                    refuse(where, f"{ast.unparse(statement.targets[0])} has no annotation")
+            case ast.AnnAssign() | ast.ClassDef() | ast.Pass() | ast.Expr(value=ast.Constant()):
+                pass
+            case _:
+                refuse(where, f"line {first} is neither a field nor a method")
 
 
-def _call_of(factory: ast.expr) -> ast.expr:
-    if isinstance(factory, ast.Lambda) and not ast.unparse(factory.args):
-        return factory.body
-    return ast.Call(factory, [], [])
-
-
-def _options(call: ast.expr, known: frozenset[str], where: str) -> dict[str, ast.expr]:
-    if not isinstance(call, ast.Call):
-        return {}
-    if call.args:
-        _refuse(where, "has arguments without a name")
-    options = {}
-    for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg not in known:
-            _refuse(where, f"the option {keyword.arg} is not understood")
-        options[keyword.arg] = keyword.value
-    return options
-
-
-def _flag(options: dict[str, ast.expr], name: str, *, default: bool) -> bool:
-    value = options.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, ast.Constant) or type(value.value) is not bool:
-        raise NotPlain(f"{name} is {ast.unparse(value)}, neither True nor False")
-    return value.value
-
-
-def _init(fields: Sequence[_Field], node: ast.ClassDef) -> list[str]:
+def _init(fields: Sequence[Field], *, post_init: bool) -> list[str]:
     positional = [field.parameter() for field in fields if field.init and not field.kw_only]
     named = [field.parameter() for field in fields if field.init and field.kw_only]
     parameters = ", ".join(["self", *positional, *(["*", *named] if named else [])])
-    body = [
-        f"self.{field.name} = {value}" for field in fields if (value := field.value()) is not None
-    ]
-    if any(isinstance(each, ast.FunctionDef) and each.name == "__attrs_post_init__" for each in node.body):
-        body.append("self.__attrs_post_init__()")
-    return [f"{_INDENT}def __init__({parameters}) -> None:", *(_INDENT * 2 + line for line in body or ["pass"]), ""]
-
-
-def _repr(fields: Sequence[_Field], node: ast.ClassDef) -> list[str]:
-    if any(isinstance(each, ast.FunctionDef) and each.name == "__repr__" for each in node.body):
-        return []
-    shown = ", ".join(f"{field.name}={{self.{field.name}!r}}" for field in fields if field.repr)
-    return [f"{_INDENT}def __repr__(self) -> str:", f'{_INDENT * 2}return f"{node.name}({shown})"', ""]
-
-
-def _eq(fields: Sequence[_Field], node: ast.ClassDef) -> list[str]:
-    same = " and ".join(f"self.{field.name} == other.{field.name}" for field in fields if field.eq) or "True"
+    body = [f"self.{field.name} = {value}" for field in fields if (value := field.value()) is not None]
+    if post_init:
+        body.append(f"self.{_POST_INIT}()")
     return [
-        f"{_INDENT}def __eq__(self, other: object) -> bool:",
-        f"{_INDENT * 2}if not isinstance(other, {node.name}) or type(other) is not type(self):",
-        f"{_INDENT * 3}return NotImplemented",
-        f"{_INDENT * 2}return {same}",
+        f"{_INDENT}def __init__({parameters}) -> None:",
+        *(_INDENT * 2 + line for line in body or ["pass"]),
         "",
     ]
 
 
-def _refuse(where: str, what: str) -> NoReturn:
-    raise NotPlain(f"{where}: {what}")
+def _repr(fields: Sequence[Field]) -> list[str]:
+    shown = ", ".join(field.shown() for field in fields if field.repr)
+    name = """{self.__class__.__qualname__.rsplit(">.", 1)[-1]}"""
+    return [
+        f"{_INDENT}def __repr__(self) -> str:",
+        f"{_INDENT * 2}key = (id(self), {_THREAD}())",
+        f"{_INDENT * 2}if key in {_SHOWN}:",
+        f'{_INDENT * 3}return "..."',
+        f"{_INDENT * 2}{_SHOWN}.add(key)",
+        f"{_INDENT * 2}try:",
+        f"{_INDENT * 3}return f'{name}({shown})'",
+        f"{_INDENT * 2}finally:",
+        f"{_INDENT * 3}{_SHOWN}.remove(key)",
+        "",
+    ]
+
+
+def _eq(fields: Sequence[Field], node: ast.ClassDef) -> list[str]:
+    same = " and ".join(f"self.{field.name} == other.{field.name}" for field in fields if field.eq) or "True"
+    return [
+        f"{_INDENT}def __eq__(self, other: object) -> bool:",
+        f"{_INDENT * 2}if not isinstance(other, {node.name}) or other.__class__ is not self.__class__:",
+        f"{_INDENT * 3}return NotImplemented",
+        f"{_INDENT * 2}return bool({same})",
+        "",
+    ]
+
+
+def _place(node: ast.ClassDef) -> int:
+    """The number of the line behind the last field and what is said of it, or behind the docstring."""
+    place = first_line(node.body[0]) - 1
+    for i, statement in enumerate(node.body):
+        if isinstance(statement, ast.AnnAssign) or (i == 0 and is_text(statement)):
+            following = node.body[i + 1 : i + 2]
+            last = following[0] if following and is_text(following[0]) else statement
+            place = last.end_lineno or last.lineno
+    return place

@@ -363,6 +363,7 @@ _LOOKED_AT: Final = (
     "src",
     "tests",
     "bench",
+    "compiling",
     "scripts",
     ".ci",
     "docs",
@@ -379,7 +380,8 @@ def check(top: Path) -> list[Violation]:
     tree = _read(top)
     found: list[Violation] = []
     for module in tree.modules:
-        applying = PRODUCT_RULES if module.dotted else BENCH_RULES if module.path.startswith("bench/") else ()
+        beside = module.path.startswith(("bench/", "compiling/"))
+        applying = PRODUCT_RULES if module.dotted else BENCH_RULES if beside else ()
         for rule in (*applying, *PYTHON_RULES):
             found += rule(tree, module)
     for package in tree.packages:

@@ -30,6 +30,7 @@ PLANTED: list[tuple[str, str, str]] = [
     ("all", "src/pyjiva/maya/apiserver.py", CLEAN),
     ("size", "src/pyjiva/block/rules.py", CLEAN + "A = 1\n" * 500),
     ("size", "bench/rules.py", CLEAN + "def f():\n" + "    a = 1\n" * 60),
+    ("size", "compiling/rules.py", CLEAN + "A = 1\n" * 500),
     ("relative", "src/pyjiva/block/rules.py", CLEAN + "from .interval_lock import Lock\n"),
     ("relative", "tests/block/test_rules.py", CLEAN + "from . import suites\n"),
     ("docstring", "src/pyjiva/block/rules.py", "A = 1\n"),

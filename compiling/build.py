@@ -1,6 +1,6 @@
 """Compiles the hot modules: sources in, sources written out and shared objects out.
 
-mypyc takes the modules together, so that they call each other without a look-up; what it makes is one shared object
+mypyc takes the modules together, so that they call each other without a look-up.  It makes one shared object
 that holds their code, and a small one for each module, which Python finds in its place.
 """
 

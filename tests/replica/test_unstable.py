@@ -70,6 +70,7 @@ def test_a_record_alone_leaves_a_complete_memory_as_it_is() -> None:
     assert writes.extents() == [Extent(0, 4096)]
 
 
+@pytest.mark.patches
 def test_a_memory_that_overflowed_says_so_until_a_later_controller_makes_all_equal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

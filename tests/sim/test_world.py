@@ -90,6 +90,9 @@ def test_replicas_come_and_go(seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=WORLDS)
+@example(
+    seed=465
+)  # a record of an epoch which a replica had promised after it told the next controller of itself
 @example(seed=3181106217)  # the machine that rots lost its power right after an answer
 @given(seed=SEEDS)
 def test_no_read_gives_out_rot(seed: int) -> None:

@@ -414,6 +414,7 @@ def test_regions_that_nobody_writes_to_keep_their_checksums_over_a_power_cut(see
     assert [regions.rot(number) for number in (0, 1)] == [True, False]
 
 
+@pytest.mark.patches
 def test_a_region_is_not_retired_while_a_write_is_under_way() -> None:
     regions = Regions(0)
     regions.write(0)
@@ -671,6 +672,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+@pytest.mark.patches
 def test_write_in_another_thread_keeps_the_store_from_being_clean(store: Store) -> None:
     slow = SlowFile(store, "write")
     thread = threading.Thread(target=store.write, args=(1, 1, [b"b"]))
@@ -685,6 +687,7 @@ def test_write_in_another_thread_keeps_the_store_from_being_clean(store: Store) 
     assert store.mark_clean()
 
 
+@pytest.mark.patches
 def test_write_during_a_flush_keeps_the_store_from_being_clean(store: Store) -> None:
     slow = SlowFile(store, "sync_data")
     thread = threading.Thread(target=store.flush)
@@ -714,6 +717,7 @@ class NotingLock:
         self.lock.release()
 
 
+@pytest.mark.patches
 def test_flush_beside_one_that_fails_does_not_succeed(store: Store) -> None:
     """The kernel tells one caller of the failure; the next fdatasync would succeed."""
     slow = SlowFile(store, "sync_data")

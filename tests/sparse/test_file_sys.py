@@ -201,6 +201,7 @@ def test_read_nowait_leaves_misses_to_the_caller(file: SparseFile, monkeypatch: 
     assert file.read(0, 10) == bytes(10)
 
 
+@pytest.mark.patches
 def test_file_system_that_cannot_punch_is_noticed(file: SparseFile, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
@@ -227,6 +228,7 @@ def test_file_system_that_cannot_punch_is_noticed(file: SparseFile, monkeypatch:
         (errno.EROFS, StorageFailure.WRITE_ERROR),
     ],
 )
+@pytest.mark.patches
 def test_every_failure_says_what_to_answer(
     file: SparseFile, monkeypatch: pytest.MonkeyPatch, code: int, failure: StorageFailure
 ) -> None:

@@ -185,6 +185,7 @@ class ReplicaDaemon:
             case FrameType.AUTHENTICATE:
                 session.authenticate(frame, key=self.key, replica_id=state.replica_id)
                 self._connections.proved(session)
+                session.reported_epoch = state.promised_epoch
                 answer(session.peer, frame, message=self._report())
             case FrameType.PING:
                 self._unstable.settle(frame.epoch, frame.stable)
@@ -286,6 +287,11 @@ class ReplicaDaemon:
             promised = promise(self.store.state, epoch=frame.epoch, controller_id=session.hello.controller_id)
         except Fenced as fenced:
             refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
+            return
+        if session.phase is Phase.KNOWN and self.store.state.promised_epoch != session.reported_epoch:
+            # What it was told of us is old, and it decides by that who has every write: it has to ask again.
+            session.phase = Phase.REPLACED
+            session.peer.shut_down()
             return
         # From here on nothing of an older connection may land; what is under way must end before we answer.
         if self._attached is not None and self._attached is not session:

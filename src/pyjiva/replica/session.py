@@ -86,6 +86,8 @@ class Session:
     hello: Hello | None = None
     memory: MappedMemory | None = None
     """What the controller shares with this replica."""
+    reported_epoch: int = 0
+    """What was promised when the controller was told of this replica."""
 
     def check_allowed(self, frame: Frame) -> None:
         """Raise RemoteProtocolError if `frame` must not come in this phase and tell the peer so."""

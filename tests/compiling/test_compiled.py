@@ -1,0 +1,76 @@
+"""The data path does the same when it is compiled: its tests once more, over a compiled build."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from compiling.build import build
+from compiling.modules import COMPILED, NOT_COMPILED
+
+pytestmark = pytest.mark.real  # starts a compiler, which takes minutes
+
+TOP: Final = Path(__file__).parents[2]
+#: What goes through the compiled modules.  `tests/controller` and `tests/sim` have the worlds that fail.
+AGAIN: Final = (
+    *("block", "controller", "iscsi", "replica", "replication", "scsi", "snapshot", "sparse"),
+    *("sim/test_world.py", "sim/test_scenarios.py", "transport/test_receive_buffer.py"),
+)
+WITHOUT: Final = ("controller/test_openapi.py", "replica/test_health_io.py")  # slow, and not of the data path
+TEST_S: Final = 1200
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(TOP / "src").with_suffix("").parts)
+
+
+def test_what_is_hot_is_compiled_or_it_is_said_why_not() -> None:
+    hot = {module_of(path) for path in (TOP / "src").rglob("*.py") if "# hot" in path.read_text()}
+    assert hot <= {*COMPILED, *NOT_COMPILED}
+    assert not set(COMPILED) & set(NOT_COMPILED)
+    for module in (*COMPILED, *NOT_COMPILED):
+        assert (TOP / "src" / f"{module.replace('.', '/')}.py").exists(), module
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a compiled `pyjiva` is."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if not headers.exists() or shutil.which("cc") is None:
+        pytest.skip(
+            f"nothing can be compiled: no C compiler, or no {headers.name}; on Debian: gcc, python3-dev"
+        )
+    into = tmp_path_factory.mktemp("compiled")
+    made = list(build(TOP / "src", into))
+    assert len([path for path in made if path.suffix == ".so"]) == len(COMPILED) + 1
+    return into
+
+
+def run(compiled: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Python there."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=TOP,
+        env={**os.environ, "PYTHONPATH": str(compiled)},
+        capture_output=True,
+        text=True,
+        timeout=TEST_S,
+    )
+
+
+def test_a_compiled_build_says_that_it_is(compiled: Path) -> None:
+    done = run(compiled, "-m", "pyjiva.cli.main", "--version")
+    assert ", hot modules compiled, the others interpreted by " in done.stdout, done
+
+
+def test_the_data_path_does_the_same(compiled: Path) -> None:
+    ignored = [f"--ignore=tests/{each}" for each in WITHOUT]
+    options = ["-q", "-m", "not patches", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    done = run(compiled, "-m", "pytest", *options, *ignored, *(f"tests/{each}" for each in AGAIN))
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    assert " passed" in done.stdout

@@ -136,7 +136,7 @@ def test_made_up_classes_are_the_same(texts: dict[str, str], random: Any) -> Non
 
 
 def _compare_made(made: Any, plain: Any, random: Any) -> None:
-    assert not attrs.has(plain)
+    assert not attrs.has(plain) and plain.__doc__ == made.__doc__
     check_signature(made, plain)
     objects = []
     for _ in range(4):
@@ -164,6 +164,43 @@ def test_an_object_inside_itself_is_shown_once() -> None:
     node.inside.append(node)
     assert repr(node) == "Node(inside=[...])"
     assert repr(node) == "Node(inside=[...])"
+
+
+@pytest.mark.parametrize(
+    ("above", "of_base", "of_class"),
+    [
+        ("eq=False", "", "pass"),
+        ("eq=True", "", "pass"),
+        ("eq=True", "", "def __attrs_post_init__(self): CALLS.append(self.a)"),
+        ("eq=False", "def __attrs_post_init__(self): CALLS.append(self.a)", "pass"),
+        ("eq=False", "def __repr__(self): return 'by hand'", "pass"),
+        ("eq=True", "def __hash__(self): return 5", "pass"),
+    ],
+)
+def test_a_class_without_fields_is_not_always_as_its_base_is(above: str, of_base: str, of_class: str) -> None:
+    text = f"""import attrs
+CALLS = []
+@attrs.define({above})
+class A:
+    {of_base}
+    a: int = 1
+@attrs.define
+class B(A):
+    {of_class}
+"""
+    texts = {"made_one": text}
+    made, plain = (
+        _module["made_one"] for _module in (imported(texts, *texts), imported(written_out(texts), *texts))
+    )
+    for name in "AB":
+        their, our = getattr(made, name), getattr(plain, name)
+        assert not attrs.has(our)
+        check_same(their(2), our(2))
+        assert equality(our(2), our(2)) == equality(their(2), their(2))
+        assert is_hashable(our(2)) == is_hashable(their(2))
+    assert equality(plain.A(2), plain.B(2)) == equality(made.A(2), made.B(2))
+    assert equality(plain.B(2), plain.A(2)) == equality(made.B(2), made.A(2))
+    assert plain.CALLS == made.CALLS
 
 
 def test_a_base_in_a_third_module_is_found_behind_one_without_fields() -> None:
@@ -318,6 +355,10 @@ class A:  # of all
 @attrs.define
 class F(A):
     """Only said."""
+    g: int = 6
+@attrs.define
+class G(F):
+    h: int = 7
 '''.replace('"not a docstring"\n', "")
     written = written_out({"module": text})["module"]
     for line in (
@@ -328,11 +369,12 @@ class F(A):
         "    class Inner:\n        c: int = 5\n",
         '    d: int  # type: ignore[assignment]  # four  # end\n\n\n    """Said of d."""\n\n    def __init__',
         "\n    # Said before e.\n    def e(self) -> int:\n        return self.d\n\nclass F(A):\n",
+        "\n    g: int\n\n    def __init__",
     ):
         assert line in written
     assert "attrs.define" not in written and "attrs.field" not in written
     made = imported({"module": written}, "module")["module"]
-    assert repr(made.F([])) == "F(a=[], d=4)"
+    assert repr(made.G([])) == "G(a=[], d=4, g=6, h=7)"
     assert made.A([], 5).e() == 5 and made.A.Inner.c == 5
 
 
@@ -382,5 +424,5 @@ def made() -> B:
 
 def test_classes_that_hold_nothing() -> None:
     module = _plain('@attrs.define\nclass A:\n    """Said."""\n\n\n@attrs.define\nclass B:\n    pass\n')
-    assert (repr(module.A()), repr(module.B())) == ("A()", "B()")
+    assert (repr(module.A()), repr(module.B()), module.A.__doc__) == ("A()", "B()", "Said.")
     assert module.A() == module.A() and module.A() != module.B() and not is_hashable(module.A())

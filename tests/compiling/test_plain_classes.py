@@ -417,6 +417,7 @@ def made() -> B:
         ["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", *map(str, tmp_path.glob("*.py"))]
     )
     assert not failed, out + err
+    assert "\nif _plain_typing.TYPE_CHECKING:\n    import " in written["made_upper"]
     upper = imported(written, *texts)["made_upper"]
     assert repr(upper.B(1)) == repr(imported(texts, *texts)["made_upper"].B(1))
     assert upper.made().also == 3

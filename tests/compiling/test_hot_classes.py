@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import attrs
 import pytest
 
+from compiling.modules import COMPILED
 from compiling.plain_classes import written_out
 from tests.compiling.comparing import (
     check_same,
@@ -21,26 +22,6 @@ from tests.compiling.comparing import (
     imported,
     is_hashable,
     parameters,
-)
-
-HOT: Final = tuple(
-    f"pyjiva.{name}"
-    for name in (
-        *("transport.receive_buffer", "recycled", "block.device", "block.meter", "block.interval_lock"),
-        *(
-            "block_sums",
-            "scsi.task",
-            "scsi.cdb",
-            "scsi.device_server",
-            "scsi.traced_server",
-            "scsi.read_write",
-        ),
-        *("scsi.unit", "iscsi.framing", "iscsi.pdu", "iscsi.transfer", "iscsi.command", "iscsi.writes"),
-        *("iscsi.answers", "iscsi.connection", "controller.path_times", "replication.frame"),
-        *("controller.sharing_link", "controller.dirty_map", "controller.data_path", "replica.unstable"),
-        *("replica.data_path", "sparse.file_sys", "sparse.checked_file_sys", "snapshot.layer_index"),
-        *("snapshot.layer_stack_sys", "snapshot.store_sys", "snapshot.layered_store_sys"),
-    )
 )
 
 
@@ -54,7 +35,7 @@ def _defined(source: str) -> list[str]:
     return re.findall(r"^@attrs\.define\b.*\n(?:@.*\n)*class (\w+)", source, re.MULTILINE)
 
 
-SOURCES: Final = {module: _source(module) for module in HOT}
+SOURCES: Final = {module: _source(module) for module in COMPILED}
 CLASSES: Final = [(module, name) for module, source in SOURCES.items() for name in _defined(source)]
 
 
@@ -126,7 +107,7 @@ def test_a_hot_class_is_the_same(module: str, name: str, hot: dict[str, ModuleTy
         assert (ours == theirs, theirs == ours) == (False, False)
 
 
-@pytest.mark.parametrize("module", HOT)
+@pytest.mark.parametrize("module", COMPILED)
 def test_all_else_stays(module: str) -> None:
     """Every line of a hot module is there again, in its order, but for those of decorators and fields."""
     rest = iter(written_out(SOURCES)[module].splitlines())

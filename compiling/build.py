@@ -7,7 +7,7 @@ that holds their code, and a small one for each module, which Python finds in it
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +34,8 @@ class CompilingFailed(Exception):
     """Says what the compiler said."""
 
 
-def build(sources: Path, into: Path) -> Iterator[Path]:
-    """Compile the package `pyjiva` in `sources` within the empty directory `into`.
+def build(sources: Path, into: Path, *, prefix: Sequence[str] = ()) -> Iterator[Path]:
+    """Compile the package `pyjiva` in `sources` within the empty directory `into`; `prefix`: nice(1), say.
 
     Gives the paths, relative to `into`, of what is to take the place of the package's own files.  Raises
     CompilingFailed, and NotPlain.
@@ -46,7 +46,7 @@ def build(sources: Path, into: Path) -> Iterator[Path]:
     for module, text in texts.items():
         (into / paths[module]).write_text(text)
     (into / "setup.py").write_text(_SETUP.format(paths=[str(path) for path in paths.values()]))
-    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    command = [*prefix, sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=into, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompilingFailed(f"{done.stdout}{done.stderr}")

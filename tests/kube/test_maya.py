@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.real, needs(("qemu-io", "qemu-utils"), ("iscsi-inq", "
 TOP: Final = Path(__file__).parents[2]
 NODES: Final = ("a", "b", "c", "d")
 GIB: Final = 1 << 30
+GUEST_S: Final = 480.0  # an emulated machine, beside whatever else runs: alone it takes a minute or two
 BOUND_S: Final = 30.0
 """What the claim may take to be bound, once pods can run."""
 
@@ -170,7 +171,7 @@ def test_the_linux_initiator_goes_on_when_the_node_of_its_controller_dies(
     script = LINUX.format(portal=portal, user=user, password=password, files=FILES)
     inside = ["nsenter", f"--net={site.cluster.network}"]
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        printed = thread.submit(guest.run, script, inside=inside)
+        printed = thread.submit(guest.run, script, timeout_s=GUEST_S, inside=inside)
 
         def logged_in() -> bool:
             return printed.done() or portal in site.cluster.run(["ss", "-Htn", "state", "established"]).stdout

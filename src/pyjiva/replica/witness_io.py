@@ -262,18 +262,26 @@ class WitnessDaemon:
         else:  # a sign of life, which confirms nothing
             refuse(session.peer, frame, Status.NOT_READY, f"epoch {frame.epoch} is not promised")
 
+    async def _kept_or_told(
+        self, session: Session, frame: Frame, decide: Callable[[Vote], Vote]
+    ) -> Vote | None:
+        """`_change`; None: it was not done, and the controller has been told so, as far as it can be."""
+        try:
+            return await self._change(decide)
+        except Fenced as fenced:
+            refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
+        except VoteUnknown as error:
+            self._end(session, error)
+        return None
+
     async def _promise(self, session: Session, frame: Frame) -> None:
         if session.phase is Phase.REPLACED:  # it left while it waited for its turn
             return
         assert session.hello is not None
         controller_id = session.hello.controller_id
-        try:
-            vote = await self._change(partial(promised, epoch=frame.epoch, controller_id=controller_id))
-        except Fenced as fenced:
-            refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
-            return
-        except VoteUnknown as error:
-            self._end(session, error)
+        decide = partial(promised, epoch=frame.epoch, controller_id=controller_id)
+        vote = await self._kept_or_told(session, frame, decide)
+        if vote is None:
             return
         if self._attached is not None and self._attached is not session:
             self._attached.phase = Phase.REPLACED
@@ -289,16 +297,10 @@ class WitnessDaemon:
         if session.phase is Phase.REPLACED:  # it waited behind the promise that replaced it
             return
         assert session.hello is not None
-        controller_id = session.hello.controller_id
-        try:
-            await self._change(
-                partial(accepted, record=record, epoch=frame.epoch, controller_id=controller_id)
-            )
-        except Fenced as fenced:
-            refuse(session.peer, frame, Status.FENCED, str(fenced), epoch=fenced.promised_epoch)
-            return
-        except VoteUnknown as error:
-            self._end(session, error)
+        decide = partial(
+            accepted, record=record, epoch=frame.epoch, controller_id=session.hello.controller_id
+        )
+        if await self._kept_or_told(session, frame, decide) is None:
             return
         answer(session.peer, frame)
         names = ",".join(map(str, record.in_sync))

@@ -229,9 +229,7 @@ class SparseFile:  # hot
         try:
             os.ftruncate(self._fd, size_bytes)
         except OSError as error:
-            if (
-                error.errno == errno.EFBIG
-            ):  # no want of room, which may come: its file system has no such files
+            if error.errno == errno.EFBIG:  # no want of room, which may come: there are no such files here
                 detail = f"resize {self._name}: {os.strerror(errno.EFBIG)}"
                 raise StorageError(StorageFailure.NOT_SUPPORTED, detail) from error
             raise storage_error(error, StorageFailure.WRITE_ERROR, f"resize {self._name}") from error

@@ -2,14 +2,17 @@
 
 python -m tests.instructions             count and compare; exits with 1 if something is off by 10 %
 python -m tests.instructions --record    count, and record it for this interpreter and machine
+python -m tests.instructions --time      processor time in place of instructions
 """
 
 import argparse
 import sys
 from collections.abc import Mapping
 
+from pyjiva.cli.main import how_it_runs
 from tests.instructions.baseline import Baseline, complaint, find, load, save
 from tests.instructions.counting import CountingError, Counts, count, environment, missing_packages, packages
+from tests.instructions.timing import table
 from tests.instructions.workloads import WORKLOADS
 
 __all__: list[str] = []
@@ -19,7 +22,13 @@ def main() -> int:
     """The exit code: 0 if nothing is off, or it was recorded."""
     parser = argparse.ArgumentParser(prog="tests.instructions", description=__doc__)
     parser.add_argument("--record", action="store_true", help="make what is counted now the baseline")
+    parser.add_argument(
+        "--time", action="store_true", help="measure the time of a command, and compare nothing"
+    )
     options = parser.parse_args()
+    if options.time:
+        print(how_it_runs(), table(WORKLOADS), sep="\n")
+        return 0
     if missing := missing_packages():
         print(f"instructions: install {' '.join(missing)}", file=sys.stderr)
         return 2

@@ -1,5 +1,6 @@
 """`pyjiva clone`: a new volume with what a snapshot of another one holds, from one command."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,17 @@ from pyjiva.cli.api import TOKEN_VARIABLE, Api, open_api_address
 from pyjiva.cli.up import command as up
 
 __all__ = ["command"]
+
+
+def _tls_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """As the commands have it that ask a volume's API, for the API of the source."""
+    return click.option(
+        f"--of-tls-{name}",
+        type=click.Path(path_type=Path),
+        envvar=f"PYJIVA_TLS_{name.upper()}",
+        show_envvar=True,
+        help=text,
+    )
 
 
 @click.command("clone", context_settings={"ignore_unknown_options": True})
@@ -31,27 +43,9 @@ __all__ = ["command"]
     show_envvar=True,
     help="The token that it asks for.",
 )
-@click.option(
-    "--of-tls-ca",
-    type=click.Path(path_type=Path),
-    envvar="PYJIVA_TLS_CA",
-    show_envvar=True,
-    help="The authority (PEM) whose certificate it must have.",
-)
-@click.option(
-    "--of-tls-cert",
-    type=click.Path(path_type=Path),
-    envvar="PYJIVA_TLS_CERT",
-    show_envvar=True,
-    help="Our certificate (PEM), if it asks for one.",
-)
-@click.option(
-    "--of-tls-key",
-    type=click.Path(path_type=Path),
-    envvar="PYJIVA_TLS_KEY",
-    show_envvar=True,
-    help="The certificate's key (PEM).",
-)
+@_tls_option("ca", "The authority (PEM) whose certificate it must have.")
+@_tls_option("cert", "Our certificate (PEM), if it asks for one.")
+@_tls_option("key", "The certificate's key (PEM).")
 def command(
     snapshot: str,
     name: str,

@@ -28,7 +28,7 @@ HELLO = Hello((PROTOCOL_VERSION,), "volume", "controller", "ab" * 32)
 DATA = {
     *(FrameType.READ, FrameType.WRITE, FrameType.UNMAP, FrameType.WRITE_ZEROES),
     *(FrameType.FLUSH, FrameType.BLOCK_STATUS, FrameType.HASH, FrameType.SPOIL),
-    *(FrameType.LINEAGE, FrameType.PREPARE, FrameType.CHANGE),
+    *(FrameType.LINEAGE, FrameType.PREPARE, FrameType.CHANGE, FrameType.WINDOW),
     *(FrameType.PAST_READ, FrameType.PAST_WRITE, FrameType.PAST_UNMAP, FrameType.PAST_BLOCK_STATUS),
     *(FrameType.PAST_HASH, FrameType.PAST_SPOIL, FrameType.PAST_CHANGED),
 }

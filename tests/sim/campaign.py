@@ -35,11 +35,18 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 40.0
 SCENARIO_SECONDS_MAX = 300.0
 SNAPSHOT_STRIDE, SNAPSHOT_SEEDS = 13, (3, 7, 10)
+WINDOW_STRIDE, WINDOW_SEEDS = 23, (0, 2, 5, 9, 12, 15, 18, 21)
 PLANTED_WORLDS_MAX = 300  # the budget in which each planted bug is to be found
 
 
-def world_of(seed: int) -> World:
-    """The world of a seed."""
+def world_of(seed: int, *, windows: bool | None = None) -> World:
+    """The world of a seed; `windows`: whether controllers read replicas' files, if the seed is not to say."""
+    world = _world_of(seed)
+    world.windows = seed % WINDOW_STRIDE in WINDOW_SEEDS if windows is None else windows
+    return world
+
+
+def _world_of(seed: int) -> World:
     if seed % SNAPSHOT_STRIDE in SNAPSHOT_SEEDS:
         return world_with_snapshots(seed)
     match seed % 10:
@@ -76,9 +83,9 @@ def world_with_snapshots(seed: int) -> World:
             return World(seed, faults=Faults(snapshots=20))
 
 
-def play(seed: int, seconds: float) -> tuple[World, BaseException | None]:
+def play(seed: int, seconds: float, *, windows: bool | None = None) -> tuple[World, BaseException | None]:
     """Run one world to its end; and what was wrong with it."""
-    return play_world(world_of(seed), seconds)
+    return play_world(world_of(seed, windows=windows), seconds)
 
 
 def play_world(world: World, seconds: float) -> tuple[World, BaseException | None]:
@@ -99,9 +106,9 @@ def play_world(world: World, seconds: float) -> tuple[World, BaseException | Non
     return world, failures[0] if failures else None
 
 
-def _job(arguments: tuple[int, float]) -> tuple[int, dict[str, int], str]:
-    seed, seconds = arguments
-    world, failure = play(seed, seconds)
+def _job(arguments: tuple[int, float, bool | None]) -> tuple[int, dict[str, int], str]:
+    seed, seconds, windows = arguments
+    world, failure = play(seed, seconds, windows=windows)
     return seed, world.counts, "" if failure is None else describe(failure)
 
 
@@ -113,24 +120,32 @@ def describe(error: BaseException) -> str:
 
 
 def play_many(
-    seeds: range, seconds: float, *, here: bool, processes: int | None = None
+    seeds: range, seconds: float, *, here: bool, processes: int | None = None, windows: bool | None = None
 ) -> Iterator[tuple[int, dict[str, int], str]]:
     """All worlds, in any order: on all cores, or in this process."""
+    jobs = ((seed, seconds, windows) for seed in seeds)
     if here:
-        yield from map(_job, ((seed, seconds) for seed in seeds))
+        yield from map(_job, jobs)
         return
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap_unordered(_job, ((seed, seconds) for seed in seeds))
+        yield from pool.imap_unordered(_job, jobs)
 
 
-def hold(seeds: range, seconds: float, *, here: bool = False, processes: int | None = None) -> int:
+def hold(
+    seeds: range,
+    seconds: float,
+    *,
+    here: bool = False,
+    processes: int | None = None,
+    windows: bool | None = None,
+) -> int:
     """Whether all worlds hold; the exit code."""
     print(f"{len(seeds)} worlds of {seconds:g} s with faults, seeds {seeds[0]} to {seeds[-1]}", flush=True)
     counts: collections.Counter[str] = collections.Counter()
     failed: list[int] = []
     began_s = told_s = time.monotonic()
     for done, (seed, counted, failure) in enumerate(
-        play_many(seeds, seconds, here=here, processes=processes), 1
+        play_many(seeds, seconds, here=here, processes=processes, windows=windows), 1
     ):
         counts.update(counted)
         if failure:
@@ -176,6 +191,7 @@ def find(bug: PlantedBug, first_seed: int, worlds: int) -> str:
         ways = [["--scenario", bug.scenario]] if bug.scenario else []
         ways += [["--until-failure", "--first-seed", str(first_seed), "--worlds", str(worlds)]]
         ways[-1] += ["--snapshots"] if bug.in_past else []
+        ways[-1] += ["--windows"] if bug.in_windows else []
         for way in ways:
             command = [sys.executable, "-m", "tests.sim.campaign", *way]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(source), str(ROOT)])}
@@ -194,10 +210,10 @@ def _find(arguments: tuple[str, int, int]) -> tuple[str, str]:
     return name, find(PLANTED_BUGS[name], first_seed, worlds)
 
 
-def until_failure(seeds: range, seconds: float) -> int:
+def until_failure(seeds: range, seconds: float, *, windows: bool | None = None) -> int:
     """Play one after the other until one fails; the exit code: 1 when one did."""
     for number, seed in enumerate(seeds, 1):
-        _, failure = play(seed, seconds)
+        _, failure = play(seed, seconds, windows=windows)
         if failure is not None:
             print(f"seed {seed} (world {number}): {describe(failure)}")
             return 1
@@ -235,11 +251,13 @@ def main() -> int:
         "--until-failure", action="store_true", help="in one process, up to the first failure"
     )
     parser.add_argument("--snapshots", action="store_true", help="every world is one with snapshots")
+    parser.add_argument("--windows", action="store_true", help="in every world replicas' files are read")
     parser.add_argument("--planted", nargs="*", metavar="NAME", help="find planted bugs: these, or all")
     parser.add_argument("--planted-worlds", type=int, default=PLANTED_WORLDS_MAX, help="for each of them")
     parser.add_argument("--scenario", nargs="*", metavar="NAME", help="play scenarios: these, or all")
     parser.add_argument("--processes", type=int, help="at once; else as many as there are cores")
     options = parser.parse_args()
+    windows = True if options.windows else None
     step = SNAPSHOT_STRIDE if options.snapshots else 1
     first = options.first_seed - options.first_seed % step + SNAPSHOT_SEEDS[0] * (step > 1)
     seeds = range(first, first + step * options.worlds, step)
@@ -247,12 +265,12 @@ def main() -> int:
         return find_all(options.planted, options.first_seed, options.planted_worlds, options.processes)
     if options.trace:
         scenario = SCENARIOS[options.scenario[0]].world() if options.scenario else None
-        return trace(scenario or world_of(options.first_seed), options.seconds)
+        return trace(scenario or world_of(options.first_seed, windows=windows), options.seconds)
     if options.scenario is not None:
         return play_scenarios(options.scenario)
     if options.until_failure:
-        return until_failure(seeds, options.seconds)
-    return hold(seeds, options.seconds, processes=options.processes)
+        return until_failure(seeds, options.seconds, windows=windows)
+    return hold(seeds, options.seconds, processes=options.processes, windows=windows)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class PlantedBug:
     """Of `scenarios`, the one that finds it, where worlds of chance would take too long to."""
     in_past: bool = False
     """Only worlds with snapshots can find it."""
+    in_windows: bool = False
+    """Only worlds with windows can find it."""
     masked_by: str = ""
     """What else keeps it from doing harm: such a bug need not be found, and is planted to see what is."""
 

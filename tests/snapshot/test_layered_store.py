@@ -19,6 +19,7 @@ from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
 from pyjiva.snapshot import Merge, ReplicaState, Store
 from pyjiva.snapshot.chain import HEAD
+from pyjiva.snapshot.stamp_sys import STAMP_FILE
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from pyjiva.testing.memory_file import Step
@@ -35,7 +36,7 @@ WINDOWS: Final = (
     Extent(4 * MIB - 4 * KIB, 8 * KIB),
     Extent(16 * MIB - 4 * KIB, 12 * KIB + 512),
 )
-OTHERS: Final = frozenset({STATE_FILE, STATE_FILE + ".tmp", "atomic.undo"})
+OTHERS: Final = frozenset({STATE_FILE, STATE_FILE + ".tmp", "atomic.undo", STAMP_FILE})
 NAMES: Final = ("a", "b", "c", "d")
 ORIGIN: Final = "origin"
 

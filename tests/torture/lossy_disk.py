@@ -159,6 +159,11 @@ class LossyFile:
         """See DataFile."""
         return self._file.size_bytes()
 
+    @property
+    def descriptor(self) -> int:
+        """See DataFile."""
+        return self._file.descriptor
+
     def close(self) -> None:
         """See DataFile."""
         self._file.close()

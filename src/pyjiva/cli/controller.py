@@ -58,6 +58,7 @@ from pyjiva.iscsi import (
     serve_portal,
 )
 from pyjiva.scsi import DeviceServer, LogicalUnit, TracedServer, UnitIdentity
+from pyjiva.snapshot.window_sys import open_window
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.bearer import Token
 from pyjiva.transport.shared_memory_sys import SharedBuffers
@@ -204,6 +205,7 @@ async def _run(options: ControllerOptions, endpoints: Endpoints, access: Access,
         clock=boot_clock,
         clock_ns=time.perf_counter_ns,
         memory=memory,
+        open_window=open_window,
         sampler=None if tracing is None else tracing.sampler,
     )
     try:

@@ -4,8 +4,9 @@ Theory.  Every host request takes a lock on its range (`block.IntervalLocks`), s
 requests of which one writes only one is in flight, and all replicas apply overlapping writes in one order
 (DESIGN G2).
 
-- A read goes to the readable member with the least in flight; if that member is lost or refuses, to the
-  next.
+- A read is answered from the files of a readable member on this machine, if what it asks for is in memory
+  there (`windows`).  Else it goes to the readable member with the least in flight; if that member is lost or
+  refuses, to the next.
 - A write goes to all members that take writes, and is answered when nobody that `must_ack` is missing.  A
   member that was lost stays in `must_ack` until a record without it is committed (`roster`), so a write
   waits exactly as long as it must.
@@ -48,6 +49,7 @@ from pyjiva.block import (
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.controller.path_times import PathTimes
+from pyjiva.controller.windows import Windows
 from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
@@ -71,6 +73,7 @@ __all__ = ["DataPath", "Link", "LockOwner"]
 
 _NOTHING_DONE: Final = frozenset({StorageFailure.NO_SPACE, StorageFailure.NOT_SUPPORTED})
 """How a replica refuses a change that it has certainly not made."""
+_READS: Final = (FrameType.READ, FrameType.BLOCK_STATUS)
 
 
 class Link(Protocol):
@@ -167,6 +170,8 @@ class DataPath:
     """The time now, for the lease; None: there is none to keep."""
     times: PathTimes = attrs.field(factory=lambda: PathTimes(lambda: 0))
     """Of the volume's clock."""
+    windows: Windows = attrs.field(factory=Windows)
+    """Through which reads are answered without asking a replica."""
     lease_until_s: float = attrs.field(default=float("-inf"), init=False)
     """Reads may be answered before this moment (`lease`)."""
     must_ack: int = attrs.field(default=0, init=False)
@@ -290,7 +295,21 @@ class DataPath:
         if request.length_bytes > PAYLOAD_BYTES_MAX:
             self._refuse_length(lock, request)
             return
-        self._ask_one(FrameType.READ, lock, request)
+        if not (self.windows.bit & self.readable and self._read_here(lock, request)):
+            self._ask_one(FrameType.READ, lock, request)
+
+    def _read_here(self, lock: Lock, request: Read) -> bool:
+        """Answer a read from the files of a replica on this machine, if that can be done without a wait."""
+        data = self.windows.read(request.offset_bytes, request.length_bytes)
+        # After the read, as for what a replica answers.
+        if data is None or (self.clock is not None and self.clock() >= self.lease_until_s):
+            return False
+        self._last_id += 1
+        self.windows.reads += 1
+        self._release(lock)
+        request.data = (data,)
+        request.done(request)
+        return True
 
     def _dispatch_block_status(self, lock: Lock) -> None:
         if not self.reads_open:
@@ -667,7 +686,7 @@ class DataPath:
         pending.copying &= ~bit
         pending.failed |= bit
         pending.error = StorageError(failure, f"replica {member_id}: {reason}")
-        if pending.type in (FrameType.READ, FrameType.BLOCK_STATUS):
+        if pending.type in _READS:
             del self._pending[frame.request_id]
             if self.readable & ~bit:
                 self.readable &= ~bit
@@ -778,13 +797,17 @@ class DataPath:
         if pending.change is not None:  # before the lock is given back: what comes next must know
             nobody_knows = pending.error is not None and not self.must_ack & ~pending.unsure
             self.on_changed(pending.change, None if nobody_knows else pending.error is None)
+        if self.windows.bit and pending.type not in _READS:
+            self.windows.told(
+                pending.extent, written=pending.type is FrameType.WRITE and pending.error is None
+            )
         if pending.lock is not None:
             self._release(pending.lock)
         if pending.request is None:
             return
         if pending.sent_ns is not None and pending.type in self.times.settled:
             self.times.settled[pending.type].add(self.times.arrived_ns - pending.sent_ns)
-        is_read = pending.type in (FrameType.READ, FrameType.BLOCK_STATUS)
+        is_read = pending.type in _READS
         if is_read or pending.error is not None or self._has_copies:
             _complete(pending.request, pending.error)
         else:
@@ -897,6 +920,7 @@ class DataPath:
         """The connection is gone: reads go elsewhere, calls fail, writes wait for the roster's decision."""
         member = self.members[member_id]
         bit = member.bit
+        self.windows.lost(member_id)
         self._remember_what_it_lacks(member_id, bit)
         member.link, member.in_flight, member.synced_until = None, 0, 0
         self.readable &= ~bit
@@ -1002,6 +1026,10 @@ class DataPath:
     def parked(self) -> int:
         """How many host requests wait for members."""
         return len(self._parked)
+
+    def readable_members(self) -> dict[int, int]:
+        """Who can be read from, and the bit of each."""
+        return {i: m.bit for i, m in self.members.items() if m.bit & self.readable and m.link is not None}
 
     def mask(self, ids: set[int]) -> int:
         """The bits of `ids`."""

@@ -28,6 +28,8 @@ class HostPath:
     limiter: Limiter
     times: PathTimes
     """Of the replicas."""
+    window_reads: int
+    """For which no replica was asked."""
 
 
 def path_families(status: VolumeStatus, path: HostPath) -> Iterator[Metric]:
@@ -65,6 +67,13 @@ def path_families(status: VolumeStatus, path: HostPath) -> Iterator[Metric]:
     )
     parked.add_metric((volume,), path.times.parked.total_s)
     yield parked
+    here = CounterMetricFamily(
+        "pyjiva_volume_window_reads",
+        "host reads answered from the files of a replica on this machine, without asking it",
+        labels=("volume",),
+    )
+    here.add_metric((volume,), path.window_reads)
+    yield here
 
 
 def _of_replicas(status: VolumeStatus, times: PathTimes) -> Iterator[Metric]:

@@ -85,6 +85,7 @@ from pyjiva.controller.status import (
     VolumeStatus,
 )
 from pyjiva.controller.traced_links import TracedLinks
+from pyjiva.controller.windows import OpenWindow, Windows
 from pyjiva.errors import ConfigError, PyjivaError, RemoteProtocolError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind, Lineage
@@ -164,6 +165,8 @@ class Volume:
     controller_id: str = attrs.field(factory=partial(secrets.token_hex, 8))
     memory: Memory | None = None
     """What is shared with replicas on this machine."""
+    open_window: OpenWindow | None = None
+    """How to read the files of replicas on this machine; None: they are asked for everything."""
     sampler: Sampler | None = None
     """What is traced; None: nothing."""
     clock_ns: Callable[[], int] | None = None
@@ -242,6 +245,7 @@ class Volume:
             lambda: self.past.lineage.generation,
             self._snapshots_are_changing,
             times=PathTimes(self.clock_ns or self._clock_ns),
+            windows=Windows(self.open_window),
         )
         self._data.now_s = self.clock()
         self._data.clock = self.clock
@@ -287,6 +291,11 @@ class Volume:
 
     def _clock_ns(self) -> int:
         return int(self.clock() * 1e9)
+
+    @property
+    def window_reads(self) -> int:
+        """Reads of hosts for which no replica was asked (`windows`)."""
+        return self._data.windows.reads
 
     @property
     def times(self) -> PathTimes:
@@ -353,6 +362,7 @@ class Volume:
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
+            self._data.windows.tick(now, self._data.readable_members(), self._ask)
             self.look()
             self.batch.end()
 
@@ -451,6 +461,8 @@ class Volume:
                     self._data.member_up(member_id, link)
                     self._apply(LinkUp(member_id, report))
                     self._sharing.offer(member_id)
+                    if stream.is_local:
+                        self._data.windows.near(member_id)
                     self.batch.end()
                     answered = partial(self._answered, member_id)
                     if self._traced is not None:

@@ -5,6 +5,7 @@ and ends the batch.  Data frames go to `DataPath` without a wait.  PROMISE and A
 they are answered; they queue for one *keeper* task, which makes one at a time, in order, while data flows on.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -39,7 +40,7 @@ from pyjiva.replication import (
     encode_header,
     squeeze,
 )
-from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store
+from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store, WindowName
 from pyjiva.transport import EndOfBatch, Stream
 from pyjiva.transport.shared_memory_sys import MappedMemory, MemoryName
 from pyjiva.transport.tls_sys import Tls
@@ -89,6 +90,8 @@ class ReplicaDaemon:
     """How to run a blocking call; simulations have no threads."""
     tls: Tls | None = None
     """What controllers have to speak; None: frames as they are."""
+    pid: int = attrs.field(factory=os.getpid)
+    """By which a controller on this machine finds its files; in simulations, the machine."""
     _unstable: UnstableWrites = attrs.field(factory=UnstableWrites, init=False)
     _data: DataPath = attrs.field(init=False)
     _snapshots: Snapshots = attrs.field(init=False)
@@ -220,6 +223,8 @@ class ReplicaDaemon:
             case FrameType.CHANGE:
                 change = decode_message(frame.payload, Change)
                 self._keeper.soon(session, frame, partial(self._snapshots.change, session, frame, change))
+            case FrameType.WINDOW:
+                self._keeper.soon(session, frame, partial(self._offer_window, session, frame))
             case type_ if type_ in PAST:
                 start_past(self.device, session.peer, frame, self._squeeze_soon)
             case _:
@@ -315,6 +320,17 @@ class ReplicaDaemon:
         promised_now = PromiseAnswer(state.record, self.store.intact, unstable, state.told_equal, mark)
         answer(session.peer, frame, message=promised_now)
         _log.info("epoch promised", epoch=epoch, controller=promised.promised_to)
+
+    async def _offer_window(self, session: Session, frame: Frame) -> None:
+        if session.phase is Phase.REPLACED:
+            return
+        names: list[WindowName] = []
+        try:
+            await self.device.aside(lambda: names.append(self.store.window(self.pid)))
+        except StorageError as error:
+            refuse_storage(session.peer, frame, error)
+        else:
+            answer(session.peer, frame, message=names[0])
 
     def _replace(self, session: Session) -> None:
         session.phase = Phase.REPLACED

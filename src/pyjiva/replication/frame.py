@@ -88,6 +88,8 @@ class FrameType(enum.IntEnum):
     """A snapshot is about to be made: flush, and make ready what it needs."""
     CHANGE = 26
     """A change of the lineage."""
+    WINDOW = 27
+    """Where the controller finds the replica's files, to read them itself (`snapshot.window`)."""
     PAST_READ = 32
     """These look at the volume as it was, or make that good: `stable` is the snapshot's number."""
     PAST_WRITE = 33

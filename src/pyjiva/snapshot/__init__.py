@@ -10,6 +10,7 @@ from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta
 from pyjiva.snapshot.requests import Hash, Past, PastVerb, Spoil
 from pyjiva.snapshot.state import ReplicaState
 from pyjiva.snapshot.statistics import ChainStatistics
+from pyjiva.snapshot.window import WindowName
 
 __all__ = [
     "Chain",
@@ -29,5 +30,6 @@ __all__ = [
     "Spoil",
     "Store",
     "VolumeMeta",
+    "WindowName",
     "open_chain_device",
 ]

@@ -30,7 +30,7 @@ from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.sparse import DataFile
 from pyjiva.units import MIB
 
-__all__ = ["HeldMap"]
+__all__ = ["HeldMap", "bits_of"]
 
 HELD: Final = 0x33
 STABLE: Final = 0xCC
@@ -75,14 +75,7 @@ class HeldMap:
 
         Raises StorageError BAD_CHECKSUM: a byte is none that was written.
         """
-        digits = bytes(self._read(chunk)).translate(_DIGITS)
-        try:
-            return int(digits[::-1], 2)
-        except ValueError as error:
-            raise StorageError(
-                StorageFailure.BAD_CHECKSUM,
-                f"the map of held blocks is damaged at block {chunk * CHUNK_BLOCKS + digits.index(b'x')}",
-            ) from error
+        return bits_of(self._read(chunk), chunk)
 
     def mark(self, first: int, count: int) -> None:
         """The blocks are held from now on; their data has been written."""
@@ -140,6 +133,11 @@ class HeldMap:
         if self._file.size_bytes() < blocks:
             self._file.truncate(blocks)
 
+    @property
+    def descriptor(self) -> int:
+        """Of its file."""
+        return self._file.descriptor
+
     def sync(self) -> None:
         """Bring the map to stable storage."""
         self._file.sync_data()
@@ -172,3 +170,18 @@ class HeldMap:
             chunk, last = first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS
             with self._lock:  # after the write: `release` may have found the chunk empty just before
                 self.present |= ((1 << last + 1 - chunk) - 1) << chunk
+
+
+def bits_of(content: bytes, chunk: int) -> int:
+    """The blocks that are held by `content`, the bytes of a chunk, as `HeldMap.bits` gives them.
+
+    Raises StorageError BAD_CHECKSUM: a byte is none that was written.
+    """
+    digits = content.translate(_DIGITS)
+    try:
+        return int(digits[::-1], 2)
+    except ValueError as error:
+        raise StorageError(
+            StorageFailure.BAD_CHECKSUM,
+            f"the map of held blocks is damaged at block {chunk * CHUNK_BLOCKS + digits.index(b'x')}",
+        ) from error

@@ -195,9 +195,10 @@ class LayerContent:
         layer = self.layers.open_layers[name]
         if layer.held is not None and list(_held_runs(layer, extent)) != [extent]:
             raise StorageError(StorageFailure.OUT_OF_RANGE, f"{extent}: layer {name} does not hold all of it")
-        layer.file.data.write(extent.offset_bytes, (data,))
-        self.layers.owner.guard(layer.file.sync_data)
-        layer.file.write(extent.offset_bytes, (data,))
+        with self.layers.stamp.moving():
+            layer.file.data.write(extent.offset_bytes, (data,))
+            self.layers.owner.guard(layer.file.sync_data)
+            layer.file.write(extent.offset_bytes, (data,))
         self.layers.owner.guard(layer.file.sync_data)
         self.layers.owner.guard(layer.file.sync_sums)
 
@@ -212,14 +213,15 @@ class LayerContent:
         if layer.whole and not layer.filling:
             raise ConfigError(f"snapshot {name!r} is whole: nobody changes it")
         view = self.layers.view(name)
-        try:
-            if buffers is None:
-                view.punch(extent.offset_bytes, extent.length_bytes)
-            else:
-                view.write(extent.offset_bytes, buffers)
-        finally:
-            if isinstance(self.layers.top, LayerStack):
-                self.layers.top.forget_table([extent])
+        with self.layers.stamp.moving():
+            try:
+                if buffers is None:
+                    view.punch(extent.offset_bytes, extent.length_bytes)
+                else:
+                    view.write(extent.offset_bytes, buffers)
+            finally:
+                if isinstance(self.layers.top, LayerStack):
+                    self.layers.top.forget_table([extent])
 
     def make_stable(self, name: str) -> None:
         """Bring what `patch` did to the snapshot `name` to stable storage."""

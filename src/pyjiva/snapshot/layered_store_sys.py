@@ -19,7 +19,7 @@ import attrs
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.lineage import NOTHING, Change, ChangeKind, Lineage
-from pyjiva.snapshot.chain import Chain, Layer
+from pyjiva.snapshot.chain import HEAD, Chain, Layer
 from pyjiva.snapshot.hash_sys import hash_of_range
 from pyjiva.snapshot.layer_content_sys import LayerContent, LayerInfo, LayerParts
 from pyjiva.snapshot.layer_stack_sys import LayerStack
@@ -27,6 +27,7 @@ from pyjiva.snapshot.merge_sys import Merge
 from pyjiva.snapshot.regions import marks_of
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.store_sys import LOST_BLOCK, VolumeStore
+from pyjiva.snapshot.window import NO_MAP, WINDOW_LAYERS_MAX, WindowLayer, WindowName
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, prepare_file, put_in_place
 from pyjiva.units import align_down, align_up, format_size
 
@@ -250,9 +251,10 @@ class Store(VolumeStore):
         self._refuse_outside(extent)
         start = align_down(extent.offset_bytes, SUM_BLOCK_BYTES)
         end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
-        for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
-            self._content.patch(snapshot, block, (LOST_BLOCK[: block.length_bytes],))
-            self._layers.view(snapshot).spoil(block.offset_bytes)
+        with self._layers.stamp.moving():
+            for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
+                self._content.patch(snapshot, block, (LOST_BLOCK[: block.length_bytes],))
+                self._layers.view(snapshot).spoil(block.offset_bytes)
 
     def allocated_at(self, snapshot: str, extent: Extent) -> list[Extent]:
         """The parts of `extent` that held data as of `snapshot`; the rest was zeros."""
@@ -315,6 +317,23 @@ class Store(VolumeStore):
         """Write whole blocks of the layer `name` again, which have rotted; `data` is what they were."""
         self._refuse_outside(extent)
         self._content.repair(name, extent, data)
+
+    def window(self, pid: int) -> WindowName:
+        """Where the process `pid`, which this is, has what another one needs to read the volume as it is now.
+
+        No change of the chain is under way.  Raises StorageError: the store is broken, there are too many
+        layers, or no room for a stamp.
+        """
+        self._refuse_if_broken(StorageFailure.READ_ERROR)
+        path = [self._layers.open_layers[name] for name in self.chain.path(HEAD)]
+        if len(path) > WINDOW_LAYERS_MAX:
+            raise StorageError(StorageFailure.NOT_SUPPORTED, f"{len(path)} layers: too many for a window")
+        stamp_descriptor, stamp = self._layers.stamp.tell()
+        layers = tuple(
+            WindowLayer(*layer.file.descriptors, NO_MAP if layer.held is None else layer.held.descriptor)
+            for layer in path
+        )
+        return WindowName(pid, stamp_descriptor, stamp.hex(), self._size_bytes, layers)
 
     def view(self, snapshot: str) -> CheckedFile | LayerStack:
         """The volume as of `snapshot` ("" for now), to read what is there, also where it has rotted; until

@@ -43,6 +43,7 @@ from pyjiva.snapshot.layer_files_sys import open_data, open_map, open_sums
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, whole_blocks
 from pyjiva.snapshot.metadata import META_SUFFIX
+from pyjiva.snapshot.stamp_sys import Stamp
 from pyjiva.sparse import (
     SUM_BLOCK_BYTES,
     TEMPORARY_SUFFIX,
@@ -105,6 +106,8 @@ class Layers:
     boot_id: str
     recorded: bool
     """Whether the directory has a chain file."""
+    stamp: Stamp
+    """Changed before blocks move that nobody has written."""
     open_layers: dict[str, OpenLayer] = attrs.field(factory=dict)
     """By name, the head as HEAD."""
     owner: Owner = attrs.field(factory=_Nobody)
@@ -134,13 +137,14 @@ class Layers:
         boot_id: str,
         recorded: bool,
         unstable: bool,
+        stamp: Stamp,
     ) -> "Layers":
         """The layers in `directory`, after what a crash left to be done.
 
         `unstable`: writes were made that were not flushed.  Raises ConfigError: a file is missing, or is
         not what it should be.
         """
-        layers = cls(directory, chain, size_bytes, boot_id, recorded)
+        layers = cls(directory, chain, size_bytes, boot_id, recorded, stamp)
         if recorded:
             layers._metas = _read_metas(directory)
             layers._rename()
@@ -253,6 +257,7 @@ class Layers:
 
     def _prepare_commit(self, chain: Chain) -> Callable[[], None]:
         """What is left of `commit` when all that needs space is done."""
+        self.stamp.change()
         temporary = prepare_file(self.directory, CHAIN_FILE, encode_chain(chain))
 
         def put() -> None:
@@ -465,6 +470,7 @@ class Layers:
         self._drop_spare()
         for layer in self.open_layers.values():
             layer.close()
+        self.stamp.close()
 
     def self_check(self) -> None:
         """The open layers are those of the chain, and only the lowest of a path has no map."""

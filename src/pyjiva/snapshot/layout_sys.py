@@ -13,6 +13,7 @@ from pyjiva.errors import ConfigError
 from pyjiva.snapshot.chain import Chain, head_alone
 from pyjiva.snapshot.layers_sys import Layers, read_chain
 from pyjiva.snapshot.metadata import FIRST_HEAD, META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta
+from pyjiva.snapshot.stamp_sys import Stamp
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, decode_state, encode_state
 from pyjiva.sparse import TEMPORARY_SUFFIX, Directory, read_file, replace_file
 from pyjiva.units import format_size
@@ -33,6 +34,7 @@ def open_layout(directory: Directory, identity: ReplicaState, *, boot_id: str) -
     Whatever names it shows are stable first: a process that was killed may have replaced a file and not come
     to sync the directory, and what is read here, a promise or a change of the snapshots, is answered for.
     """
+    stamp = Stamp.of(directory)
     directory.sync()
     names = [name for name in directory.names() if name not in _NOT_OURS_TO_SEE]
     if STATE_FILE not in names:
@@ -42,7 +44,7 @@ def open_layout(directory: Directory, identity: ReplicaState, *, boot_id: str) -
         directory.remove(MARKER)
         directory.sync()
     try:
-        return _open(directory, identity, boot_id)
+        return _open(directory, identity, boot_id, stamp)
     except ConfigError as error:
         raise ConfigError(f"{directory.path}: {error}") from error
 
@@ -81,7 +83,9 @@ def _create(directory: Directory, names: list[str], identity: ReplicaState) -> N
     directory.sync()
 
 
-def _open(directory: Directory, identity: ReplicaState, boot_id: str) -> tuple[ReplicaState, Layers]:
+def _open(
+    directory: Directory, identity: ReplicaState, boot_id: str, stamp: Stamp
+) -> tuple[ReplicaState, Layers]:
     state = decode_state(read_file(directory, STATE_FILE))
     _check_identity(state, identity)
     chain = read_chain(directory, directory.names())
@@ -95,6 +99,7 @@ def _open(directory: Directory, identity: ReplicaState, boot_id: str) -> tuple[R
         boot_id=boot_id,
         recorded=recorded,
         unstable=bool(state.written_boot_id),
+        stamp=stamp,
     )
     return state, layers
 

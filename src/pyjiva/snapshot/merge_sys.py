@@ -124,6 +124,7 @@ class Merge:
             self.extent = None
             return 0
         self.layers.forget_views()
+        self.layers.stamp.change()
         if self._is_last:
             copied = self._finish()
             self.extent = None

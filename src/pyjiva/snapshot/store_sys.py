@@ -22,6 +22,7 @@ missing, and it stays so until `mark_intact`, which is called when a rebuild has
 Any number of threads may call the verbs at once.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -273,10 +274,8 @@ class VolumeStore:  # hot
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
             self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
         if length_bytes > ATOMIC_BYTES_MAX:
-            raise StorageError(
-                StorageFailure.OUT_OF_RANGE,
-                f"atomic write of {length_bytes} bytes: at most {ATOMIC_BYTES_MAX}",
-            )
+            reason = f"atomic write of {length_bytes} bytes: at most {ATOMIC_BYTES_MAX}"
+            raise StorageError(StorageFailure.OUT_OF_RANGE, reason)
         with self._count_lock:
             self._writes_started += 1
         try:
@@ -331,10 +330,11 @@ class VolumeStore:  # hot
             self._prepare(extent.offset_bytes, extent.length_bytes)
             start = align_down(extent.offset_bytes, SUM_BLOCK_BYTES)
             end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
-            for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
-                # Neither a hole nor zeros: a copy that is blank there must not seem to be equal.
-                self._head.write(block.offset_bytes, (LOST_BLOCK[: block.length_bytes],))
-                self._head.spoil(block.offset_bytes)
+            with self._layers.stamp.moving():
+                for block in Extent(start, end - start).split(SUM_BLOCK_BYTES):
+                    # Neither a hole nor zeros: a copy that is blank there must not seem to be equal.
+                    self._head.write(block.offset_bytes, (LOST_BLOCK[: block.length_bytes],))
+                    self._head.spoil(block.offset_bytes)
         finally:
             with self._count_lock:
                 self._writes_ended += 1
@@ -477,6 +477,8 @@ class VolumeStore:  # hot
 
     def _break(self, error: StorageError) -> None:
         self._broken = error
+        with contextlib.suppress(StorageError):  # then those who look meet the failing disk themselves
+            self._layers.stamp.change()
         with self._state_lock:
             self._intact = False
             try:
@@ -489,10 +491,8 @@ class VolumeStore:  # hot
 
     def _refuse(self, offset_bytes: int, length_bytes: int, failure: StorageFailure) -> None:
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes:
-            raise StorageError(
-                StorageFailure.OUT_OF_RANGE,
-                f"{length_bytes} bytes at {offset_bytes}: the volume has {self._size_bytes}",
-            )
+            reason = f"{length_bytes} bytes at {offset_bytes}: the volume has {self._size_bytes}"
+            raise StorageError(StorageFailure.OUT_OF_RANGE, reason)
         self._refuse_if_broken(failure)
 
     def _refuse_if_broken(self, failure: StorageFailure) -> None:

@@ -333,6 +333,11 @@ class CheckedFile:  # hot
         """See DataFile."""
         return self.data.allocated(extent)
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Of the data, and of the checksums."""
+        return self.data.descriptor, self._sums.descriptor
+
     def sync_data(self) -> None:
         """See DataFile.  The checksums are not synced by this."""
         self.data.sync_data()

@@ -79,6 +79,10 @@ class DataFile(Protocol):
     def size_bytes(self) -> int:
         """The present size."""
 
+    @property
+    def descriptor(self) -> int:
+        """The number by which the kernel knows the open file within this process."""
+
     def close(self) -> None:
         """Give the file back; nothing is synced by this."""
 
@@ -240,6 +244,11 @@ class SparseFile:  # hot
             return os.fstat(self._fd).st_size
         except OSError as error:
             raise storage_error(error, StorageFailure.READ_ERROR, f"stat {self._name}") from error
+
+    @property
+    def descriptor(self) -> int:
+        """See DataFile."""
+        return self._fd
 
     def close(self) -> None:
         """See DataFile."""

@@ -198,7 +198,7 @@ class Machine:
             return
         batch = EndOfBatch()
         device = ChainDevice(store, batch, self._in_disk_thread)
-        daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread)
+        daemon = ReplicaDaemon(store, device, KEY, batch, in_thread=self._in_disk_thread, pid=self.id)
         self._daemon = daemon
         try:
             async with trio.open_nursery() as nursery:

@@ -14,6 +14,7 @@ Every step that could meet a fault or a power cut first calls `before_step` (see
 Not modelled: misdirected writes, a disk that lies about a sync.
 """
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
@@ -29,6 +30,7 @@ __all__ = [
     "MemoryDirectory",
     "MemoryDisk",
     "MemoryFile",
+    "PeekedFile",
     "PowerCut",
     "cut_power_at",
     "fail_at",
@@ -146,6 +148,9 @@ class MemoryDisk:
     _stable_names: dict[str, _Inode] = attrs.field(factory=dict, init=False)
     _unsynced_names: list[dict[str, _Inode | None]] = attrs.field(factory=list, init=False)
     _owner: "MemoryDirectory | None" = attrs.field(default=None, init=False)
+    _numbered: list[_Inode] = attrs.field(factory=list, init=False)
+    power_cuts: int = attrs.field(default=0, init=False)
+    """How many there have been."""
 
     def open_directory(self) -> "MemoryDirectory":
         """The directory, for one process at a time.  Raises ConfigError: one has it."""
@@ -161,6 +166,7 @@ class MemoryDisk:
     def power_cut(self) -> None:
         """The machine is gone, with all that `random` does not keep."""
         self._owner = None
+        self.power_cuts += 1
         in_order = bool(self.random.getrandbits(1))
         for change in self._unsynced_names:
             if self.random.getrandbits(1):
@@ -192,6 +198,18 @@ class MemoryDisk:
         """Make all names stable."""
         self._unsynced_names.clear()
         self._stable_names = dict(self._names)
+
+    def number_of(self, inode: _Inode) -> int:
+        """By which another process may look at the file (`peek`)."""
+        if inode not in self._numbered:
+            self._numbered.append(inode)
+        return self._numbered.index(inode)
+
+    def peek(self, number: int) -> "PeekedFile":
+        """A file that was given a number, as another process reads it.  Raises OSError: there is none."""
+        if number >= len(self._numbered):
+            raise OSError(errno.ENOENT, f"file {number} of {self.path}")
+        return PeekedFile(MemoryDirectory(self), f"file {number}", self._numbered[number])
 
     def inodes(self) -> dict[str, _Inode]:
         """Name and content of every file, as the running machine sees it."""
@@ -394,11 +412,38 @@ class MemoryFile:
         self._step("stat")
         return self._inode.size_bytes
 
+    @property
+    def descriptor(self) -> int:
+        """See DataFile."""
+        return self._directory.disk.number_of(self._inode)
+
     def close(self) -> None:
         """See DataFile."""
 
     def _step(self, verb: str) -> None:
         self._directory.disk.step(self._directory, f"{verb} {self._name}")
+
+
+@attrs.define(eq=False)
+class PeekedFile(MemoryFile):
+    """A file that another process has opened; this one may read what is in memory, and nothing else.
+
+    It is there whatever becomes of that process, its directory or the file's name; but for the power.
+    """
+
+    _power_cuts: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._power_cuts = self._directory.disk.power_cuts
+
+    def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        """See DataFile."""
+        disk = self._directory.disk
+        if disk.power_cuts != self._power_cuts:
+            return None
+        if disk.cached_share < 1.0 and disk.random.random() >= disk.cached_share:
+            return None
+        return _read(self._inode, offset_bytes, length_bytes)
 
 
 def _whole_sectors(offset_bytes: int, length_bytes: int, random: Random) -> int:

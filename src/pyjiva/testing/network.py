@@ -86,8 +86,8 @@ class MemoryStream:
 
     @property
     def is_local(self) -> bool:
-        """Each node is a machine."""
-        return False
+        """Each node is a machine, unless they are `neighbours`."""
+        return self.network.neighbours
 
     @property
     def peer_address(self) -> tuple[str, int]:
@@ -103,6 +103,8 @@ class Network:
     nursery: trio.Nursery
     delay_s_max: float = 0.01
     late_s_max: float = 0.2
+    neighbours: bool = False
+    """Whether each node may look at the others' files (`peeking`)."""
     taps: list[Tap] = attrs.field(factory=list, init=False)
     _servers: dict[str, Serve] = attrs.field(factory=dict, init=False)
     _cuts: dict[tuple[str, str], trio.Event] = attrs.field(factory=dict, init=False)

@@ -31,9 +31,9 @@ back may be another of the contents that were possible.  What is not played, as 
 promise; a failed sync that brings back holes.
 """
 
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -53,6 +53,7 @@ from pyjiva.testing.faults import Faults, Injector
 from pyjiva.testing.machine import KEY, LATENCY_S, VOLUME_ID, Machine, hold_everything, serve_in
 from pyjiva.testing.memory_file import MemoryDisk, no_fault
 from pyjiva.testing.network import Network
+from pyjiva.testing.peeking import peek
 from pyjiva.testing.snapshot_client import SnapshotClient
 from pyjiva.testing.votes import VoteRegister
 from pyjiva.transport import EndOfBatch, Stream
@@ -76,6 +77,8 @@ class World:
     """Machines that do not belong to the volume at first: `changes` adds and removes replicas."""
     shared_vote: bool = False
     """Whether there is a witness beside each controller, all of them over one register."""
+    windows: bool = False
+    """Whether controllers read the files of replicas, as if they were on one machine (`peeking`)."""
     blocks: int = 32
     faults: Faults = attrs.field(factory=Faults)
     script: "Callable[[World], Awaitable[None]] | None" = None
@@ -160,7 +163,7 @@ class World:
         """Run for so long with faults, then let it heal, then compare everything."""
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
-            self.network = Network(self.random, nursery)
+            self.network = Network(self.random, nursery, neighbours=self.windows)
             if self.shared_vote:
                 self.register = VoteRegister(self.random, nursery, losses=0.02, interference=0.02)
             for machine in self.machines.values():
@@ -226,7 +229,12 @@ class World:
                     raise
 
         volume = Volume(
-            options, EndOfBatch(), connect, lambda: zero_s + rate * trio.current_time(), controller_id
+            options,
+            EndOfBatch(),
+            connect,
+            lambda: zero_s + rate * trio.current_time(),
+            controller_id,
+            open_window=partial(peek, self.machines) if self.windows else None,
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -247,6 +255,9 @@ class World:
             if volume in self._running:
                 self._running.remove(volume)
             self.network.break_connections(name)
+            if self.windows:
+                reads = "reads through a window"
+                self.counts[reads] = self.counts.get(reads, 0) + volume.window_reads
 
     async def _run_witness(self, name: str, register: VoteRegister) -> None:
         """The process beside the controller `name`; it dies with it."""
@@ -255,7 +266,7 @@ class World:
         daemon = WitnessDaemon(identity, register.client(name), KEY, EndOfBatch())
         try:
             async with trio.open_nursery() as nursery:
-                self.network.listen(own, functools.partial(serve_in, nursery, daemon.serve_connection))
+                self.network.listen(own, partial(serve_in, nursery, daemon.serve_connection))
                 await daemon.run()
         finally:
             self.network.listen(own, None)

@@ -1,0 +1,334 @@
+"""A window gives what the volume holds, or nothing: whatever the replica moves, and before each step of it.
+
+The model is that of `test_layered_store`.  Not checked here: requests from several threads at once, and
+whether a window gives as much as it could.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import attrs
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import invariant, rule
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.snapshot import ReplicaState, Store, WindowName
+from pyjiva.snapshot.stamp_sys import STAMP_FILE
+from pyjiva.snapshot.window import NO_MAP, WINDOW_LAYERS_MAX, WindowLayer
+from pyjiva.snapshot.window_sys import Window, open_window, window_over
+from pyjiva.testing import MemoryDisk, fail_at, no_fault
+from pyjiva.units import KIB, MIB
+from tests.snapshot.test_layered_store import (
+    WINDOWS,
+    Content,
+    Crash,
+    LayeredStoreMachine,
+    part_of,
+)
+
+SIZE_BYTES = 4 * MIB
+
+
+class WatchedStoreMachine(LayeredStoreMachine):
+    """Somebody has opened a window, knows of the writes, and looks all the time."""
+
+    window: Window | None = None
+    writing = False
+
+    @rule()
+    def look_through_a_window(self) -> None:
+        self.window = window_over(self.store.window(1), self.disk.peek)
+
+    def attempt(
+        self,
+        crash: Crash | None,
+        action: Callable[[], object],
+        done: Callable[[], bool] = lambda: False,
+        content: Content = (),
+        *,
+        maps: bool = False,
+    ) -> bool:
+        """As it is done there, with a look before each step, unless a range is locked or all of them are."""
+        if self.writing or crash is not None:
+            return super().attempt(crash, action, done, content, maps=maps)
+        self.disk.before_step = lambda _step: self.look_again()
+        try:
+            return super().attempt(crash, action, done, content, maps=maps)
+        finally:
+            self.disk.before_step = no_fault
+
+    def change(self, crash: Crash | None, extent: Extent, data: bytes, do: Callable[[], object]) -> None:
+        self.writing = True
+        super().change(crash, extent, data, do)
+        self.writing = False
+        if self.window is not None:  # also of one that failed nobody knows more than the maps say
+            if data and crash is None:
+                self.window.written(extent.offset_bytes, extent.length_bytes)
+            else:
+                self.window.changed(extent.offset_bytes, extent.length_bytes)
+
+    @invariant()
+    def a_window_gives_what_there_is(self) -> None:
+        self.look_again()
+
+    def look_again(self) -> None:
+        if self.window is None or not hasattr(self, "store"):
+            return
+        for place in WINDOWS:
+            for part in (place, Extent(place.offset_bytes + 512, 1024)):
+                found = self.window.read_nowait(part.offset_bytes, part.length_bytes)
+                assert found is None or self.masked(part, bytes(found)) == part_of(self.versions[-1], part)
+
+    def masked(self, part: Extent, found: bytes) -> bytes:
+        """With what is expected in place of what is not there yet."""
+        content = self.versions[-1]
+        for block in self.unfilled:
+            common = block.clip(part)
+            if common is not None and block not in self.covered:
+                at = common.offset_bytes - part.offset_bytes
+                found = found[:at] + part_of(content, common) + found[at + common.length_bytes :]
+        return found
+
+
+TestWatchedStore = WatchedStoreMachine.TestCase
+TestWatchedStore.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    return MemoryDisk(Random(1))
+
+
+def store_on(disk: MemoryDisk) -> Store:
+    identity = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
+    return Store.open_in(disk.open_directory(), identity, boot_id="b-1")
+
+
+def look(store: Store, disk: MemoryDisk) -> Window:
+    return window_over(store.window(1), disk.peek)
+
+
+def test_a_window_shows_what_is_written_later_too(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    window = look(store, disk)
+    store.write(8192, 4096, [b"a" * 4096])
+    assert window.read_nowait(8192, 4096) == b"a" * 4096
+    assert not window.is_shut
+
+
+def test_a_window_knows_the_layers(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.write(0, 8192, [b"a" * 8192])
+    store.create_snapshot("s")
+    store.write(4096, 4096, [b"b" * 4096])
+    window = look(store, disk)
+    assert window.read_nowait(0, 8192) == b"a" * 4096 + b"b" * 4096
+    store.write(0, 512, [b"c" * 512])
+    window.written(0, 512)
+    assert window.read_nowait(0, 8192) == b"c" * 512 + b"a" * 3584 + b"b" * 4096
+    store.zero(0, 4096)
+    window.changed(0, 4096)
+    assert window.read_nowait(0, 8192) == bytes(4096) + b"b" * 4096
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda store: store.create_snapshot("t"),
+        lambda store: store.delete_snapshot("s"),
+        lambda store: store.revert("s"),
+        lambda store: store.grow(SIZE_BYTES + 4096),
+        lambda store: store.spoil(Extent(0, 4096)),
+        lambda store: store.repair_layer("s", Extent(0, 4096), b"a" * 4096),
+    ],
+    ids=["snapshot", "delete", "revert", "grow", "spoil", "repair"],
+)
+def test_what_the_replica_moves_shuts_it(disk: MemoryDisk, move: Callable[[Store], None]) -> None:
+    store = store_on(disk)
+    store.write(0, 8192, [b"a" * 8192])
+    store.create_snapshot("s")
+    window = look(store, disk)
+    assert window.read_nowait(0, 4096) == b"a" * 4096
+    move(store)
+    assert window.read_nowait(0, 4096) is None
+    assert window.is_shut
+
+
+def test_the_next_process_shuts_it_first_of_all(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.write(0, 4096, [b"a" * 4096])
+    window = look(store, disk)
+    disk.kill_process()
+    assert window.read_nowait(0, 4096) == b"a" * 4096  # as the process left it
+    steps: list[bool] = []
+    disk.before_step = lambda _step: steps.append(window.read_nowait(0, 4096) is None)
+    store_on(disk)
+    shut = steps.index(True)
+    assert all(steps[shut:])
+    assert shut <= 5, "nothing was done but to look at the stamp"
+
+
+def test_a_flush_that_fails_shuts_it(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.write(0, 4096, [b"a" * 4096])
+    window = look(store, disk)
+    disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, "sync")
+    with pytest.raises(StorageError):
+        store.flush()
+    assert window.read_nowait(0, 4096) is None
+    with pytest.raises(StorageError, match="since a flush failed"):
+        store.window(1)
+
+
+def test_rot_is_not_given(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.write(0, 8192, [b"a" * 8192])
+    store.flush()
+    window = look(store, disk)
+    disk.rot("volume-head-000.img", 100)
+    assert window.read_nowait(0, 4096) is None
+    assert window.read_nowait(0, 8192) is None
+    assert window.read_nowait(4096, 4096) == b"a" * 4096
+    assert not window.is_shut
+
+
+def test_what_is_not_in_memory_is_not_given(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.create_snapshot("s")
+    window = look(store, disk)
+    disk.cached_share = 0.0
+    assert window.read_nowait(0, 4096) is None
+    disk.cached_share = 1.0
+    assert window.read_nowait(0, 4096) == bytes(4096)
+
+
+def test_beyond_the_end_there_is_nothing(disk: MemoryDisk) -> None:
+    assert look(store_on(disk), disk).read_nowait(SIZE_BYTES - 512, 1024) is None
+
+
+def test_a_window_is_not_offered_while_blocks_are_moved(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.create_snapshot("s")
+    asked: list[str] = []
+
+    def ask(step: str) -> None:
+        if STAMP_FILE in step:  # before it moves anything
+            return
+        disk.before_step = no_fault
+        with pytest.raises(StorageError, match="being moved"):
+            store.window(1)
+        asked.append("asked")
+
+    window = look(store, disk)
+    disk.before_step = ask
+    store.repair_layer("s", Extent(0, 4096), bytes(4096))
+    assert asked == ["asked"]
+    assert window.read_nowait(0, 4096) is None
+
+
+def test_an_old_name_opens_nothing(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    name = store.window(1)
+    store.window(1)
+    with pytest.raises(OSError, match="changed meanwhile"):
+        window_over(name, disk.peek)
+    with pytest.raises(OSError, match="."):
+        window_over(attrs.evolve(name, stamp="no number"), disk.peek)
+    with pytest.raises(OSError, match="."):
+        window_over(attrs.evolve(name, stamp=""), disk.peek)
+    with pytest.raises(OSError, match="file 99"):
+        window_over(attrs.evolve(name, stamp_descriptor=99), disk.peek)
+
+
+def test_too_many_layers_get_no_window(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    for number in range(WINDOW_LAYERS_MAX - 1):
+        store.create_snapshot(f"s-{number}")
+    assert len(store.window(1).layers) == WINDOW_LAYERS_MAX
+    store.create_snapshot("one-more")
+    with pytest.raises(StorageError, match="too many"):
+        store.window(1)
+
+
+@pytest.mark.parametrize(
+    "layers", [(), (WindowLayer(1, 2, 3),), (WindowLayer(1, 2, NO_MAP), WindowLayer(3, 4, NO_MAP))]
+)
+def test_a_name_has_one_layer_without_a_map(layers: tuple[WindowLayer, ...]) -> None:
+    with pytest.raises(ValueError, match="layer|length"):
+        WindowName(1, 1, "00", 4096, layers)
+
+
+class TestFullDisk:
+    """A replica starts on a disk that is full, and does without windows."""
+
+    def test_no_stamp_can_be_made(self, disk: MemoryDisk) -> None:
+        store = store_on(disk)
+        disk.before_step = fail_at(0, StorageFailure.NO_SPACE, f"write {STAMP_FILE}")
+        with pytest.raises(StorageError):
+            store.window(1)
+        store.close()
+        disk.before_step = fail_at(0, StorageFailure.NO_SPACE, f"write {STAMP_FILE}")
+        store = store_on(disk)  # its file is there, and says nothing
+        disk.before_step = no_fault
+        store.write(0, 4096, [b"a" * 4096])
+        assert look(store, disk).read_nowait(0, 4096) == b"a" * 4096
+
+    def test_nothing_moves_while_the_stamp_cannot_be_changed(self, disk: MemoryDisk) -> None:
+        store = store_on(disk)
+        store.create_snapshot("s")
+        window = look(store, disk)
+        disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, f"write {STAMP_FILE}")
+        with pytest.raises(StorageError):
+            store.delete_snapshot("s")
+        assert "s" in store.chain and not store.chain.layer("s").removed
+        assert window.read_nowait(0, 4096) is None or not window.is_shut
+
+
+def store_in(path: Path) -> Store:
+    return Store.open_or_create(
+        path, volume_id="v-1", replica_id=1, volume_name="demo", size_bytes=SIZE_BYTES, block_size_bytes=512
+    )
+
+
+class TestRealFiles:
+    """Through /proc, as a controller does."""
+
+    def test_it_reads_what_another_one_writes(self, tmp_path: Path) -> None:
+        store = store_in(tmp_path)
+        store.write(0, 8192, 8192 * [b"a"])
+        store.create_snapshot("s")
+        store.write(4096, 4096, [b"b" * 4096])
+        window = open_window(store.window(os.getpid()))
+        try:
+            assert window.read_nowait(0, 8192) in (b"a" * 4096 + b"b" * 4096, None)
+            store.write(64 * KIB, 4096, [b"c" * 4096])
+            window.written(64 * KIB, 4096)
+            assert window.read_nowait(64 * KIB, 4096) in (b"c" * 4096, None)
+            store.delete_snapshot("s")
+            while window.read_nowait(0, 8192) is not None:
+                pytest.fail("it shows what has begun to move")
+        finally:
+            window.close()
+            store.close()
+
+    def test_what_is_no_file_is_not_opened(self) -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            name = WindowName(os.getpid(), here.fileno(), "00" * 16, 4096, (WindowLayer(0, 0, NO_MAP),))
+            with pytest.raises(OSError, match="."):
+                open_window(name)
+
+    def test_another_process_number_leads_nowhere(self) -> None:
+        name = WindowName(2**22 + 1, 0, "00" * 16, 4096, (WindowLayer(0, 0, NO_MAP),))
+        with pytest.raises(OSError, match="."):
+            open_window(name)

@@ -653,4 +653,55 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         ),
         in_past=True,
     ),
+    "window-without-a-look-at-the-stamp": PlantedBug(
+        "snapshot/window_sys.py",
+        (("        if stamp == self._stamp:\n", "        if stamp is not None:\n"),),
+        in_past=True,
+        in_windows=True,
+    ),
+    "merge-keeps-the-stamp": PlantedBug(
+        "snapshot/merge_sys.py",
+        (("        self.layers.stamp.change()\n", ""),),
+        in_past=True,
+        in_windows=True,
+    ),
+    "change-keeps-the-stamp": PlantedBug(
+        "snapshot/layers_sys.py",
+        (("        self.stamp.change()\n", ""),),
+        in_past=True,
+        in_windows=True,
+    ),
+    "window-is-not-told-of-writes": PlantedBug(
+        "controller/data_path.py",
+        (("        if self.windows.bit and pending.type not in _READS:\n", "        if False:\n"),),
+        in_past=True,
+        in_windows=True,
+    ),
+    "window-is-told-after-the-lock": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "        if self.windows.bit and pending.type not in _READS:\n",
+                "        if pending.lock is not None:\n            self._release(pending.lock)\n            pending.lock = None\n        if self.windows.bit and pending.type not in _READS:\n",
+            ),
+        ),
+        in_past=True,
+        in_windows=True,
+    ),
+    "window-outlives-the-lease": PlantedBug(
+        "controller/data_path.py",
+        (
+            (
+                "        if data is None or (self.clock is not None and self.clock() >= self.lease_until_s):\n",
+                "        if data is None:\n",
+            ),
+        ),
+        in_windows=True,
+    ),
+    "window-outlives-the-member": PlantedBug(
+        "controller/data_path.py",
+        (("        self.windows.lost(member_id)\n", ""),),
+        in_past=True,
+        in_windows=True,
+    ),
 }

@@ -242,9 +242,9 @@ def test_an_old_name_opens_nothing(disk: MemoryDisk) -> None:
     store.window(1)
     with pytest.raises(OSError, match="changed meanwhile"):
         window_over(name, disk.peek)
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match="hexadecimal"):
         window_over(attrs.evolve(name, stamp="no number"), disk.peek)
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match="changed meanwhile"):
         window_over(attrs.evolve(name, stamp=""), disk.peek)
     with pytest.raises(OSError, match="file 99"):
         window_over(attrs.evolve(name, stamp_descriptor=99), disk.peek)
@@ -264,7 +264,7 @@ def test_too_many_layers_get_no_window(disk: MemoryDisk) -> None:
     "layers", [(), (WindowLayer(1, 2, 3),), (WindowLayer(1, 2, NO_MAP), WindowLayer(3, 4, NO_MAP))]
 )
 def test_a_name_has_one_layer_without_a_map(layers: tuple[WindowLayer, ...]) -> None:
-    with pytest.raises(ValueError, match="layer|length"):
+    with pytest.raises(ValueError, match="layer"):
         WindowName(1, 1, "00", 4096, layers)
 
 
@@ -325,10 +325,10 @@ class TestRealFiles:
         here, there = socket.socketpair()
         with here, there:
             name = WindowName(os.getpid(), here.fileno(), "00" * 16, 4096, (WindowLayer(0, 0, NO_MAP),))
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(OSError, match="No such device"):
                 open_window(name)
 
     def test_another_process_number_leads_nowhere(self) -> None:
         name = WindowName(2**22 + 1, 0, "00" * 16, 4096, (WindowLayer(0, 0, NO_MAP),))
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match="No such file"):
             open_window(name)

@@ -118,7 +118,7 @@ class Pending:
     unsure: int = 0
     """Members that refused a CHANGE and may have made it all the same: see `_settle`."""
     refusal: StorageError | None = None
-    """No member has made the change, for this reason."""
+    """No member has made the change, for this reason; or of a write: they have all, in part, or nothing."""
     copying: int = 0
     """Members of `waiting` that were sent it while they are rebuilt, perhaps a part only.  One that was in
     sync until then may be `lost` too: it is waited for twice, for the answer and to be given up.
@@ -764,7 +764,7 @@ class DataPath:
         elif kept:
             # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
             diverged = awaited = failed & ~(kept & -kept)
-            refused, pending.request = pending.request, None
+            refused, pending.request, pending.refusal = pending.request, None, error
             self._copy_again(pending)
         else:
             lost |= failed

@@ -15,6 +15,7 @@ import trio
 from pyjiva.controller import ControllerOptions, ReplicaAddress, Tuning, Volume, VolumeState
 from pyjiva.replica import ReplicaDaemon
 from pyjiva.snapshot import ChainDevice, Store
+from pyjiva.snapshot.window_sys import open_window
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.shared_memory_sys import SharedBuffers
 from pyjiva.units import MIB
@@ -106,7 +107,7 @@ class Cluster:
         )
         batch = EndOfBatch()
         self.memory = SharedBuffers()
-        volume = Volume(options, batch, memory=self.memory)
+        volume = Volume(options, batch, memory=self.memory, open_window=open_window)
         async with trio.open_nursery() as nursery:
             await nursery.start(volume.run)
             yield volume, batch

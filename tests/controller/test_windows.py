@@ -1,0 +1,292 @@
+"""Reads through a window: who is asked for one and when, and what of the data path it has to be told."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from pyjiva.block import Buffer, Read, Unmap, Write, WriteZeroes
+from pyjiva.controller import Volume, VolumeState
+from pyjiva.controller.windows import AGAIN_S, UNREACHABLE_S, Windows
+from pyjiva.errors import StorageFailure
+from pyjiva.replication import (
+    ANSWER,
+    STATUS_OF_FAILURE,
+    Frame,
+    FrameType,
+    Status,
+    encode_message,
+)
+from pyjiva.snapshot import WindowName
+from pyjiva.snapshot.window import NO_MAP, WindowLayer
+from pyjiva.testing.cluster import open_cluster, wait_state
+from pyjiva.units import KIB
+from tests.controller.members import Bench
+from tests.suites.block_device import Driver, noise
+
+NAME = WindowName(1, 5, "00" * 16, 1 << 20, (WindowLayer(3, 4, NO_MAP),))
+READABLE = {1: 1, 2: 2, 3: 4}
+
+
+@attrs.define
+class FakeWindow:
+    """What it is given back, and what it was told."""
+
+    content: bytes | None = b"w" * 512
+    is_shut: bool = False
+    told: list[tuple[str, int, int]] = attrs.field(factory=list)
+    closed: bool = False
+
+    def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
+        return None if self.content is None else (self.content * length_bytes)[:length_bytes]
+
+    def written(self, offset_bytes: int, length_bytes: int) -> None:
+        self.told.append(("written", offset_bytes, length_bytes))
+
+    def changed(self, offset_bytes: int, length_bytes: int) -> None:
+        self.told.append(("changed", offset_bytes, length_bytes))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Asked:
+    """What members were asked, and how they answer."""
+
+    def __init__(self) -> None:
+        self.open: list[tuple[int, Callable[[Frame | None], None]]] = []
+        self.window = FakeWindow()
+        self.reachable = True
+        self.windows = Windows(self.open_window)
+
+    def open_window(self, name: WindowName) -> FakeWindow:
+        assert name == NAME
+        if not self.reachable:
+            raise OSError("another namespace")
+        return self.window
+
+    def ask(self, member: int, type_: FrameType, on_answer: Callable[[Frame | None], None]) -> None:
+        assert type_ is FrameType.WINDOW
+        self.open.append((member, on_answer))
+
+    def tick(self, now_s: float, readable: dict[int, int] = READABLE) -> list[int]:
+        """Who is asked at this moment."""
+        before = len(self.open)
+        self.windows.tick(now_s, readable, self.ask)
+        return [member for member, _ in self.open[before:]]
+
+    def answer(self, code: int = Status.OK, payload: bytes | None = None) -> None:
+        _, on_answer = self.open[-1]
+        said = encode_message(NAME) if payload is None else payload
+        on_answer(Frame(FrameType.WINDOW | ANSWER, code, 1, 1, 0, 0, 0, memoryview(said)))
+
+
+class TestWhoIsAsked:
+    """One at a time, of those that are on this machine and can be read from."""
+
+    def test_nobody_while_nobody_is_near_or_readable(self) -> None:
+        asked = Asked()
+        assert asked.tick(1.0) == []
+        asked.windows.near(2)
+        assert asked.tick(1.0, {1: 1}) == []
+        assert asked.tick(1.0) == [2]
+
+    def test_nobody_by_a_volume_without_windows(self) -> None:
+        asked = Asked()
+        asked.windows = Windows()
+        asked.windows.near(1)
+        assert asked.tick(1.0) == []
+
+    def test_one_alone_until_it_is_lost(self) -> None:
+        asked = Asked()
+        asked.windows.near(1)
+        asked.windows.near(2)
+        assert asked.tick(1.0) == [1]
+        assert asked.tick(9.0) == []
+        asked.answer()
+        assert asked.windows.bit == 1
+        assert asked.tick(99.0) == []
+        asked.windows.lost(2)
+        assert asked.windows.bit == 1
+        asked.windows.near(2)
+        asked.windows.lost(1)
+        assert asked.windows.bit == 0
+        assert asked.window.closed
+        assert asked.tick(99.0) == [2]
+
+    def test_an_answer_of_before_it_was_lost_opens_nothing(self) -> None:
+        asked = Asked()
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.windows.lost(1)
+        asked.answer()
+        assert asked.windows.window is None
+        asked.windows.near(2)
+        assert asked.tick(2.0) == [2]
+        asked.open[-1][1](None)
+        asked.windows.lost(2)
+        assert asked.windows.window is None
+
+    def test_who_refuses_is_asked_again_later(self) -> None:
+        asked = Asked()
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_SUPPORTED], b"{}")
+        assert asked.tick(1.0) == []
+        assert asked.tick(1.0 + AGAIN_S) == [1]
+
+    def test_who_cannot_be_reached_is_asked_much_later(self) -> None:
+        asked = Asked()
+        asked.reachable = False
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.answer()
+        assert asked.tick(1.0 + AGAIN_S) == []
+        assert asked.tick(1.0 + UNREACHABLE_S) == [1]
+
+    def test_one_that_is_shut_is_given_back_and_asked_for_again(self) -> None:
+        asked = Asked()
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.answer()
+        asked.window.content = None
+        assert asked.windows.read(0, 512) is None
+        assert asked.windows.bit == 1  # it was not in memory
+        asked.window.is_shut = True
+        assert asked.windows.read(0, 512) is None
+        assert asked.windows.bit == 0
+        assert asked.window.closed
+        asked.window = FakeWindow()
+        assert asked.tick(1.5) == []
+        assert asked.tick(1.0 + AGAIN_S) == [1]
+        asked.answer()
+        assert asked.windows.read(0, 3) == b"www"
+
+
+class Path1:
+    """A data path with a window of member 1."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.asked = Asked()
+        self.window = self.asked.window
+        self.bench.data.windows = self.asked.windows
+        self.asked.windows.near(1)
+        self.asked.tick(0.0)
+        self.asked.answer()
+
+    def read(self, offset: int = 0) -> Read:
+        return self.bench.submit(Read(offset, 512, self.bench.done))  # type: ignore[no-any-return]
+
+
+class TestDataPath:
+    """What a read may take from a window, and what a window is told."""
+
+    def test_a_read_is_answered_at_once_and_nobody_is_asked(self) -> None:
+        path = Path1()
+        request = path.read()
+        assert path.bench.answered == [request]
+        assert request.data == (b"w" * 512,)
+        assert not any(path.bench.asked(FrameType.READ).values())
+        assert path.asked.windows.reads == 1
+        assert path.bench.data.hosts.requests == 1
+
+    def test_what_it_does_not_give_is_asked_for(self) -> None:
+        path = Path1()
+        path.window.content = None
+        path.read()
+        assert sum(path.bench.asked(FrameType.READ).values()) == 1
+        assert path.bench.answered == []
+
+    def test_a_member_that_is_not_readable_is_not_read_from(self) -> None:
+        path = Path1()
+        path.bench.now(2, 3)
+        path.read()
+        assert path.bench.answered == []
+        assert path.bench.asked(FrameType.READ)[1] == 0
+
+    def test_a_member_that_is_lost_is_forgotten(self) -> None:
+        path = Path1()
+        path.bench.down(1)
+        path.bench.up(1)
+        path.bench.now(1, 2, 3)
+        assert path.window.closed
+        path.read()
+        assert path.bench.answered == []
+
+    def test_without_a_lease_a_replica_is_asked(self) -> None:
+        path = Path1()
+        now = [100.0]
+        path.bench.data.clock = lambda: now[0]
+        path.bench.data.renew_lease(102.0)
+        path.read()
+        now[0] = 102.0
+        path.read()
+        assert len(path.bench.answered) == 1
+        assert sum(path.bench.asked(FrameType.READ).values()) == 1
+
+    def test_a_read_waits_for_the_write_that_it_overlaps(self) -> None:
+        path = Path1()
+        write = path.bench.submit(Write(0, 512, (b"x" * 512,), path.bench.done))
+        request = path.read()
+        path.bench.reply(1, 2)
+        assert path.bench.answered == []
+        path.bench.reply(3)
+        assert path.bench.answered == [request, write]  # the lock is given back first
+        assert path.window.told == [("written", 0, 512)]
+
+    def test_it_is_told_before_the_read_that_waits_goes_on(self) -> None:
+        path = Path1()
+        told: list[Any] = []
+        path.bench.submit(Write(0, 512, (b"x" * 512,), path.bench.done))
+        path.bench.submit(Read(0, 512, lambda _: told.extend(path.window.told)))
+        path.bench.reply(1, 2, 3)
+        assert told == [("written", 0, 512)]
+
+    @pytest.mark.parametrize("change", [Unmap, WriteZeroes])
+    def test_it_is_told_of_other_changes(self, change: Any) -> None:
+        path = Path1()
+        path.bench.submit(change(4096, 8192, path.bench.done))
+        path.bench.reply(1, 2, 3)
+        assert path.window.told == [("changed", 4096, 8192)]
+
+    def test_of_a_write_that_all_refused_it_is_told_that_nobody_knows(self) -> None:
+        path = Path1()
+        path.bench.submit(Write(0, 512, (b"x" * 512,), path.bench.done))
+        path.bench.reply(1, 2, 3, status=STATUS_OF_FAILURE[StorageFailure.WRITE_ERROR])
+        path.bench.down(2)
+        path.bench.down(3)
+        path.bench.now(1)
+        assert path.window.told == [("changed", 0, 512)]
+
+
+async def wait_for_window(volume: Volume, driver: Driver) -> None:
+    """Until reads are answered through one."""
+    reads = volume.window_reads
+    while volume.window_reads == reads:
+        await driver.check()
+        await trio.sleep(0.05)
+
+
+async def test_reads_go_through_the_files_of_a_replica_beside_it(tmp_path: Path) -> None:
+    """Also when there are snapshots, and when the one whose files they are dies."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True) as (volume, batch):
+            driver = Driver(volume, batch)
+            await driver.write(0, noise(256 * KIB))
+            await wait_for_window(volume, driver)
+            first = volume._data.windows._whose
+            assert first is not None
+            await cluster.stop_replica(first)
+            await driver.write(0, noise(64 * KIB, seed=2))
+            await driver.check()
+            await wait_for_window(volume, driver)
+            assert volume._data.windows._whose not in (first, None)
+            await cluster.start_replica(first)
+            await wait_state(volume, VolumeState.HEALTHY)
+            await driver.check()
+        contents = [cluster.content(i) for i in (1, 2, 3)]
+    assert contents[0] == contents[1] == contents[2] == bytes(driver.model)

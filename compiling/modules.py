@@ -29,6 +29,7 @@ COMPILED: Final = (
     "pyjiva.replication.frame",
     "pyjiva.controller.sharing_link",
     "pyjiva.controller.dirty_map",
+    "pyjiva.controller.windows",
     "pyjiva.controller.data_path",
     "pyjiva.replica.unstable",
     "pyjiva.replica.data_path",
@@ -36,6 +37,7 @@ COMPILED: Final = (
     "pyjiva.sparse.checked_file_sys",
     "pyjiva.snapshot.layer_index",
     "pyjiva.snapshot.layer_stack_sys",
+    "pyjiva.snapshot.window_sys",
     "pyjiva.snapshot.store_sys",
     "pyjiva.snapshot.layered_store_sys",
 )

@@ -16,7 +16,7 @@ from pyjiva.checkup import check, facts, finding
 from pyjiva.checkup.finding import KINDS, Severity
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import ReplicaState, Store, failed_flush_sys, layout_sys, undo_log_sys
+from pyjiva.snapshot import ReplicaState, Store, failed_flush_sys, layout_sys, stamp_sys, undo_log_sys
 from pyjiva.snapshot.chain import CHAIN_FILE, Chain, encode_chain
 from pyjiva.snapshot.metadata import DiskMeta
 from pyjiva.snapshot.state import FLUSH_FAILED, REPAIRED, STATE_FILE, decode_state, encode_state
@@ -411,6 +411,7 @@ def test_names_and_sizes_are_those_of_the_store() -> None:
         (facts.MARKER, layout_sys.MARKER),
         (facts.FLUSH_FAILED_FILE, failed_flush_sys.FLUSH_FAILED_FILE),
         (facts.UNDO_FILE, undo_log_sys.UNDO_FILE),
+        (facts.STAMP_FILE, stamp_sys.STAMP_FILE),
     ]
     assert [ours for ours, _ in pairs] == [theirs for _, theirs in pairs]
 

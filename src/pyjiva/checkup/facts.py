@@ -18,6 +18,7 @@ __all__ = [
     "FLUSH_FAILED_FILE",
     "KEPT_PREFIX",
     "MARKER",
+    "STAMP_FILE",
     "SUM_BYTES",
     "TEMPORARY_SUFFIX",
     "UNDO_FILE",
@@ -35,6 +36,7 @@ TEMPORARY_SUFFIX: Final = ".tmp"
 MARKER: Final = "pyjiva.creating"
 FLUSH_FAILED_FILE: Final = "pyjiva.flush-failed"
 UNDO_FILE: Final = "atomic.undo"
+STAMP_FILE: Final = "pyjiva-stamp"
 
 KEPT_PREFIX: Final = "pyjiva-repair-"
 """What the names of the files that a repair has replaced begin with."""

@@ -60,7 +60,7 @@ Ask = Callable[[int, FrameType, Callable[[Frame | None], None]], None]
 
 
 @attrs.define(eq=False)
-class Windows:
+class Windows:  # hot
     """Of one volume."""
 
     open_window: OpenWindow | None = None

@@ -111,7 +111,8 @@ def test_a_command_is_a_root_with_a_span_for_each_replica(traced: Traced) -> Non
     assert {part.attributes["pyjiva.operation"] for part in parts} == {"write"}
     assert all(root.begin_ns <= part.begin_ns <= part.end_ns <= root.end_ns for part in parts)
     read = receiver.wait_for("READ(10)", partial(at, 80))
-    assert [s.name.split()[0] for s in receiver.below(read)] == ["read", "replica"], "a read asks one"
+    below = [s.name.split()[0] for s in receiver.below(read)]
+    assert below in (["read", "replica"], ["read"]), "a read asks one, or nobody: the files are at hand"
     flush = receiver.wait_for("SYNCHRONIZE CACHE(10)")
     assert len([s for s in receiver.below(flush) if s.name.startswith("replica ")]) == REPLICAS
     beyond = receiver.wait_for("READ(10)", partial(at, SIZE_BYTES // BLOCK))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -454,6 +455,25 @@ def test_growing_adds_zeros_under_every_snapshot_and_shrinking_is_refused() -> N
     assert shown(store) == snapshots
     assert not any(store.read_at("a", Extent(SIZE_BYTES, BLOCK)))
     assert VolumeMeta.decode(disk.content("volume.meta")).size_bytes == new_size
+
+
+@pytest.mark.parametrize("layer", ["a", "c", HEAD])
+def test_rot_in_the_short_last_block_of_any_layer_is_not_believed_after_growing(layer: str) -> None:
+    disk = MemoryDisk(Random(0))
+    store = prepared(disk)
+    if layer == HEAD:
+        fill(store, 4, 8)
+        store.flush()
+    last = Extent(SIZE_BYTES - 512, 512)
+    disk.rot(store.chain.file_of(layer), last.offset_bytes + 100)
+    store.grow(SIZE_BYTES + BLOCK)
+    store.write(SIZE_BYTES, 512, [b"n" * 512])
+    read: Callable[[], object] = partial(store.read, *attrs.astuple(last))
+    if layer == "a":  # c and the head hold a block of their own
+        read = partial(store.read_at, "a", last)
+    with pytest.raises(StorageError) as caught:
+        read()
+    assert caught.value.failure is StorageFailure.BAD_CHECKSUM
 
 
 @pytest.mark.parametrize(

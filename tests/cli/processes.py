@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-__all__ = ["end", "running", "wait_state"]
+__all__ = ["VOLUME", "end", "running", "wait_state"]
 
 VOLUME = ("--volume", "demo", "--volume-id", "0" * 31 + "1", "--size", "1MiB", "--stop-with-stdin")
 

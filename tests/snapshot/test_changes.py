@@ -9,7 +9,7 @@ from pyjiva.extent import Extent
 from pyjiva.lineage import NOTHING, Change, ChangeKind
 from pyjiva.snapshot import ReplicaState, Store
 from pyjiva.snapshot.chain import CHAIN_FILE
-from pyjiva.testing.memory_file import MemoryDisk, no_fault
+from pyjiva.testing.memory_file import MemoryDisk, fail_at, no_fault
 
 SIZE = 1 << 20
 BLOCK = 4096
@@ -51,6 +51,27 @@ def test_a_snapshot_that_was_deleted_before_it_was_compared_keeps_what_others_sh
     assert [layer.name for layer in store.chain.layers] == ["a", "c"]
     assert store.read_at("c", Extent(0, BLOCK)) == b"x" * BLOCK
     assert store.read_at("a", Extent(0, BLOCK)) == bytes(BLOCK)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_was_patched_before_a_flush_failed_is_written_again(seed: int) -> None:
+    """The page cache shows it, so whoever compares finds nothing to patch; the disk does not have it."""
+    disk = MemoryDisk(Random(seed))
+    store = reopen(disk)
+    store.change(bring_up(ChangeKind.CREATE, number=1, name="a", whole=False))
+    store.patch("a", Extent(0, BLOCK), (b"x" * BLOCK,))
+    whole = bring_up(ChangeKind.WHOLE, number=1)
+    disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, "sync volume-head-000.img")  # its name then
+    with pytest.raises(StorageError):
+        store.change(whole)
+    disk.before_step = no_fault
+    store = reopen(disk)
+    assert store.read_at("a", Extent(0, BLOCK)) == b"x" * BLOCK
+    store.change(whole)
+    store.flush()
+    store.mark_intact()
+    disk.power_cut()
+    assert reopen(disk).read_at("a", Extent(0, BLOCK)) == b"x" * BLOCK
 
 
 def test_a_change_that_was_made_before_is_not_made_again() -> None:

@@ -2,6 +2,7 @@
 side by side."""
 
 import threading
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -12,7 +13,8 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot import ReplicaState, Store
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
 from pyjiva.snapshot.layer_stack_sys import LayerStack
-from pyjiva.testing import MemoryDisk
+from pyjiva.testing import MemoryDisk, PowerCut, fail_at, no_fault
+from pyjiva.testing.memory_file import Step
 from pyjiva.units import KIB, MIB
 
 BLOCK: Final = 4 * KIB
@@ -37,6 +39,19 @@ def layered(disk: MemoryDisk, *names: str) -> Store:
 def stack_of(store: Store) -> LayerStack:
     assert isinstance(store._head, LayerStack)
     return store._head
+
+
+def cut_at(step: str, number: int = 0) -> Step:
+    """Stop before the step of that name that comes after `number` others like it."""
+
+    def before_step(each: str) -> None:
+        nonlocal number
+        if each == step:
+            number -= 1
+            if number < 0:
+                raise PowerCut(each)
+
+    return before_step
 
 
 def held_bytes(disk: MemoryDisk, head: str = "volume-head-001.img") -> bytes:
@@ -115,6 +130,110 @@ def test_what_is_written_after_a_power_cut_outlives_a_kill_though_the_store_is_n
     store.flush()
     disk.power_cut()
     assert open_memory(disk, "b-3").read(BLOCK, BLOCK) == b"y" * BLOCK
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("flush", [Store.flush, lambda store: store.create_snapshot("b")])
+@pytest.mark.parametrize("step", ["write", "sync"])
+def test_marks_that_a_killed_flush_left_in_the_page_cache_are_synced_by_the_next_one(
+    step: str, flush: Callable[[Store], None], seed: int
+) -> None:
+    """They look stable, and there is none left to be made so: the map is synced all the same."""
+    disk = MemoryDisk(Random(seed))
+    store = layered(disk, "a")
+    for block in (1, 3):
+        store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
+    disk.before_step = cut_at(f"{step} volume-head-001.img.held", 1 if step == "write" else 0)
+    with pytest.raises(PowerCut):
+        flush(store)
+    disk.before_step = no_fault
+    disk.kill_process()
+    store = open_memory(disk)
+    assert store.read(BLOCK, BLOCK) == b"x" * BLOCK
+    flush(store)
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    for block in (1, 3):
+        assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("fault", ["killed", "full"])
+def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_that_was_cut(
+    fault: str, seed: int
+) -> None:
+    """The merge marked the block as stable, and did not come to sync the map."""
+    disk = MemoryDisk(Random(seed))
+    store = layered(disk, "a", "b")
+    for block in (3, 5):
+        store.write(block * BLOCK, BLOCK, [b"c" * BLOCK])
+    store.create_snapshot("c")
+    store.flush()
+    assert store.mark_clean()
+    store.delete_snapshot("c")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=False)
+    if fault == "killed":
+        disk.before_step = cut_at("sync volume-head-003.img.held")
+        with pytest.raises(PowerCut):
+            merge.step()
+        disk.kill_process()
+        disk.before_step = no_fault
+        store = open_memory(disk)
+    else:
+        disk.before_step = fail_at(1, StorageFailure.NO_SPACE, "write volume-head-003.img.held")
+        with pytest.raises(StorageError):
+            merge.step()
+        disk.before_step = no_fault
+    store.write(3 * BLOCK, BLOCK, [b"y" * BLOCK])
+    store.flush()
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    assert store.read(3 * BLOCK, BLOCK) == b"y" * BLOCK
+    assert store.read(5 * BLOCK, BLOCK) == b"c" * BLOCK
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_sweep_that_was_killed_is_synced_by_the_next_one(seed: int) -> None:
+    """Otherwise what it took away comes back, over the space that was given back meanwhile."""
+    disk = MemoryDisk(Random(seed))
+    store = layered(disk, "a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    stack_of(store)._held.sync()  # as the kernel may at any time: the disk says HELD
+    disk.power_cut()
+    disk.before_step = cut_at("sync volume-head-001.img.held")
+    with pytest.raises(PowerCut):
+        open_memory(disk, "b-2")
+    disk.before_step = no_fault
+    disk.kill_process()
+    store = open_memory(disk, "b-2")
+    assert store.read(BLOCK, BLOCK) == b"\2" * BLOCK
+    store.flush()
+    store.mark_intact()
+    store.mark_clean()
+    disk.power_cut()
+    assert open_memory(disk, "b-3").read(BLOCK, BLOCK) == b"\2" * BLOCK
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_marks_whose_sync_failed_are_written_again(seed: int) -> None:
+    """The kernel takes them for clean: the next sync would succeed without them."""
+    disk = MemoryDisk(Random(seed))
+    store = layered(disk, "a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, "sync volume-head-001.img.held")
+    with pytest.raises(StorageError):
+        store.flush()
+    disk.before_step = no_fault
+    disk.kill_process()
+    store = open_memory(disk)
+    assert not store.intact
+    assert store.read(BLOCK, BLOCK) == b"x" * BLOCK, "so no rebuild writes it"
+    store.flush()
+    store.mark_intact()
+    disk.power_cut()
+    assert open_memory(disk, "b-2").read(BLOCK, BLOCK) == b"x" * BLOCK
 
 
 def test_unmapped_above_a_snapshot_is_zeros_for_ever_and_takes_no_space() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -145,6 +146,11 @@ def test_a_change_cut_at_any_step_has_happened_or_not_and_can_be_done_again(chan
             merge_all(store, change.endswith("down"))
             assert (name in store.chain) == (name in left)
         assert content(store) in (old, new)
+        present, left = content(store), shown(store)
+        disk.power_cut()  # what was left of it is done, and stable
+        store = open_memory(disk, "b-3")
+        assert content(store) == present
+        assert shown(store) == left
         number += 1
     assert number > 10, "there were steps to be cut"
     disk.before_step = no_fault
@@ -279,6 +285,39 @@ def test_writes_go_on_beside_a_merge_into_the_head() -> None:
         disk.power_cut()
         store = open_memory(disk, "b-2")
         assert content(store) == model
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_a_killed_write_left_in_a_layer_does_not_come_back_when_the_lowest_is_merged_into_it(
+    seed: int,
+) -> None:
+    """The merge takes it away; the power goes just after its end."""
+    disk = MemoryDisk(Random(seed))
+    store = open_memory(disk)
+    store.create_snapshot("a")  # empty, so that the merge has nothing to copy
+    steps: list[str] = []
+
+    def before_step(step: str) -> None:
+        steps.append(step)
+        if step.endswith("001.img.held") and step.startswith("write"):
+            raise PowerCut(step)
+
+    disk.before_step = before_step
+    with pytest.raises(PowerCut):
+        fill(store, 2, 7)
+    disk.before_step = no_fault
+    assert "write volume-head-001.img" in steps
+    disk.kill_process()
+    store = open_memory(disk)
+    old = content(store)
+    store.create_snapshot("b")
+    assert store.mark_clean()
+    store.delete_snapshot("a")
+    merge_all(store, goes_down=False)
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    assert store.intact
+    assert content(store) == content(store, "b") == old
 
 
 def test_a_layer_is_the_same_wherever_its_holes_are() -> None:
@@ -416,6 +455,25 @@ def test_growing_adds_zeros_under_every_snapshot_and_shrinking_is_refused() -> N
     assert shown(store) == snapshots
     assert not any(store.read_at("a", Extent(SIZE_BYTES, BLOCK)))
     assert VolumeMeta.decode(disk.content("volume.meta")).size_bytes == new_size
+
+
+@pytest.mark.parametrize("layer", ["a", "c", HEAD])
+def test_rot_in_the_short_last_block_of_any_layer_is_not_believed_after_growing(layer: str) -> None:
+    disk = MemoryDisk(Random(0))
+    store = prepared(disk)
+    if layer == HEAD:
+        fill(store, 4, 8)
+        store.flush()
+    last = Extent(SIZE_BYTES - 512, 512)
+    disk.rot(store.chain.file_of(layer), last.offset_bytes + 100)
+    store.grow(SIZE_BYTES + BLOCK)
+    store.write(SIZE_BYTES, 512, [b"n" * 512])
+    read: Callable[[], object] = partial(store.read, *attrs.astuple(last))
+    if layer == "a":  # c and the head hold a block of their own
+        read = partial(store.read_at, "a", last)
+    with pytest.raises(StorageError) as caught:
+        read()
+    assert caught.value.failure is StorageFailure.BAD_CHECKSUM
 
 
 @pytest.mark.parametrize(

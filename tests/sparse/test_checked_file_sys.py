@@ -284,6 +284,115 @@ def test_forgotten_checksums_are_made_anew_by_verify() -> None:
     assert bench.is_bad(0)
 
 
+LAST: Final = SIZE_BYTES - 512  # where the short last block begins
+GROWN: Final = [SIZE_BYTES + 512, SIZE_BYTES + SUM_BLOCK_BYTES - 512, SIZE_BYTES + 3 * SUM_BLOCK_BYTES]
+
+
+def last_written(*, rotten: bool, seed: int = 0) -> Bench:
+    """Blocks that are stable; in the last one, which is short, a bit of the disk's may have turned."""
+    bench = Bench(seed)
+    bench.file.write(0, [b"o" * SIZE_BYTES])
+    bench.file.sync_data()
+    bench.file.sync_sums()
+    if rotten:
+        bench.disk.rot("data", LAST + 100)
+    return bench
+
+
+@pytest.mark.parametrize("size_bytes", GROWN)
+def test_rot_in_a_short_last_block_is_not_believed_when_the_file_has_grown(size_bytes: int) -> None:
+    bench = last_written(rotten=True)
+    bench.file.make_room(size_bytes)
+    bench.file.set_size(size_bytes)
+    assert bench.is_bad(LAST)
+    bench.file.write(LAST + 200, [b"n"])
+    assert bench.is_bad(LAST)
+    assert not bench.is_bad(0)
+    whole = min(SUM_BLOCK_BYTES, size_bytes - LAST)
+    assert bench.file.verify(Extent(0, size_bytes)) == [Extent(LAST, whole)]
+    bench.file.write(LAST, [b"n" * whole])
+    assert not bench.is_bad(LAST)
+
+
+def test_rot_that_the_page_cache_hides_is_found_when_the_file_grows() -> None:
+    """What is forgotten then, nothing would find later."""
+    bench = last_written(rotten=False)
+    dropped: list[str] = []
+
+    def before_step(step: str) -> None:
+        if step == "drop data" and not dropped:
+            dropped.append(step)
+            bench.disk.rot("data", LAST + 100)
+
+    bench.disk.before_step = before_step
+    bench.file.make_room(GROWN[0])
+    bench.disk.before_step = no_fault
+    bench.file.set_size(GROWN[0])
+    assert bench.is_bad(LAST)
+
+
+def test_rot_is_not_believed_either_where_its_checksum_is_that_of_the_block_as_it_will_be() -> None:
+    for size_bytes in GROWN:
+        bench = last_written(rotten=True)
+        will_be = bench.disk.content("data")[LAST:].ljust(min(SUM_BLOCK_BYTES, size_bytes - LAST), b"\0")
+        bench.directory.open("sums").write((BLOCKS - 1) * 8, [sums_of(will_be)])
+        assert bench.is_bad(LAST)
+        bench.file.make_room(size_bytes)
+        assert bench.is_bad(LAST)
+        bench.file.set_size(size_bytes)
+        assert bench.is_bad(LAST)
+
+
+@pytest.mark.parametrize("rotten", [False, True])
+@pytest.mark.parametrize("crash", ["kill", "power", "failure"])
+@pytest.mark.parametrize("size_bytes", GROWN)
+def test_growing_that_is_cut_anywhere_makes_nothing_good_bad_nor_bad_good(
+    size_bytes: int, crash: str, rotten: bool
+) -> None:
+    """It may be done again, to another size, or never; the new size counts when all is stable."""
+    for number in range(40):
+        bench = last_written(rotten=rotten, seed=number)
+        steps = fail_at(number, StorageFailure.WRITE_ERROR) if crash == "failure" else cut_power_at(number)
+        bench.disk.before_step = steps
+        grown = False
+        with contextlib.suppress(PowerCut, StorageError):
+            bench.file.make_room(size_bytes)
+            bench.file.sync_data()
+            bench.file.sync_sums()
+            grown = True
+        bench.disk.before_step = no_fault
+        if crash != "failure":
+            bench.disk.power_cut() if crash == "power" else bench.disk.kill_process()
+            bench.directory = bench.disk.open_directory()
+            bench.file = bench.open()
+        assert bench.is_bad(LAST) == rotten, "the file has its old size"
+        assert not bench.is_bad(LAST - 1)
+        other_bytes = SIZE_BYTES + 1024
+        for wanted_bytes in (size_bytes,) if grown else (other_bytes, size_bytes):
+            bench.file.make_room(wanted_bytes)
+            assert bench.is_bad(LAST) == rotten
+        bench.file.set_size(size_bytes)
+        bench.size_bytes = size_bytes
+        for file in (bench.file, bench.open()):
+            bench.file = file
+            assert bench.is_bad(LAST) == rotten
+            assert bool(bench.file.verify(Extent(0, size_bytes))) == rotten
+        if grown:
+            return
+    pytest.fail("growing never came to its end")
+
+
+def test_a_last_block_that_cannot_be_read_does_not_grow_and_loses_nothing() -> None:
+    bench = last_written(rotten=False)
+    bench.disk.before_step = fail_at(0, StorageFailure.READ_ERROR, "read data")
+    with pytest.raises(StorageError):
+        bench.file.make_room(GROWN[0])
+    bench.disk.before_step = no_fault
+    assert not bench.is_bad(LAST)
+    bench.disk.rot("data", LAST)
+    assert bench.is_bad(LAST)
+
+
 def test_many_blocks_are_forgotten_at_once() -> None:
     size = 3000 * SUM_BLOCK_BYTES
     bench = Bench(size_bytes=size)

@@ -1,6 +1,7 @@
 """Batched streams over real sockets: one send for a batch, order under pressure, all kinds of ends."""
 
 import socket
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.receive_buffer import RECEIVE_BYTES_MAX, ReceiveBuffer
 from pyjiva.transport.stream_io import IOV_MAX, BatchedStream, open_stream, own_stream
 
 PATIENCE_S = 5  # far beyond what anything here takes
@@ -303,3 +305,37 @@ async def test_nobody_there_is_an_error_of_the_system() -> None:
         with pytest.raises(OSError, match="all attempts to connect"):
             async with open_stream("127.0.0.1", sock.getsockname()[1], EndOfBatch(), 5):
                 pass
+
+
+class Tracked(bytearray):
+    """One of which it can be seen when it is gone."""
+
+
+class TrackedBuffers:
+    """Buffers that remember what they gave out."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[Tracked]] = []
+
+    def take(self, size_bytes: int) -> memoryview:
+        made = Tracked(size_bytes)
+        self.made.append(weakref.ref(made))
+        return memoryview(made)
+
+
+async def test_a_stream_that_has_ended_holds_no_memory_though_somebody_holds_the_stream() -> None:
+    """An iSCSI session is a circle of objects: with its buffer, a thousand of them held a GiB."""
+    sock, peer = socket_pair()
+    buffers = TrackedBuffers()
+    stream = BatchedStream(sock, EndOfBatch(), ReceiveBuffer(buffers))
+    with trio.fail_after(PATIENCE_S), peer:
+        peer.send(b"x" * 100)
+        assert await stream.fill(RECEIVE_BYTES_MAX)  # more than the first, small buffer has
+        taken = stream.buffer.take(60)
+        stream.send(taken)
+        stream.close()
+    assert taken == b"x" * 60
+    assert [made() is None for made in buffers.made] == [False], "a view that was taken stays valid"
+    del taken
+    assert [made() is None for made in buffers.made] == [True]
+    assert not len(stream.buffer)

@@ -25,6 +25,7 @@ from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, read_key, run_daemon, wait_for_stop
 from pyjiva.cli.fenced_file import note_fenced, was_fenced
 from pyjiva.cli.fill import FillFrom, fill_options, take_fill
+from pyjiva.cli.garbage import collect_seldom
 from pyjiva.cli.limits import limit_options, take_limits
 from pyjiva.cli.replica_address import REPLICA
 from pyjiva.cli.schedule import schedule_options, take_schedule
@@ -403,6 +404,7 @@ class Controller:
                 nursery.start_soon(_trim, self.memory)
             if self.keeping.retention is not None:
                 nursery.start_soon(self.snapshots.keep_schedule, self.keeping.retention)
+            collect_seldom()
             print(
                 f"ready volume={options.volume_name} iqn={self.iqn} portal={self.portals[0]} lun=0 "
                 f"api=http://{api} replicas={len(options.replicas)}",

@@ -16,6 +16,7 @@ import trio
 from pyjiva.block import BlockStatus
 from pyjiva.cli.configuration import configurable
 from pyjiva.cli.daemon import ADDRESS, SIZE, Address, StopCause, read_key, run_daemon, wait_for_stop
+from pyjiva.cli.garbage import collect_seldom
 from pyjiva.cli.service_manager import ServiceManager
 from pyjiva.cli.tls_options import keep_tls, take_tls, tls_options
 from pyjiva.cli.token_option import token_option
@@ -141,6 +142,7 @@ async def _run(options: ReplicaOptions, at: Endpoints) -> int:
             nursery.start_soon(manager.keep_watchdog, answers)
             nursery.start_soon(keep_tls, at.tls)
             nursery.start_soon(manager.keep_status, functools.partial(_status, daemon))
+            collect_seldom()
             await manager.ready()
             cause = await wait_for_stop(stop_with_stdin=at.stop_with_stdin)
             await manager.stopping()

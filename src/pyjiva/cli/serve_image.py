@@ -9,6 +9,7 @@ import trio
 from pyjiva.cli.access import Access
 from pyjiva.cli.controller import IQN_PREFIX
 from pyjiva.cli.daemon import Address, wait_for_stop
+from pyjiva.cli.garbage import collect_seldom
 from pyjiva.errors import ConfigError
 from pyjiva.iscsi import Target, TargetOptions, open_portal, portal_address, serve_portal
 from pyjiva.migration import ImageDevice, LayeredImage
@@ -55,6 +56,7 @@ async def serve_image(image: LayeredImage, identity: UnitIdentity, options: Serv
         for each in listeners:
             nursery.start_soon(serve_portal, target, each)
         portal = Address(*portal_address(listeners[0]))
+        collect_seldom()
         print(f"ready iqn={target_options.target_name} portal={portal} lun=0 read-only", flush=True)
         await wait_for_stop(stop_with_stdin=False)
         await target.shut_down()

@@ -11,8 +11,10 @@ from typing import Final
 
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent
+from pyjiva.snapshot.chain import HEAD
+from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, encode_state
-from pyjiva.sparse import CheckedFile, Directory, replace_file
+from pyjiva.sparse import Directory, replace_file
 from pyjiva.units import MIB
 
 __all__ = ["FLUSH_FAILED_FILE", "flush_has_failed", "note_failed_flush", "recover"]
@@ -33,15 +35,23 @@ def flush_has_failed(directory: Directory) -> bool:
     return FLUSH_FAILED_FILE in directory.names()
 
 
-def recover(directory: Directory, state: ReplicaState, head: CheckedFile, extents: Iterable[Extent]) -> None:
-    """Make durable what `state` says of the failure, and the pages in `extents` dirty, for the next sync
-    to bring them to the disk.  Raises StorageError: the disk is still bad.
+def recover(directory: Directory, state: ReplicaState, layers: Layers, extents: Iterable[Extent]) -> None:
+    """Make durable what `state` says of the failure; and make dirty, for the next sync to bring them to the
+    disk, all pages of the maps, and in `extents` those of the head and of the layers that are written to.
+
+    Raises StorageError: the disk is still bad.
     """
     replace_file(directory, STATE_FILE, encode_state(state))
     if flush_has_failed(directory):
         directory.remove(FLUSH_FAILED_FILE)
-    for extent in extents:
-        for part in head.allocated(extent):
-            for piece in part.split(MIB):
-                data = head.data.read(piece.offset_bytes, piece.length_bytes)
-                head.data.write(piece.offset_bytes, (data,))
+    for layer in layers.open_layers.values():
+        if layer.held is not None:
+            layer.held.rewrite()
+    marked = list(extents)
+    unsettled = (layer.name for layer in layers.chain.layers if layer.filling or not layer.whole)
+    for file in (layers.open_layers[name].file for name in (HEAD, *unsettled)):
+        for extent in marked:
+            for part in file.allocated(extent):
+                for piece in part.split(MIB):
+                    data = file.data.read(piece.offset_bytes, piece.length_bytes)
+                    file.data.write(piece.offset_bytes, (data,))

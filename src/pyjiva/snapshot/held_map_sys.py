@@ -14,6 +14,12 @@ shows again, or all, if a flush was answered.  Without the difference a block of
 written, and which the power cut tore, would hide the old 3.5 KiB, which were stable.  Whoever opens the file
 after the machine went down `sweep`s it first.
 
+What the file has may be in the page cache alone: a process that was killed between writing and syncing
+leaves marks that say STABLE, and a power cut takes them away.  So a map is `in_doubt` from its opening on,
+and whenever such marks were written, until a `sync` succeeds; whoever answers for the marks (a flush, the end
+of a merge) syncs it then, also if there is no mark to be written.  After a sync that failed the marks are
+neither on the disk nor to be brought there by another one: the next process writes them again (`rewrite`).
+
 No two values differ in fewer than four bits: a byte that rotted is noticed, not believed.
 """
 
@@ -49,6 +55,8 @@ class HeldMap:
     blocks: int
     present: int = 0
     """A bit for each chunk of which a byte may not be 0."""
+    in_doubt: bool = attrs.field(default=False, init=False)
+    """The disk may lack what the file has, of that which `take_unstable` does not name."""
     _unstable: list[Extent] = attrs.field(factory=list)
     """Held since the last `take_unstable`, as ranges of blocks."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
@@ -57,6 +65,7 @@ class HeldMap:
     def open(cls, file: DataFile, blocks: int, *, unstable: bool) -> "HeldMap":
         """The map in `file`; `unstable`: a process that was killed may have left bytes that say HELD."""
         held = cls(file, blocks)
+        held.in_doubt = True
         for part in file.allocated(Extent(0, blocks)):
             first = part.offset_bytes // CHUNK_BLOCKS
             last = (part.end_bytes - 1) // CHUNK_BLOCKS
@@ -101,12 +110,14 @@ class HeldMap:
         self.sync()
 
     def mark_stable(self, ranges: Iterable[Extent]) -> None:
-        """The first half of `settle`.  Raises StorageError: a part of it is done, which does no harm."""
+        """The first half of `settle`.  Raises StorageError: a part of it is done; the map is in doubt."""
+        self.in_doubt = True
         for part in merge_extents(ranges):
             self._write(part.offset_bytes, part.length_bytes, STABLE)
 
     def release(self, chunk: int, bits: int) -> None:
         """Blocks of a chunk are not held any more, durably; none of them is being written."""
+        self.in_doubt = True
         for start, count in runs_of_bits(bits):
             self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
         self.sync()
@@ -124,9 +135,15 @@ class HeldMap:
                 self._file.write(run.offset_bytes, (bytes(run.length_bytes),))
             if runs:
                 swept.append(chunk)
-        if swept:
-            self._file.sync_data()
+        if swept or self.in_doubt:  # an earlier process may have swept, and not have come to the sync
+            self.sync()
         return swept
+
+    def rewrite(self) -> None:
+        """A sync has failed: let the next one bring all that the file has to the disk."""
+        self.in_doubt = True
+        for chunk in self.chunks():
+            self._file.write(chunk * CHUNK_BLOCKS, (self._read(chunk),))
 
     def make_room(self, blocks: int) -> None:
         """Make the file large enough for `blocks`; then comes `sync`, and `blocks` is set."""
@@ -141,6 +158,7 @@ class HeldMap:
     def sync(self) -> None:
         """Bring the map to stable storage."""
         self._file.sync_data()
+        self.in_doubt = False
 
     def close(self) -> None:
         """Give the file back."""

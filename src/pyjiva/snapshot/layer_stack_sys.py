@@ -9,7 +9,7 @@ A *read* asks the table (`layer_index`) which layer has each block and reads the
 A *write* to blocks that the head holds goes there as it is.  A block that it does not hold yet is written
 whole: what the write leaves of it is read from below first.  Then it is marked as held, and then the table
 changes, so a process that is killed at any moment leaves the old block or the new one.  `sync_data` makes
-data stable first and the marks after it (`held_map_sys`).
+data stable first and the marks after it (`held_map_sys`), also those that a process before this one wrote.
 
 *Zeroing* punches the blocks that the head holds, and marks as held, over a hole, those under which a layer
 has data.  What is zeros below already stays as it is.
@@ -291,7 +291,7 @@ class LayerStack:  # hot
         with self._sync:  # nobody may find nothing to do while another one is still at it
             ranges = self._held.take_unstable()
             self._head.file.sync_data()
-            if ranges:
+            if ranges or self._held.in_doubt:
                 self._held.settle(ranges)
 
     def sync_sums(self) -> None:

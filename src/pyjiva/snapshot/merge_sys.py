@@ -234,12 +234,14 @@ class Merge:
         if self.goes_down:
             for extent in self._plan():
                 copied += self._move_down(extent)
+            self._settle(self._lower, [])
             chain = self.layers.chain.sunk(self.name, child=self.child)
             self.layers.commit(chain)
             self.layers.open_layers[self.child] = self.layers.open_layers.pop(self.name)
             self._upper.close()
         else:
             self._drop_torn()
+            self._settle(self._upper, [])
             chain = self.layers.chain.absorbed(self.name, child=self.child)
             self.layers.commit(chain)
             if self._lower.held is None:

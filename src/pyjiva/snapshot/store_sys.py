@@ -135,7 +135,7 @@ class VolumeStore:  # hot
                 for extent in marked_extents(state):
                     head.forget(extent)
             if written == FLUSH_FAILED:
-                recover(directory, state, head, marked_extents(state))
+                recover(directory, state, layers, marked_extents(state))
             if written not in ("", boot_id):
                 layers.sweep(marked_extents(state))
         except BaseException:

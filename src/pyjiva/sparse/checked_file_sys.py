@@ -271,14 +271,40 @@ class CheckedFile:  # hot
     def make_room(self, size_bytes: int) -> None:
         """Make the files ready for `size_bytes`; the caller syncs them, and then `set_size` makes use of it.
 
-        The checksum of a short last block, which will be a whole one, is forgotten.  Nothing is in flight.
+        Until then, and if that never comes, the file has its old size.  Nothing is in flight.
+
+        Raises StorageError: as before, but for a checksum that may be forgotten.
         """
         tail = self._size_bytes & _MASK
         if tail and size_bytes > self._size_bytes:
-            self.forget(Extent(self._size_bytes - tail, tail))
+            self._free_tail(self._block(self._size_bytes - tail), size_bytes)
         for file, wanted_bytes in ((self.data, size_bytes), (self._sums, sums_size_bytes(size_bytes))):
             if file.size_bytes() < wanted_bytes:  # an earlier attempt may have made it larger
                 file.truncate(wanted_bytes)
+
+    def _free_tail(self, tail: Extent, size_bytes: int) -> None:
+        """Leave a short last block a checksum that is right, or wrong, for what it is and what it will be.
+
+        Both must do, as a crash leaves either: so it is unknown if the block is good.  If it is bad, its
+        checksum is wrong already, and stays.  What rotted on the disk alone would be believed from now on,
+        so the disk is looked at, not the page cache.
+        """
+        place = tail.offset_bytes >> _SHIFT << _SUM_SHIFT
+        known = _SUM.unpack(self._sums.read(place, _SUM.size))[0]
+        if not known:
+            return
+        self.data.drop_cache(tail.offset_bytes, tail.length_bytes)
+        content = self.data.read(tail.offset_bytes, tail.length_bytes)
+        will_have_bytes = min(SUM_BLOCK_BYTES, size_bytes - tail.offset_bytes)
+        right = _hash(content) or 1
+        right_later = _hash(bytes(content).ljust(will_have_bytes, b"\0")) or 1
+        if known == right:
+            self.forget(tail)
+            return
+        self._note_bad(tail.offset_bytes >> _SHIFT)
+        if known == right_later:
+            wrong = next(value for value in (1, 2, 3) if value not in (right, right_later))
+            self._sums.write(place, (_SUM.pack(wrong),))
 
     def set_size(self, size_bytes: int) -> None:
         """The file has `size_bytes` from now on; `make_room` was called for them."""

@@ -92,6 +92,10 @@ class ReceiveBuffer:  # hot
         self._given_out = True
         return self._view[start : start + count]
 
+    def release(self) -> None:
+        """The stream has ended: hold no memory any more.  Views that were taken stay valid."""
+        self._view, self._start, self._end, self._given_out = memoryview(b""), 0, 0, False
+
     def skip(self, count: int) -> None:
         """Take `count` bytes off without looking at them."""
         assert count <= self._end - self._start

@@ -174,10 +174,16 @@ class BatchedStream:
             self._made_progress()
 
     def close(self) -> None:
-        """Give the socket back; whoever waits on the stream is told that it has ended."""
+        """Give the socket back; whoever waits on the stream is told that it has ended.
+
+        The memory too: what was made for a connection refers to itself in a circle, and stays until the
+        collector comes, which it seldom does.
+        """
         self._broken = True
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
+        self.buffer.release()
+        self._out.clear()
         self._made_progress()
 
     @property

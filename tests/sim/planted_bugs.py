@@ -50,6 +50,11 @@ UNSURE_IS_SURE: Final = PlantedBug(
 
 #: The names say what is wrong.
 PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
+    "unborn-waits-for-ever": PlantedBug(
+        "controller/roster.py",
+        (("        unborn = self._is_unborn(record, promised)\n", "        unborn = False\n"),),
+        scenario="a witness alone stores the first record",
+    ),
     "answer-without-removal": PlantedBug(
         "controller/data_path.py",
         (

@@ -635,6 +635,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         scenario="one replica is not sure that it made a snapshot",
         in_past=True,
     ),
+    "too-large-for-ever": PlantedBug(
+        "lineage.py",
+        (("        elif goal.size_bytes < self.size_bytes:\n", "        elif False:\n"),),
+        scenario="a replica grows alone",
+        in_past=True,
+    ),
     "change-beside-requests": PlantedBug(
         "snapshot/device_io.py",
         (("                await self._wait_in_flight()\n", "                pass\n"),),

@@ -51,8 +51,6 @@ def test_a_replica_is_brought_up_whatever_it_missed_and_whatever_did_not_count(d
     shared = tell(data, Lineage(size_bytes=100), "shared")
     goal = tell(data, shared, "theirs")
     here = tell(data, shared, "its own", most=2)
-    size = max(goal.size_bytes, here.size_bytes)  # nothing makes a volume smaller
-    goal = goal.apply(change(goal, ChangeKind.GROW, size_bytes=size))
     for step in list(here.steps_to(goal)):
         here = here.apply(step)
     here = here.apply(here.level_with(goal))
@@ -119,6 +117,9 @@ def test_a_revert_takes_what_was_made_since_but_not_what_others_stand_on() -> No
         {"kind": ChangeKind.DELETE, "number": 9},
         {"kind": ChangeKind.REVERT, "number": 9},
         {"kind": ChangeKind.GROW, "size_bytes": 99},
+        {"kind": ChangeKind.SHRINK, "size_bytes": 99},
+        {"kind": ChangeKind.SHRINK, "size_bytes": 101, "before": 4, "after": 4},
+        {"kind": ChangeKind.SHRINK, "size_bytes": 0, "before": 4, "after": 4},
         {"kind": ChangeKind.LEVEL, "before": 0},
     ],
 )
@@ -172,3 +173,16 @@ def test_what_lost_its_parent_in_a_history_that_did_not_count_is_made_anew() -> 
         goal, snapshots=tuple(attrs.evolve(s, whole=False) for s in goal.snapshots)
     )
     assert [s.parent for s in here.snapshots] == [NOTHING, 1]
+
+
+def test_who_grew_in_a_history_that_did_not_count_becomes_smaller() -> None:
+    """Snapshots of that history go first; those that it lacks are of the right size."""
+    shared = Lineage(size_bytes=100)
+    here = shared.apply(change(shared, ChangeKind.GROW, size_bytes=200))
+    here = here.apply(change(here, ChangeKind.CREATE, name="a", created="its own"))
+    goal = shared.apply(change(shared, ChangeKind.CREATE, name="a", created="theirs"))
+    steps = list(here.steps_to(goal))
+    assert [step.kind for step in steps][:3] == [ChangeKind.DELETE, ChangeKind.SHRINK, ChangeKind.CREATE]
+    for step in steps:
+        here = here.apply(step)
+    assert here.size_bytes == 100

@@ -57,6 +57,10 @@ class ChangeKind(enum.Enum):
     """Let the live volume hold what the snapshot holds; to NOTHING, while bringing up: all zeros."""
     GROW = "grow"
     """Add zeros at the end."""
+    SHRINK = "shrink"
+    """Bringing up: give up what the replica has beyond the volume's size.  It grew in a history that did not
+    count; no volume becomes smaller.
+    """
     FILLED = "filled"
     """A snapshot that was being filled has all that its source has."""
     WHOLE = "whole"
@@ -88,7 +92,7 @@ class Change:
     keep_newer: bool = False
     """REVERT: whether the snapshots that were made since stay."""
     size_bytes: int = 0
-    """GROW."""
+    """GROW, SHRINK."""
     last_revert: int = 0
     """LEVEL: see Lineage."""
 
@@ -172,6 +176,12 @@ class Lineage:
                 if change.size_bytes < self.size_bytes:
                     raise ConfigError(f"{change.size_bytes} bytes: a volume can only grow")
                 return attrs.evolve(changed, size_bytes=change.size_bytes)
+            case ChangeKind.SHRINK:
+                if change.before != change.after or not 0 < change.size_bytes <= self.size_bytes:
+                    raise ConfigError(
+                        f"{change.size_bytes} bytes: only a replica that is behind gets smaller"
+                    )
+                return attrs.evolve(changed, size_bytes=change.size_bytes)
             case ChangeKind.FILLED:
                 return changed._with_fields(change.number, filling=False, whole=True)
             case ChangeKind.WHOLE:
@@ -233,7 +243,8 @@ class Lineage:
     def steps_to(self, goal: "Lineage") -> Iterator[Change]:
         """What brings a replica with this lineage to `goal`; its live content is compared afterwards.
 
-        Snapshots that the goal does not have go first.  Those that it has more are made in their order,
+        Snapshots that the goal does not have go first; then it gets the goal's size, which is smaller where
+        it grew in a history that did not count.  Snapshots that the goal has more are made in their order,
         each of whatever the live volume holds; where the live volume does not stand on what a snapshot stands
         on, it is first reverted to that, and no older one goes for it.  One that it is still filling stays so
         until it was compared.
@@ -258,6 +269,8 @@ class Lineage:
                 yield step(ChangeKind.DELETE, number=snapshot.number)
         if goal.size_bytes > self.size_bytes:
             yield step(ChangeKind.GROW, size_bytes=goal.size_bytes)
+        elif goal.size_bytes < self.size_bytes:
+            yield step(ChangeKind.SHRINK, size_bytes=goal.size_bytes)
         there = {snapshot.number for snapshot in here.snapshots}
         for snapshot in goal.snapshots:
             if snapshot.number in there:

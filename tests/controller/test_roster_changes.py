@@ -41,6 +41,17 @@ def two_and_a_witness() -> Bench:
     return bench
 
 
+def test_a_witness_that_has_a_record_is_believed_when_all_disks_of_an_old_volume_are_blank() -> None:
+    """Nobody said that the volume is new."""
+    held = MembershipRecord(1, 1, "old", (1, 2, 3), (1, 2), False, witnesses=(3,))
+    bench = Bench(Replica(1), Replica(2), Replica(3, held, witness=True), witnesses=(3,))
+    bench.up(1, 2, 3)
+    for at in (0, 100):
+        bench.apply(Tick(at))
+    assert bench.roster.phase is Phase.GATHERING
+    assert "none of those that are there" in bench.roster.waiting_for
+
+
 def configured(bench: Bench) -> tuple[int, ...]:
     assert bench.roster.committed is not None
     return bench.roster.committed.configured

@@ -86,18 +86,23 @@ async def bench(path: Path, *, replicas: int = 3) -> AsyncIterator[Bench]:
     check_replicas(made, replicas)
 
 
+def open_store(made: Bench, replica_id: int) -> Store:
+    """The directory of a replica that does not run."""
+    return Store.open_or_create(
+        made.cluster.directory / f"replica-{replica_id}",
+        volume_id=VOLUME_ID,
+        replica_id=replica_id,
+        volume_name="test",
+        size_bytes=made.cluster.size_bytes,
+        block_size_bytes=made.cluster.block_size_bytes,
+        boot_id="boot-1",
+    )
+
+
 def check_replicas(made: Bench, replicas: int) -> None:
     """Every replica's directory holds what the volume ought to, by its own files."""
     for replica_id in range(1, replicas + 1):
-        store = Store.open_or_create(
-            made.cluster.directory / f"replica-{replica_id}",
-            volume_id=VOLUME_ID,
-            replica_id=replica_id,
-            volume_name="test",
-            size_bytes=made.cluster.size_bytes,
-            block_size_bytes=made.cluster.block_size_bytes,
-            boot_id="boot-1",
-        )
+        store = open_store(made, replica_id)
         try:
             assert store.lineage.is_whole
             assert store.lineage == made.volume.past.lineage
@@ -228,6 +233,26 @@ async def test_a_replica_that_was_away_gets_the_snapshots_and_only_what_it_misse
         rebuilds = made.volume.status().replicas[1].rebuilds
         # The chunk that differs in each of the snapshots, and the two places of the live content.
         assert rebuilds.copied_bytes <= 2 * MIB + 2 * 65536
+
+
+async def test_a_replica_that_grew_alone_gets_the_size_of_the_volume(tmp_path: Path) -> None:
+    """And grows with it afterwards, by nothing but zeros."""
+    async with bench(tmp_path) as made:
+        await made.write(0, 4 * MIB)
+        await made.snapshot("before")
+        await made.cluster.stop_replica(2)
+        await made.degraded()
+        store = open_store(made, 2)
+        before = store.lineage.generation
+        store.change(Change(kind=ChangeKind.GROW, before=before, after=before + 1, size_bytes=6 * MIB))
+        store.write(5 * MIB, MIB, [noise(MIB)])
+        store.close()
+        await made.snapshot("meanwhile")
+        await made.cluster.start_replica(2)
+        await made.healthy()
+        assert made.volume.status().replicas[1].rebuilds.copied_bytes == 0
+        await made.snapshots.grow(6 * MIB)
+        made.driver.model.extend(bytes(2 * MIB))
 
 
 async def test_a_replica_that_missed_a_revert_is_compared_whole(tmp_path: Path) -> None:

@@ -132,3 +132,13 @@ class Memory(RuleBasedStateMachine):
 
 TestMemory = Memory.TestCase
 TestMemory.settings = settings(max_examples=60, deadline=None)
+
+
+def test_what_lies_beyond_the_end_is_not_told() -> None:
+    """A rebuild has made the replica smaller: a controller would take it for a lie."""
+    writes = UnstableWrites()
+    assert writes.extents_within(Extent(0, 100)) is None
+    writes.accepted(1, in_sync=True, equal=True)
+    for request_id, offset in enumerate((0, 90, 200), 1):
+        writes.add(1, request_id, offset, 20)
+    assert writes.extents_within(Extent(0, 100)) == [Extent(0, 20), Extent(90, 10)]

@@ -52,6 +52,11 @@ UNSURE_IS_SURE: Final = PlantedBug(
 
 #: The names say what is wrong.
 PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
+    "unborn-waits-for-ever": PlantedBug(
+        "controller/roster.py",
+        (("        unborn = self._is_unborn(record, promised)\n", "        unborn = False\n"),),
+        scenario="a witness alone stores the first record",
+    ),
     "answer-without-removal": PlantedBug(
         "controller/data_path.py",
         (
@@ -630,6 +635,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
             ),
         ),
         scenario="one replica is not sure that it made a snapshot",
+        in_past=True,
+    ),
+    "too-large-for-ever": PlantedBug(
+        "lineage.py",
+        (("        elif goal.size_bytes < self.size_bytes:\n", "        elif False:\n"),),
+        scenario="a replica grows alone",
         in_past=True,
     ),
     "change-beside-requests": PlantedBug(

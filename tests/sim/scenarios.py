@@ -47,6 +47,20 @@ async def a_promise_is_forgotten(world: World) -> None:
         await world.clients.write(old, [0])
 
 
+async def a_witness_alone_stores_the_first_record(world: World) -> None:
+    """The controller of a new volume dies then; no replica with data has ever stored one."""
+    for i in (1, 2):
+        watch(world, OLD, f"replica-{i}", FrameType.ACCEPT, hold_back=True)
+    stored = watch(world, "replica-3", OLD, FrameType.ACCEPT | ANSWER)
+    await come(stored)
+    world.volume_scope.cancel()
+    for i in (1, 2):
+        world.network.break_connections(f"replica-{i}")
+    world.network.mend()
+    assert [machine.id for machine in world.machines.values() if machine.record() is not None] == [3]
+    await until(lambda: world.volume is not None)
+
+
 async def a_minority_holds_the_record(world: World) -> None:
     """One of the two that are left is slow to store that the third is out; then only that one comes back,
     and the third.
@@ -286,6 +300,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **SCENARIOS_OF_COPIES,
     **SCENARIOS_OF_SNAPSHOTS,
     "a promise is forgotten": Scenario(a_promise_is_forgotten),
+    "a witness alone stores the first record": Scenario(
+        a_witness_alone_stores_the_first_record, replicas=2, witnesses=1
+    ),
     "a minority holds the record": Scenario(a_minority_holds_the_record),
     "a source is lost while its range is locked": Scenario(
         a_source_is_lost_while_its_range_is_locked, seed=3

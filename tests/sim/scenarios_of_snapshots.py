@@ -54,6 +54,44 @@ async def revert(world: World, volume: Volume, point: Point) -> None:
     await world.snapshots.revert(volume, point, 1.0, keep_newer=False)
 
 
+async def a_replica_grows_alone(world: World) -> None:
+    """The controller dies then, and the replica too; the others go on without it, by another change of the
+    same generation.  When it is back it gets their size, and grows with them again.
+    """
+    volume = await healthy(world)
+    await snapshot(world, volume, "a")
+    for i in (2, 3):
+        watch(world, OLD, f"replica-{i}", FrameType.CHANGE, hold_back=True)
+    made = watch(world, "replica-1", OLD, FrameType.CHANGE | ANSWER)
+    world.nursery.start_soon(world.snapshots.grow, volume, 1.0)
+    await come(made)
+    world.volume_scope.cancel()
+    await world.machines[1].kill()
+    for i in (2, 3):
+        world.network.break_connections(f"replica-{i}")
+    world.network.mend()
+    await until(lambda: world.volume not in (None, volume))
+    after = world.volume
+    assert after is not None
+    await until(lambda: mode(after, 1) == "out")
+    await write_everything(world, after)
+    await snapshot(world, after, "b")
+    grown = size_of(world, 1)
+    assert grown > after.size_bytes == size_of(world, 2)
+    start(world, 1)
+    await until(lambda: after.status().state is VolumeState.HEALTHY)
+    assert size_of(world, 1) == after.size_bytes
+    await world.snapshots.grow(after, PATIENCE_S)
+    assert size_of(world, 1) == after.size_bytes == grown
+
+
+def size_of(world: World, replica: int) -> int:
+    """As it is kept."""
+    state = world.machines[replica].state()
+    assert state is not None
+    return state.size_bytes
+
+
 async def a_snapshot_is_deleted_while_a_replica_is_given_it(world: World) -> None:
     """Two others stand on it, so it is not merged away.  What the replica was given of it is theirs too, and
     is stable when they are whole: all lose power.
@@ -143,6 +181,7 @@ async def one_replica_is_not_sure_that_it_made_a_snapshot(world: World) -> None:
 
 SCENARIOS_OF_SNAPSHOTS: Final[dict[str, Scenario]] = {
     "a revert reaches one replica": Scenario(a_revert_reaches_one_replica, snapshots=True),
+    "a replica grows alone": Scenario(a_replica_grows_alone, snapshots=True),
     "a snapshot is deleted while a replica is given it": Scenario(
         a_snapshot_is_deleted_while_a_replica_is_given_it, snapshots=True
     ),

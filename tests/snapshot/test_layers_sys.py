@@ -85,12 +85,18 @@ def create_prepared(store: Store) -> None:
     store.tidy()
 
 
+def grow_and_shrink(store: Store) -> None:
+    store.grow(SIZE_BYTES + 3 * BLOCK)
+    store.shrink(SIZE_BYTES)
+
+
 CHANGES: Final[dict[str, Callable[[Store], None]]] = {
     "create": lambda store: store.create_snapshot("d"),
     "create, prepared": create_prepared,
     "revert to a": lambda store: store.revert("a"),
     "revert to b, keep": lambda store: store.revert("b", keep_newer=True),
     "grow": lambda store: store.grow(SIZE_BYTES + 3 * BLOCK),
+    "grow and shrink": grow_and_shrink,
     "receive": receive,
     **{
         f"delete {name} {'down' if goes_down else 'up'}": delete_and_merge(name, goes_down)

@@ -169,7 +169,7 @@ RENAMES_LEFT: Final = _note(
 GROWING: Final = _note(
     "growing",
     Remedy.NOTHING,
-    "The volume was about to grow, and that was cut: files may be larger than the volume.",
+    "The volume was about to get another size, and that was cut: files may be larger than the volume.",
 )
 METAS_DIFFER: Final = _note(
     "metas-differ",
@@ -205,7 +205,7 @@ TOO_LONG: Final = _damage(
 GROWN: Final = _note(
     "longer-than-volume",
     Remedy.NOTHING,
-    "A file is larger than the volume: growing it was cut once. What is beyond the end is not used.",
+    "A file is larger than the volume: a change of its size was cut. What is beyond the end is not used.",
 )
 SUMS_NOT_MADE: Final = _note(
     "sums-not-made",

@@ -102,6 +102,8 @@ class CatchUp:
         except ConfigError as error:
             raise RemoteProtocolError(f"its snapshots cannot be brought up: {error}") from error
         if not self.compares:
+            if any(step.kind is ChangeKind.SHRINK for step in steps):
+                raise RemoteProtocolError("is in sync and larger than the others")
             steps = [attrs.evolve(step, whole=True) for step in steps]
         if any(step.kind is ChangeKind.REVERT for step in steps) or self._lacks_fills(self.here):
             self.port.live_content_changes(self)

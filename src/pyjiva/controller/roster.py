@@ -579,7 +579,8 @@ class Roster:
         self.parameters, self._wait_out = newest.parameters, not newest.clean
         candidates, missing = self._candidates(newest, promised)
         if not candidates:
-            self.waiting_for = f"a replica that holds every write: {_names(missing)}"
+            whom = _names(missing) or "none of those that are there is known to"
+            self.waiting_for = f"a replica that holds every write: {whom}"
             return
         intact = {i: a for i, a in candidates.items() if a.intact or newest.clean}
         late = missing or [i for i in configured if not intact and i not in promised]
@@ -604,8 +605,33 @@ class Roster:
         self, record: MembershipRecord, promised: Mapping[int, PromiseAnswer]
     ) -> tuple[dict[int, PromiseAnswer], list[int]]:
         """Who may have what `record` says, and who is to be waited for."""
-        candidates = {i: promised[i] for i in record.in_sync if i in promised and self._took_part(i, record)}
+        unborn = self._is_unborn(record, promised)
+        candidates = {
+            i: promised[i] for i in record.in_sync if i in promised and (unborn or self._took_part(i, record))
+        }
         return candidates, [i for i in record.in_sync if i not in promised]
+
+    def _is_unborn(self, record: MembershipRecord, promised: Mapping[int, PromiseAnswer]) -> bool:
+        """Whether `record` is of a new volume of which no replica with data has ever stored a record.
+
+        The controller that proposed it died when witnesses alone had stored it.  It names directories that
+        have shown nothing yet; they can be believed to be those that it names, and the volume begins:
+
+        - Nothing can have been answered: a write is answered when a majority has stored a record, and where
+          a majority needs a replica with data, one of those has it, durably.  So every one that may have it
+          must be here and have none: one that cannot be reached may have it, and writes of its own.
+        - Where witnesses are a majority by themselves, writes may have been answered before a replica had
+          stored its copy of the record.  Those are on all that the newest record names (I1), and they alone
+          begin.  As it is not clean and they have no memory that counts, they are compared first.
+        - A blank disk in the place of one that held data looks the same.  That there is none is the
+          operator's word (`new_volume`), as it is where no witness has a record either.
+        """
+        known = {*self.configured, *record.configured}
+        return (
+            self.new_volume
+            and known <= set(promised)
+            and all(a.record is None or self.members[i].witness for i, a in promised.items())
+        )
 
     def _before(
         self, newest: MembershipRecord, promised: Mapping[int, PromiseAnswer]

@@ -16,6 +16,7 @@ import trio
 
 from pyjiva.block import Buffer
 from pyjiva.errors import RemoteProtocolError, StorageError
+from pyjiva.extent import Extent
 from pyjiva.lineage import Change
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica.connections_io import Connections
@@ -313,7 +314,7 @@ class ReplicaDaemon:
         if session.phase is Phase.KNOWN:
             session.phase = Phase.ATTACHED
             self._attached = session
-        extents = self._unstable.extents()
+        extents = self._unstable.extents_within(Extent(0, self.store.size_bytes))
         unstable = None if extents is None else tuple((e.offset_bytes, e.length_bytes) for e in extents)
         state = self.store.state
         mark = LineageMark.of(self.store.lineage)

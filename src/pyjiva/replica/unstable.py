@@ -68,3 +68,10 @@ class UnstableWrites:  # hot
         if not self._complete:
             return None
         return merge_extents(Extent(offset, length) for _, _, offset, length in self._writes)
+
+    def extents_within(self, volume: Extent) -> list[Extent] | None:
+        """As `extents`, without what lies beyond the end: the replica may have been made smaller since."""
+        extents = self.extents()
+        if extents is None:
+            return None
+        return [part for extent in extents if (part := extent.clip(volume)) is not None]

@@ -114,7 +114,9 @@ class Chain:
     renames: tuple[tuple[str, str], ...] = ()
     """Files that this change gives another name, once it is stable; to be done again after a crash."""
     growing_to: int = 0
-    """Size that the files are being made ready for, while the state still names the old one."""
+    """Size that the files are being made ready for, while the state still names the old one; or that they
+    had, while it may name a smaller one already.
+    """
     swept_boot_id: str = ""
     """The boot that `HeldMap.sweep` was last done in."""
     _by_name: dict[str, Layer] = attrs.field(init=False, eq=False, repr=False)

@@ -155,6 +155,19 @@ class HeldMap:
         """Of its file."""
         return self._file.descriptor
 
+    def set_blocks(self, blocks: int) -> None:
+        """The layer has so many blocks from now on; `make_room` was called for them if they are more."""
+        with self._lock:
+            self.blocks = blocks
+            self.present &= (1 << -(-blocks // CHUNK_BLOCKS)) - 1
+            there = [each.clip(Extent(0, blocks)) for each in self._unstable]
+            self._unstable = [each for each in there if each is not None]
+
+    def cut(self) -> None:
+        """Let the file end where the map does."""
+        if self._file.size_bytes() > self.blocks:
+            self._file.truncate(self.blocks)
+
     def sync(self) -> None:
         """Bring the map to stable storage."""
         self._file.sync_data()

@@ -5,7 +5,7 @@ The rules of `store_sys` hold throughout.  The locks are the caller's; one chang
 time.
 
 - *The volume*: no request to it, to a snapshot or to a layer is in flight, and none begins: for
-  `create_snapshot`, `revert`, `grow`, and the last step of a merge.
+  `create_snapshot`, `revert`, `grow`, `shrink`, and the last step of a merge.
 - *Its past*: the same, but for requests to the volume: for `delete_snapshot`, `seal_layer`, `discard_layer`.
 - *An extent*: no request that overlaps it: for the steps of a merge, and `repair_layer`.
 """
@@ -24,7 +24,8 @@ from pyjiva.snapshot.hash_sys import hash_of_range
 from pyjiva.snapshot.layer_content_sys import LayerContent, LayerInfo, LayerParts
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.snapshot.merge_sys import Merge
-from pyjiva.snapshot.regions import marks_of
+from pyjiva.snapshot.regions import marks_of, regions_of
+from pyjiva.snapshot.shrink_sys import clear_beyond, cut_files
 from pyjiva.snapshot.state import STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.store_sys import LOST_BLOCK, VolumeStore
 from pyjiva.snapshot.window import NO_MAP, WINDOW_LAYERS_MAX, WindowLayer, WindowName
@@ -88,6 +89,8 @@ class Store(VolumeStore):
                 self.revert(name, keep_newer=change.keep_newer, generation=change.after)
             case ChangeKind.GROW:
                 self.grow(change.size_bytes, generation=change.after)
+            case ChangeKind.SHRINK:
+                self.shrink(change.size_bytes)
             case ChangeKind.WHOLE | ChangeKind.FILLED:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
                 self._content.make_stable(name)
@@ -116,7 +119,7 @@ class Store(VolumeStore):
             case ChangeKind.FILLED:
                 filled = snapshots.get(change.number)
                 return filled is not None and not filled.filling
-            case ChangeKind.WHOLE | ChangeKind.LEVEL:
+            case ChangeKind.SHRINK | ChangeKind.WHOLE | ChangeKind.LEVEL:
                 return True
             case _:
                 assert_never(change.kind)
@@ -205,6 +208,30 @@ class Store(VolumeStore):
             self._marks = self._marks + bytearray(len(marks_of(self._state)) - len(self._marks))
         self._size_bytes = size_bytes
         self._layers.set_size(size_bytes, note_generation)
+
+    def shrink(self, size_bytes: int) -> None:
+        """Make the volume smaller, durably; what lies beyond the new end is given up in every layer.
+
+        Only for a replica whose content does not count (see `shrink_sys`).
+
+        Raises StorageError: it has the old size and may have lost what is beyond, or the store is broken.
+        """
+        self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        if not 0 < size_bytes <= self._size_bytes or size_bytes % self._state.block_size_bytes:
+            raise ConfigError(
+                f"{size_bytes} bytes: a volume of {format_size(self._size_bytes)} can only shrink here, by "
+                f"blocks of {self._state.block_size_bytes}"
+            )
+        self.settle_all()
+        clear_beyond(self._layers, size_bytes)
+        with self._state_lock:
+            smaller = attrs.evolve(self._state, size_bytes=size_bytes)
+            marks = self._marks[: len(marks_of(smaller))]
+            self._save_or_break(attrs.evolve(smaller, written_regions=regions_of(marks)))
+            self._marks = marks
+        self._size_bytes = size_bytes
+        self._layers.set_size(size_bytes, lambda: None)
+        cut_files(self._layers)
 
     def _save_or_break(self, new_state: ReplicaState) -> None:
         """As `_save`, where nobody must be in doubt: a full disk, before the old one is replaced, is none."""

@@ -352,10 +352,11 @@ class Layers:
         self.settle()
         following = attrs.evolve(self.chain, head_number=self.chain.head_number + 1).head_file
         if self._spare is None or self._spare[0] != following:
-            self._drop_spare()
+            self.drop_spare()
             self._spare = following, self.create_files(following, mapped=True)
 
-    def _drop_spare(self) -> None:
+    def drop_spare(self) -> None:
+        """Give up the head that was made ahead."""
         if self._spare is not None:
             self._spare[1].close()
             self._spare = None
@@ -409,7 +410,7 @@ class Layers:
         if self._spare is not None and self._spare[0] == chain.head_file and chain.head_parent:
             new_head = self._spare[1]
         else:
-            self._drop_spare()
+            self.drop_spare()
             new_head = self.create_files(chain.head_file, mapped=bool(chain.head_parent))
         self._spare = chain.head_file, new_head
         self.commit(attrs.evolve(chain, swept_boot_id=self.boot_id))
@@ -436,7 +437,7 @@ class Layers:
         What it returns notes the generation then, and is for `set_size`; it needs no space.
         """
         self.settle()
-        self._drop_spare()  # it has the old size
+        self.drop_spare()  # it has the old size
         self.commit(attrs.evolve(self.chain, growing_to=size_bytes))
         for layer in self.open_layers.values():
             layer.file.make_room(size_bytes)
@@ -457,7 +458,7 @@ class Layers:
         for layer in self.open_layers.values():
             layer.file.set_size(size_bytes)
             if layer.held is not None:
-                layer.held.blocks = block_count(size_bytes)
+                layer.held.set_blocks(block_count(size_bytes))
         self.remake_top()
         note_generation()
         if self.chain.growing_to:
@@ -467,7 +468,7 @@ class Layers:
 
     def close(self) -> None:
         """Give all files back."""
-        self._drop_spare()
+        self.drop_spare()
         for layer in self.open_layers.values():
             layer.close()
         self.stamp.close()

@@ -307,8 +307,29 @@ class CheckedFile:  # hot
             self._sums.write(place, (_SUM.pack(wrong),))
 
     def set_size(self, size_bytes: int) -> None:
-        """The file has `size_bytes` from now on; `make_room` was called for them."""
+        """The file has `size_bytes` from now on; `make_room` or `clear_beyond` was called for them."""
         self._size_bytes = size_bytes
+
+    def forget_beyond(self, size_bytes: int) -> None:
+        """Make the checksums of all blocks unknown that do not lie whole before `size_bytes`.
+
+        They are to be stable before `clear_beyond`, and that before `set_size`.  Nothing is in flight.
+        """
+        start = align_down(size_bytes, SUM_BLOCK_BYTES)
+        if start < self._size_bytes:
+            self.forget(Extent(start, self._size_bytes - start))
+
+    def clear_beyond(self, size_bytes: int) -> None:
+        """Make zeros of all that the file has from `size_bytes` on."""
+        if size_bytes < self._size_bytes:
+            self.data.punch(size_bytes, self._size_bytes - size_bytes)
+
+    def cut(self) -> None:
+        """Let the files end where they are to; beyond that they hold zeros."""
+        wanted = (self._size_bytes, sums_size_bytes(self._size_bytes))
+        for file, wanted_bytes in zip((self.data, self._sums), wanted, strict=True):
+            if file.size_bytes() > wanted_bytes:
+                file.truncate(wanted_bytes)
 
     def forget(self, extent: Extent) -> None:
         """Make the checksums of all blocks that `extent` touches unknown, also of bad ones."""

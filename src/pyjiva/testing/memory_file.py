@@ -402,10 +402,16 @@ class MemoryFile:
         self._step("drop")
 
     def truncate(self, size_bytes: int) -> None:
-        """See DataFile.  Only to make a file larger."""
+        """See DataFile."""
         self._step("truncate")
-        assert size_bytes >= self._inode.size_bytes
-        self._inode.size_bytes = size_bytes
+        inode = self._inode
+        if size_bytes < inode.size_bytes:
+            end = -(-size_bytes // PAGE_BYTES)
+            for number in [number for number in sorted(inode.pages) if number >= end]:
+                inode.put(number, None)
+            if size_bytes % PAGE_BYTES and end - 1 in inode.pages:
+                inode.put(end - 1, inode.pages[end - 1][: size_bytes % PAGE_BYTES].ljust(PAGE_BYTES, b"\0"))
+        inode.size_bytes = size_bytes
 
     def size_bytes(self) -> int:
         """See DataFile."""

@@ -1,5 +1,7 @@
 """Reads through a window: who is asked for one and when, and what of the data path it has to be told."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ import trio
 
 from pyjiva.block import Buffer, Read, Unmap, Write, WriteZeroes
 from pyjiva.controller import Volume, VolumeState
+from pyjiva.controller.change_request import ChangeRequest
+from pyjiva.controller.snapshots_io import Snapshots
 from pyjiva.controller.windows import AGAIN_S, UNREACHABLE_S, Windows
 from pyjiva.errors import StorageFailure
+from pyjiva.lineage import Change, ChangeKind
 from pyjiva.replication import (
     ANSWER,
     STATUS_OF_FAILURE,
@@ -23,8 +28,8 @@ from pyjiva.replication import (
 from pyjiva.snapshot import WindowName
 from pyjiva.snapshot.window import NO_MAP, WindowLayer
 from pyjiva.testing.cluster import open_cluster, wait_state
-from pyjiva.units import KIB
-from tests.controller.members import Bench
+from pyjiva.units import KIB, MIB
+from tests.controller.members import SIZE_BYTES, Bench
 from tests.suites.block_device import Driver, noise
 
 NAME = WindowName(1, 5, "00" * 16, 1 << 20, (WindowLayer(3, 4, NO_MAP),))
@@ -39,6 +44,10 @@ class FakeWindow:
     is_shut: bool = False
     told: list[tuple[str, int, int]] = attrs.field(factory=list)
     closed: bool = False
+    looks: int = 0
+
+    def look(self) -> None:
+        self.looks += 1
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         return None if self.content is None else (self.content * length_bytes)[:length_bytes]
@@ -75,7 +84,7 @@ class Asked:
     def tick(self, now_s: float, readable: dict[int, int] = READABLE) -> list[int]:
         """Who is asked at this moment."""
         before = len(self.open)
-        self.windows.tick(now_s, readable, self.ask)
+        self.windows.tick(now_s, NAME.size_bytes, readable, self.ask)
         return [member for member, _ in self.open[before:]]
 
     def answer(self, code: int = Status.OK, payload: bytes | None = None) -> None:
@@ -134,7 +143,7 @@ class TestWhoIsAsked:
         asked = Asked()
         asked.windows.near(1)
         asked.tick(1.0)
-        asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_SUPPORTED], b"{}")
+        asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_READY], b"{}")
         assert asked.tick(1.0) == []
         assert asked.tick(1.0 + AGAIN_S) == [1]
 
@@ -146,6 +155,36 @@ class TestWhoIsAsked:
         asked.answer()
         assert asked.tick(1.0 + AGAIN_S) == []
         assert asked.tick(1.0 + UNREACHABLE_S) == [1]
+
+    def test_who_can_never_give_one_is_asked_much_later(self) -> None:
+        asked = Asked()
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_READY], b"{}")
+        assert asked.tick(1.0 + AGAIN_S) == [1]
+        asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_SUPPORTED], b"{}")
+        assert asked.tick(1.0 + 2 * AGAIN_S) == []
+
+    def test_one_of_another_size_is_not_opened(self) -> None:
+        asked = Asked()
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.answer(payload=encode_message(attrs.evolve(NAME, size_bytes=2**62)))
+        assert asked.windows.window is None
+        assert asked.tick(1.0 + AGAIN_S) == [1]
+
+    def test_one_that_nobody_reads_through_is_looked_at(self) -> None:
+        """It keeps files of layers that are gone."""
+        asked = Asked()
+        asked.windows.near(1)
+        asked.tick(1.0)
+        asked.answer()
+        asked.tick(2.0)
+        assert (asked.window.looks, asked.window.closed) == (1, False)
+        asked.window.is_shut = True
+        asked.tick(3.0)
+        assert asked.window.closed
+        assert asked.windows.bit == 0
 
     def test_one_that_is_shut_is_given_back_and_asked_for_again(self) -> None:
         asked = Asked()
@@ -253,14 +292,21 @@ class TestDataPath:
         path.bench.reply(1, 2, 3)
         assert path.window.told == [("changed", 4096, 8192)]
 
-    def test_of_a_write_that_all_refused_it_is_told_that_nobody_knows(self) -> None:
+    def test_one_that_refuses_something_is_not_believed(self) -> None:
         path = Path1()
         path.bench.submit(Write(0, 512, (b"x" * 512,), path.bench.done))
-        path.bench.reply(1, 2, 3, status=STATUS_OF_FAILURE[StorageFailure.WRITE_ERROR])
-        path.bench.down(2)
-        path.bench.down(3)
-        path.bench.now(1)
-        assert path.window.told == [("changed", 0, 512)]
+        path.bench.reply(1, status=STATUS_OF_FAILURE[StorageFailure.WRITE_ERROR])
+        assert path.window.closed
+        path.read(4096)
+        assert path.bench.answered == []
+
+    def test_a_change_of_the_snapshots_ends_it(self) -> None:
+        """The volume may have another size from now on, and layers may be gone."""
+        path = Path1()
+        change = Change(kind=ChangeKind.GROW, before=0, after=1, size_bytes=2 << 20)
+        path.bench.data.submit(ChangeRequest(change, SIZE_BYTES, path.bench.done))
+        path.bench.reply(1, 2, 3)
+        assert path.window.closed
 
 
 async def wait_for_window(volume: Volume, driver: Driver) -> None:
@@ -290,3 +336,51 @@ async def test_reads_go_through_the_files_of_a_replica_beside_it(tmp_path: Path)
             await driver.check()
         contents = [cluster.content(i) for i in (1, 2, 3)]
     assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
+
+
+async def test_a_volume_that_grows_goes_on(tmp_path: Path) -> None:
+    """What lies beyond the end that a window knows is written and unmapped before anybody has read."""
+    async with (
+        open_cluster(tmp_path) as cluster,
+        cluster.open_volume(new_volume=True) as (volume, batch),
+    ):
+        await wait_state(volume, VolumeState.HEALTHY)
+        snapshots = Snapshots(volume)
+        await snapshots.create("s")
+        driver = Driver(volume, batch)
+        await driver.write(0, noise(64 * KIB))
+        await wait_for_window(volume, driver)
+        await snapshots.grow(6 * MIB)
+        driver.model.extend(bytes(6 * MIB - len(driver.model)))
+        await driver.write(5 * MIB, noise(64 * KIB))
+        await driver.zero(Unmap, 5 * MIB, 4 * KIB)
+        await wait_for_window(volume, driver)
+
+
+async def test_files_of_layers_that_are_gone_are_given_back(tmp_path: Path) -> None:
+    """Though nobody reads; and all of them when the volume has ended."""
+    async with open_cluster(tmp_path) as cluster:
+        async with cluster.open_volume(new_volume=True) as (volume, batch):
+            await wait_state(volume, VolumeState.HEALTHY)
+            snapshots = Snapshots(volume)
+            driver = Driver(volume, batch)
+            await driver.write(0, noise(64 * KIB))
+            await snapshots.create("s")
+            await wait_for_window(volume, driver)
+            await snapshots.delete("s")
+            while volume._data.windows.window is not None or _removed():
+                await trio.sleep(0.05)
+            await wait_for_window(volume, driver)
+        assert volume._data.windows.window is None
+    assert not _removed()
+
+
+def _removed() -> list[str]:
+    """Files that this process holds and that have no name any more."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            name = os.readlink(f"/proc/self/fd/{descriptor}")
+            if name.endswith(" (deleted)") and "volume-" in name:
+                found.append(name)
+    return found

@@ -709,10 +709,4 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         ),
         in_windows=True,
     ),
-    "window-outlives-the-member": PlantedBug(
-        "controller/data_path.py",
-        (("        self.windows.lost(member_id)\n", ""),),
-        in_past=True,
-        in_windows=True,
-    ),
 }

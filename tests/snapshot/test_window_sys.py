@@ -268,30 +268,107 @@ def test_a_name_has_one_layer_without_a_map(layers: tuple[WindowLayer, ...]) -> 
         WindowName(1, 1, "00", 4096, layers)
 
 
-class TestFullDisk:
-    """A replica starts on a disk that is full, and does without windows."""
+class TestStampThatCannotBeWritten:
+    """A replica starts, and changes its chain, all the same; it does without windows."""
 
-    def test_no_stamp_can_be_made(self, disk: MemoryDisk) -> None:
+    def test_no_room_for_one(self, disk: MemoryDisk) -> None:
         store = store_on(disk)
-        disk.before_step = fail_at(0, StorageFailure.NO_SPACE, f"write {STAMP_FILE}")
+        store.create_snapshot("s")
+        disk.before_step = self.full
         with pytest.raises(StorageError):
             store.window(1)
+        store.delete_snapshot("s")  # nobody was told of a stamp
         store.close()
-        disk.before_step = fail_at(0, StorageFailure.NO_SPACE, f"write {STAMP_FILE}")
-        store = store_on(disk)  # its file is there, and says nothing
+        store = store_on(disk)
         disk.before_step = no_fault
         store.write(0, 4096, [b"a" * 4096])
         assert look(store, disk).read_nowait(0, 4096) == b"a" * 4096
 
-    def test_nothing_moves_while_the_stamp_cannot_be_changed(self, disk: MemoryDisk) -> None:
+    @staticmethod
+    def full(step: str) -> None:
+        if step == f"write {STAMP_FILE}":
+            raise StorageError(StorageFailure.NO_SPACE, step)
+
+    def test_no_room_to_change_it(self, disk: MemoryDisk) -> None:
+        """As where a file system writes everything to a new place."""
         store = store_on(disk)
         store.create_snapshot("s")
         window = look(store, disk)
-        disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, f"write {STAMP_FILE}")
+        disk.before_step = self.full
+        store.delete_snapshot("s")
+        assert window.read_nowait(0, 4096) is None
+
+    def test_no_room_when_the_next_process_starts(self, disk: MemoryDisk) -> None:
+        window = look(store_on(disk), disk)
+        disk.kill_process()
+        disk.before_step = self.full
+        store_on(disk)
+        assert window.read_nowait(0, 4096) is None
+
+    def test_nothing_moves_on_a_disk_that_fails(self, disk: MemoryDisk) -> None:
+        store = store_on(disk)
+        store.create_snapshot("s")
+        window = look(store, disk)
+
+        def fails(step: str) -> None:
+            if STAMP_FILE in step:
+                raise StorageError(StorageFailure.WRITE_ERROR, step)
+
+        disk.before_step = fails
         with pytest.raises(StorageError):
             store.delete_snapshot("s")
         assert "s" in store.chain and not store.chain.layer("s").removed
-        assert window.read_nowait(0, 4096) is None or not window.is_shut
+        assert window.read_nowait(0, 4096) == bytes(4096)
+
+    def test_something_else_has_its_name(self, tmp_path: Path) -> None:
+        store_in(tmp_path).close()
+        (tmp_path / STAMP_FILE).mkdir()
+        store = store_in(tmp_path)
+        with pytest.raises(StorageError, match="exists"):
+            store.window(1)
+        store.create_snapshot("s")
+        store.close()
+
+
+def test_what_is_in_memory_cannot_be_told(disk: MemoryDisk) -> None:
+    """As on tmpfs, where a read that is not to wait reads nothing."""
+    store = store_on(disk)
+    disk.cached_share = 0.0
+    with pytest.raises(StorageError, match="in memory"):
+        store.window(1)
+
+
+def test_a_store_that_breaks_meanwhile_gives_no_window(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.write(0, 4096, [b"a" * 4096])
+
+    def break_it(step: str) -> None:
+        if step == f"write {STAMP_FILE}":
+            disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, "sync")
+            store._broken = StorageError(StorageFailure.WRITE_ERROR, "just now")
+
+    disk.before_step = break_it
+    with pytest.raises(StorageError, match="just now"):
+        store.window(1)
+
+
+def test_who_does_not_read_sees_that_it_is_shut(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    window = look(store, disk)
+    window.look()
+    assert not window.is_shut
+    store.create_snapshot("s")
+    window.look()
+    assert window.is_shut
+
+
+def test_it_may_be_told_of_what_lies_beyond_its_end(disk: MemoryDisk) -> None:
+    store = store_on(disk)
+    store.create_snapshot("s")
+    window = look(store, disk)
+    window.written(SIZE_BYTES, 32 * MIB)
+    window.changed(SIZE_BYTES - 4096, 32 * MIB)
+    assert window.read_nowait(SIZE_BYTES - 4096, 4096) == bytes(4096)
 
 
 def store_in(path: Path) -> Store:

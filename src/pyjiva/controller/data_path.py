@@ -118,7 +118,7 @@ class Pending:
     unsure: int = 0
     """Members that refused a CHANGE and may have made it all the same: see `_settle`."""
     refusal: StorageError | None = None
-    """No member has made the change, for this reason; or of a write: they have all, in part, or nothing."""
+    """No member has made the change, for this reason."""
     copying: int = 0
     """Members of `waiting` that were sent it while they are rebuilt, perhaps a part only.  One that was in
     sync until then may be `lost` too: it is waited for twice, for the answer and to be given up.
@@ -674,6 +674,7 @@ class DataPath:
         if failure is StorageFailure.BAD_CHECKSUM and pending.type is FrameType.READ:
             self._read_refused_as_bad(member_id, frame, pending)
             return
+        self.windows.doubt(member_id)
         reason = f"its disk answered {failure.value} to {pending.type.name}"
         if pending.change is not None:
             reason = decode_message(frame.payload, Refusal).reason
@@ -764,7 +765,7 @@ class DataPath:
         elif kept:
             # Nobody has it.  One that can be reached keeps what it has, the others become equal to it.
             diverged = awaited = failed & ~(kept & -kept)
-            refused, pending.request, pending.refusal = pending.request, None, error
+            refused, pending.request = pending.request, None
             self._copy_again(pending)
         else:
             lost |= failed
@@ -797,7 +798,9 @@ class DataPath:
         if pending.change is not None:  # before the lock is given back: what comes next must know
             nobody_knows = pending.error is not None and not self.must_ack & ~pending.unsure
             self.on_changed(pending.change, None if nobody_knows else pending.error is None)
-        if self.windows.bit and pending.type not in _READS:
+        if self.windows.bit and pending.change is not None:
+            self.windows.close()  # another size, perhaps: see whether there is another one
+        elif self.windows.bit and pending.type not in _READS:
             self.windows.told(
                 pending.extent, written=pending.type is FrameType.WRITE and pending.error is None
             )

@@ -10,7 +10,7 @@ import collections
 import secrets
 import time
 from collections.abc import Callable, Sequence, Set
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from functools import partial
 from typing import Final, assert_never
 
@@ -310,7 +310,7 @@ class Volume:
         Raises VolumeFenced: another controller has the volume; VolumeUnsure: it has to be started again.
         Raises ConfigError: the replicas hold something else than this controller was told.
         """
-        with self._scope:
+        with self._scope, closing(self._data.windows):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._ticked_at_s = self.clock()
@@ -362,7 +362,7 @@ class Volume:
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
-            self._data.windows.tick(now, self._data.readable_members(), self._ask)
+            self._data.windows.tick(now, self.size_bytes, self._data.readable_members(), self._ask)
             self.look()
             self.batch.end()
 
@@ -507,6 +507,7 @@ class Volume:
             _log.warning("replica lost", replica=member_id, reason=reason)
             heard.stream.shut_down()
             self._sharing.lost(member_id)
+            self._data.windows.lost(member_id)
             self._disk(member_id).lost()
             self._end_resyncs_with(member_id)
             not_repaired = self._repairs.lost(member_id)

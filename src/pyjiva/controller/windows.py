@@ -31,13 +31,16 @@ from pyjiva.snapshot import WindowName
 __all__ = ["OpenWindow", "Window", "Windows"]
 
 AGAIN_S: Final = 1.0  # after one that was shut, or a refusal: a merge shuts one with each of its steps
-UNREACHABLE_S: Final = 60.0  # another process namespace or another user; it may be a new process by then
+UNREACHABLE_S: Final = 60.0  # another namespace, user or file system; it may be a new process by then
 
 
 class Window(Protocol):
     """See `snapshot.window_sys.Window`."""
 
     is_shut: bool
+
+    def look(self) -> None:
+        """See whether it is shut, though nothing is read."""
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """The range, if it is all in memory."""
@@ -76,6 +79,7 @@ class Windows:  # hot
     _whose: int | None = attrs.field(default=None, init=False)
     """Who was asked, or whose window is open."""
     _now_s: float = attrs.field(default=0.0, init=False)
+    _size_bytes: int = attrs.field(default=0, init=False)
 
     def near(self, member: int) -> None:
         """`member` is connected, and on this machine as far as its address says."""
@@ -86,16 +90,33 @@ class Windows:  # hot
         """The connection to `member` is gone."""
         self._near.pop(member, None)
         if member == self._whose:
+            self.close()
+
+    def doubt(self, member: int) -> None:
+        """`member` has refused something: its files are not believed, whatever its stamp says."""
+        if member == self._whose and self.window is not None:
             self._shut()
 
     def _shut(self) -> None:
+        if self._whose is not None:
+            self._near[self._whose] = self._now_s + AGAIN_S
+        self.close()
+
+    def close(self) -> None:
+        """Give back the window, if there is one."""
         if self.window is not None:
             self.window.close()
         self.window, self.bit, self._whose = None, 0, None
 
-    def tick(self, now_s: float, readable: dict[int, int], ask: Ask) -> None:
-        """Ask for a window if there is none; `readable`: members and their bits."""
-        self._now_s = now_s
+    def tick(self, now_s: float, size_bytes: int, readable: dict[int, int], ask: Ask) -> None:
+        """Ask for a window if there is none; look whether there still is one, as it keeps files of layers
+        that are gone.  `size_bytes`: of the volume; `readable`: members and their bits.
+        """
+        self._now_s, self._size_bytes = now_s, size_bytes
+        if self.window is not None:
+            self.window.look()
+            if self.window.is_shut:
+                self._shut()
         if self._whose is not None:
             return
         for member, at_s in self._near.items():
@@ -111,10 +132,13 @@ class Windows:  # hot
         if frame is None:
             return
         assert self.open_window is not None
-        self._near[member] = self._now_s + AGAIN_S
+        never = frame.code == Status.NOT_SUPPORTED
+        self._near[member] = self._now_s + (UNREACHABLE_S if never else AGAIN_S)
         if frame.code != Status.OK:
             return
         name = decode_message(frame.payload, WindowName)
+        if name.size_bytes != self._size_bytes:  # it has just grown, or is about to
+            return
         try:
             self.window = self.open_window(name)
         except OSError:
@@ -127,8 +151,6 @@ class Windows:  # hot
         assert self.window is not None
         data = self.window.read_nowait(offset_bytes, length_bytes)
         if data is None and self.window.is_shut:
-            assert self._whose is not None
-            self._near[self._whose] = self._now_s + AGAIN_S
             self._shut()
         return data
 

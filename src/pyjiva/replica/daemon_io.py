@@ -327,7 +327,7 @@ class ReplicaDaemon:
             return
         names: list[WindowName] = []
         try:
-            await self.device.aside(lambda: names.append(self.store.window(self.pid)))
+            await self.device.aside(lambda: names.append(self.store.window(self.pid)), wait=False)
         except StorageError as error:
             refuse_storage(session.peer, frame, error)
         else:

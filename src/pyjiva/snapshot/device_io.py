@@ -400,11 +400,13 @@ class ChainDevice:  # hot
             self.submit(request)
         self._end_batch()
 
-    async def aside(self, call: Callable[[], None]) -> None:
+    async def aside(self, call: Callable[[], None], *, wait: bool = True) -> None:
         """Run `call`, which needs the chain to stay as it is and no request to wait, in a thread.
 
-        Raises StorageError: what it raises.
+        Raises StorageError: what it raises; NOT_READY: it would have to wait, and is not to.
         """
+        if not wait and self._one_alone.locked():
+            raise StorageError(StorageFailure.NOT_READY, "the chain is being changed")
         async with self._one_alone:
             await self._call(call, call)
 

@@ -356,6 +356,9 @@ class Store(VolumeStore):
         if len(path) > WINDOW_LAYERS_MAX:
             raise StorageError(StorageFailure.NOT_SUPPORTED, f"{len(path)} layers: too many for a window")
         stamp_descriptor, stamp = self._layers.stamp.tell()
+        if self._broken is not None:  # by a flush, just now
+            self._layers.stamp.change()
+            self._refuse_if_broken(StorageFailure.READ_ERROR)
         layers = tuple(
             WindowLayer(*layer.file.descriptors, NO_MAP if layer.held is None else layer.held.descriptor)
             for layer in path

@@ -468,10 +468,10 @@ class Layers:
 
     def close(self) -> None:
         """Give all files back."""
+        self.stamp.close()  # first: a descriptor that becomes another file's must not look like a window's
         self.drop_spare()
         for layer in self.open_layers.values():
             layer.close()
-        self.stamp.close()
 
     def self_check(self) -> None:
         """The open layers are those of the chain, and only the lowest of a path has no map."""

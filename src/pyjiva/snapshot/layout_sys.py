@@ -35,18 +35,22 @@ def open_layout(directory: Directory, identity: ReplicaState, *, boot_id: str) -
     to sync the directory, and what is read here, a promise or a change of the snapshots, is answered for.
     """
     stamp = Stamp.of(directory)
-    directory.sync()
-    names = [name for name in directory.names() if name not in _NOT_OURS_TO_SEE]
-    if STATE_FILE not in names:
-        _check_empty(directory, names)
-        _create(directory, names, identity)
-    elif MARKER in names:
-        directory.remove(MARKER)
-        directory.sync()
     try:
+        directory.sync()
+        names = [name for name in directory.names() if name not in _NOT_OURS_TO_SEE]
+        if STATE_FILE not in names:
+            _check_empty(directory, names)
+            _create(directory, names, identity)
+        elif MARKER in names:
+            directory.remove(MARKER)
+            directory.sync()
         return _open(directory, identity, boot_id, stamp)
     except ConfigError as error:
+        stamp.close()
         raise ConfigError(f"{directory.path}: {error}") from error
+    except BaseException:
+        stamp.close()
+        raise
 
 
 def _check_empty(directory: Directory, names: list[str]) -> None:
@@ -58,7 +62,7 @@ def _check_empty(directory: Directory, names: list[str]) -> None:
     foreign = [name for name in names if name not in remains]
     if foreign:
         raise ConfigError(
-            f"{directory.path}: holds files that are not a pyjiva replica ({', '.join(foreign[:3])}"
+            f"holds files that are not a pyjiva replica ({', '.join(foreign[:3])}"
             f"{', …' if len(foreign) > 3 else ''}); give an empty directory"
         )
 

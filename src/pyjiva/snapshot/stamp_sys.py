@@ -28,8 +28,6 @@ __all__ = ["STAMP_BYTES", "STAMP_FILE", "Stamp"]
 
 STAMP_FILE: Final = "pyjiva-stamp"
 STAMP_BYTES: Final = 16  # two that are equal by chance are not to be feared
-_NONE: Final = bytes(STAMP_BYTES)
-"""What a file that was made and not written to says: no stamp."""
 
 
 @attrs.define(eq=False)
@@ -52,20 +50,17 @@ class Stamp:
         """
         if STAMP_FILE not in directory.names():
             return cls(directory)
-        stamp = cls(directory, directory.open(STAMP_FILE), told=True)
         try:
-            stamp._forget_old()
+            file = directory.open(STAMP_FILE)
+        except StorageError:  # something odd, which no replica has written a stamp to: see `tell`
+            return cls(directory)
+        stamp = cls(directory, file, told=True)
+        try:
+            stamp.change()
         except BaseException:
             stamp.close()
             raise
         return stamp
-
-    def _forget_old(self) -> None:
-        assert self._file is not None
-        if self._file.size_bytes() < STAMP_BYTES or bytes(self._file.read(0, STAMP_BYTES)) == _NONE:
-            self._told = False  # also on a disk that is full, where nothing can be written there
-        else:
-            self.change()
 
     def change(self) -> None:
         """Before something moves that nobody else knows of, and while nobody calls `tell`.
@@ -73,17 +68,23 @@ class Stamp:
         Raises StorageError: it must not move.
         """
         with self._lock:
-            if self._told:
-                self._write()
-                self._told = False
+            self._change()
+
+    def _change(self) -> None:
+        if not self._told:
+            return
+        assert self._file is not None
+        try:
+            self._write()
+        except StorageError:  # a full disk, where writing in place needs space: no stamp is another one too
+            self._file.truncate(0)
+        self._told = False
 
     @contextmanager
     def moving(self) -> Iterator[None]:
         """As `change`, for what moves in the body beside whatever else goes on: `tell` refuses meanwhile."""
         with self._lock:
-            if self._told:
-                self._write()
-                self._told = False
+            self._change()
             self._moving += 1
         try:
             yield
@@ -94,22 +95,26 @@ class Stamp:
     def tell(self) -> tuple[int, bytes]:
         """A new one, and the descriptor of the file that has it, for somebody who is to look from now on.
 
-        That it is new proves that the file which shows it is this one.  Raises StorageError: something is
-        moving, or there is no room.
+        That it is new proves that the file which shows it is this one.  Raises StorageError NOT_READY:
+        something is moving; NOT_SUPPORTED: the file system does not say what is in memory; others: no room.
         """
         with self._lock:
             if self._moving:
                 raise StorageError(StorageFailure.NOT_READY, "blocks are being moved")
             if self._file is None:
                 self._file = self._directory.create(STAMP_FILE)
-            if self._file.size_bytes() < STAMP_BYTES:
-                self._file.truncate(STAMP_BYTES)
+            new = self._write()
             self._told = True
-            return self._file.descriptor, self._write()
+            if self._file.read_nowait(0, STAMP_BYTES) != new:
+                reason = "what is in memory cannot be told from what is not"
+                raise StorageError(StorageFailure.NOT_SUPPORTED, reason)
+            return self._file.descriptor, new
 
     def _write(self) -> bytes:
         assert self._file is not None
         new = secrets.token_bytes(STAMP_BYTES)
+        if self._file.size_bytes() < STAMP_BYTES:
+            self._file.truncate(STAMP_BYTES)
         self._file.write(0, (new,))
         return new
 

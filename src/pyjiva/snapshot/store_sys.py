@@ -477,7 +477,7 @@ class VolumeStore:  # hot
 
     def _break(self, error: StorageError) -> None:
         self._broken = error
-        with contextlib.suppress(StorageError):  # then those who look meet the failing disk themselves
+        with contextlib.suppress(StorageError):  # then windows go on until this process ends, which is soon
             self._layers.stamp.change()
         with self._state_lock:
             self._intact = False

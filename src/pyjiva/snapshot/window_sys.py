@@ -23,6 +23,7 @@ as for a READ (nobody writes to it) and may rely on the replica (it is in sync, 
 What is not in memory, or seems to be wrong, is not given either (None): the replica is asked.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -79,6 +80,12 @@ class Window:  # hot
         alone = len(self._layers) == 1
         self._only = self._layers[0].file if alone else None
         self._index = None if alone else LayerIndex(block_count(self.size_bytes))
+
+    def look(self) -> None:
+        """Look at the stamp, though nothing was read."""
+        with contextlib.suppress(StorageError):
+            stamp = self._stamp_file.read_nowait(0, STAMP_BYTES)
+            self.is_shut = self.is_shut or stamp not in (None, self._stamp)
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """The range, at least a byte, if it is all in memory and is what was written."""
@@ -151,14 +158,14 @@ class Window:  # hot
 
     def written(self, offset_bytes: int, length_bytes: int) -> None:
         """A write to the range has ended well: the head has its blocks."""
-        if self._index is not None:
+        if self._index is not None and offset_bytes + length_bytes <= self.size_bytes:
             first = offset_bytes >> _SHIFT
             last = (offset_bytes + length_bytes - 1) >> _SHIFT
             self._index.put(first, last + 1 - first, len(self._layers) - 1)
 
     def changed(self, offset_bytes: int, length_bytes: int) -> None:
         """Something else has ended that changes the range: the maps say who has its blocks."""
-        if self._index is not None:
+        if self._index is not None and offset_bytes + length_bytes <= self.size_bytes:
             first = offset_bytes >> _SHIFT
             last = (offset_bytes + length_bytes - 1) >> _SHIFT
             self._index.drop(first, last + 1 - first)
@@ -211,9 +218,12 @@ def open_window(name: WindowName) -> Window:
         path = f"/proc/{int(name.pid)}/fd/{int(descriptor)}"
         # O_NONBLOCK: a pipe or a device that has the number by now is not waited for.
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
+        try:
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                raise OSError(errno.ENOENT, "there is something else")
+        except OSError:
             os.close(opened)
-            raise OSError(errno.ENOENT, "there is something else")
+            raise
         return SparseFile(opened, "a file of a replica beside this process")
 
     return window_over(name, open_file)

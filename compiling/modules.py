@@ -27,6 +27,7 @@ COMPILED: Final = (
     "pyjiva.iscsi.connection",
     "pyjiva.controller.path_times",
     "pyjiva.replication.frame",
+    "pyjiva.replication.done",
     "pyjiva.controller.sharing_link",
     "pyjiva.controller.dirty_map",
     "pyjiva.controller.data_path",

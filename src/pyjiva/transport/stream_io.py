@@ -92,7 +92,7 @@ class BatchedStream:
                 out.append(buffer)
         if not self._registered and not self._blocked:
             self._registered = True
-            self._batch.at_end(self._send_now)
+            self._batch.at_very_end(self._send_now)
 
     def _send_now(self) -> None:  # hot
         self._registered = False

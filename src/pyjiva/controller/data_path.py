@@ -33,7 +33,6 @@ import attrs
 
 from pyjiva.block import (
     BlockStatus,
-    Buffer,
     Flush,
     Hosts,
     IntervalLocks,
@@ -45,6 +44,7 @@ from pyjiva.block import (
     Write,
     WriteZeroes,
 )
+from pyjiva.buffers import Buffer, first_bytes
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.controller.path_times import PathTimes
@@ -388,7 +388,7 @@ class DataPath:
             part = min(length, member.synced_until - offset)
             if part <= 0:
                 continue
-            cut = _first_bytes(payload, part) if payload else ()
+            cut = first_bytes(payload, part) if payload else ()
             header = encode_header(
                 pending.type,
                 code=code,
@@ -1075,14 +1075,3 @@ def _forget_answer(request: Read | BlockStatus) -> None:
         request.data = ()
     else:
         request.allocated = ()
-
-
-def _first_bytes(buffers: Sequence[Buffer], count: int) -> list[Buffer]:
-    """The first `count` bytes of `buffers`, without a copy."""
-    first: list[Buffer] = []
-    for buffer in buffers:
-        if count <= 0:
-            break
-        first.append(buffer if len(buffer) <= count else memoryview(buffer)[:count])
-        count -= len(buffer)
-    return first

@@ -6,7 +6,9 @@ __all__ = ["COMPILED", "NOT_COMPILED"]
 
 #: In the order in which bases come before what inherits from them.
 COMPILED: Final = (
+    "pyjiva.buffers",
     "pyjiva.transport.receive_buffer",
+    "pyjiva.transport.outgoing_sys",
     "pyjiva.recycled",
     "pyjiva.block.device",
     "pyjiva.block.meter",
@@ -27,6 +29,7 @@ COMPILED: Final = (
     "pyjiva.iscsi.connection",
     "pyjiva.controller.path_times",
     "pyjiva.replication.frame",
+    "pyjiva.replication.done",
     "pyjiva.controller.sharing_link",
     "pyjiva.controller.dirty_map",
     "pyjiva.controller.windows",

@@ -9,6 +9,7 @@ from typing import Final
 
 import xxhash
 
+from pyjiva.buffers import Buffer
 from pyjiva.units import STORED_BLOCK_BYTES
 
 __all__ = ["SUM_BYTES", "sums_of", "sums_of_all"]
@@ -16,8 +17,6 @@ __all__ = ["SUM_BYTES", "sums_of", "sums_of_all"]
 SUM_BYTES: Final = 8
 _MASK: Final = STORED_BLOCK_BYTES - 1
 _hash: Final = xxhash.xxh3_64_intdigest
-
-Buffer = bytes | bytearray | memoryview
 
 
 def sums_of(data: Buffer) -> bytes:

@@ -19,7 +19,8 @@ TOP: Final = Path(__file__).parents[2]
 #: What goes through the compiled modules.  `tests/controller` and `tests/sim` have the worlds that fail.
 AGAIN: Final = (
     *("block", "controller", "iscsi", "replica", "replication", "scsi", "snapshot", "sparse"),
-    *("sim/test_world.py", "transport/test_receive_buffer.py"),
+    *("sim/test_world.py", "test_buffers.py"),
+    *(f"transport/test_{each}.py" for each in ("receive_buffer", "outgoing_sys", "stream_io")),
 )
 WITHOUT: Final = ("controller/test_openapi.py", "replica/test_health_io.py")  # slow, and not of the data path
 TEST_S: Final = 1800

@@ -21,6 +21,7 @@ from pyjiva.replication import (
     Status,
     decode_message,
     decode_reference,
+    encode_done,
     encode_header,
 )
 from pyjiva.transport import ReceiveBuffer
@@ -217,6 +218,18 @@ def test_the_others_go_on_with_a_new_one_when_one_is_lost() -> None:
     world.answer_offers()
     assert not world.send(2, WRITE, data).code & Flag.SHARED
     assert world.send(2, WRITE, world.buffers.take(LARGE)).code & Flag.SHARED
+
+
+def test_what_many_are_answered_for_at_once_is_not_lent_any_more() -> None:
+    world = World()
+    frames = [world.send(1, WRITE, world.buffers.take(LARGE)) for _ in range(3)]
+    for ids, lends in (
+        ((7, frames[0].request_id, frames[2].request_id), True),
+        ((frames[1].request_id,), False),
+    ):
+        said = Frame(FrameType.DONE, 0, 0, 0, 0, 0, 0, memoryview(encode_done(ids)))
+        assert world.sharing.received(1, said) is said
+        assert world.links[1].lends is lends
 
 
 def test_one_that_uses_nothing_is_lost_without_harm() -> None:

@@ -2,7 +2,7 @@
 
 from pyjiva.block import Buffer, Sampler, Span, Write
 from pyjiva.controller.traced_links import TracedLinks
-from pyjiva.replication import Frame, FrameType, Status, encode_header
+from pyjiva.replication import Frame, FrameType, Status, encode_done, encode_header
 from pyjiva.replication.frame import ANSWER
 
 
@@ -54,4 +54,25 @@ def test_each_replica_has_a_span_until_it_answers_is_lost_or_refuses() -> None:
         ("replica 2", 20, 30, ""),
     ]
     assert request.children[0].attributes == {"pyjiva.replica": 1, "pyjiva.operation": "write"}
+    assert not sampler.parts and not sampler.requests
+
+
+def test_a_frame_that_answers_many_ends_the_spans_of_all() -> None:
+    now = [0]
+    taken: list[Span] = []
+    sampler = Sampler(lambda: now[0], 1, lambda: 0.5, lambda span, _: taken.append(span))
+    requests: dict[int, Write] = {}
+    links = TracedLinks(sampler, requests.get)
+    member = links.link(1, Link())
+    for id_ in (7, 8):
+        root = sampler.begin("WRITE(10)")
+        requests[id_] = write = Write(0, 512, [], lambda _, root=root: root.end())  # type: ignore[misc]
+        sampler.follow(write, "write", root)
+        member.send(encode_header(FrameType.WRITE, request_id=id_, length_bytes=512), b"data")
+    now[0] = 10
+    links.answered(1, Frame(FrameType.DONE, Status.OK, 0, 1, 0, 0, 0, memoryview(encode_done((7, 8, 9)))))
+    now[0] = 20
+    for write in requests.values():
+        write.done(write)
+    assert [span.children[0].children[0].end_ns for span in taken] == [10, 10]
     assert not sampler.parts and not sampler.requests

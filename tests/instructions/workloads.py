@@ -31,10 +31,19 @@ from pyjiva.iscsi.pdu import (
     Opcode,
 )
 from pyjiva.lineage import Change, ChangeKind, Lineage
+from pyjiva.replica.connections_io import FRAMES_PER_BATCH
 from pyjiva.replica.data_path import DataPath as ReplicaDataPath
 from pyjiva.replica.session import Phase, Session
 from pyjiva.replica.unstable import UnstableWrites
-from pyjiva.replication import ANSWER, PAYLOAD_BYTES_MAX, FrameDecoder, FrameType, encode_header
+from pyjiva.replication import (
+    ANSWER,
+    HEADER_BYTES,
+    PAYLOAD_BYTES_MAX,
+    FrameDecoder,
+    FrameType,
+    encode_done,
+    encode_header,
+)
 from pyjiva.replication.frame import HEADER
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, UnitIdentity
 from pyjiva.snapshot import ChainDevice, Store
@@ -261,13 +270,28 @@ def _controller(_: Path) -> Iterator[Round]:
 def _answers(sent: list[Buffer], data: bytes) -> bytes:
     """What a replica says to READ and WRITE frames; of these only what it needs is looked at."""
     said: list[bytes] = []
-    for buffer in sent:
-        if len(buffer) == len(data):
-            continue
+    done: list[int] = []
+    headers = [buffer for buffer in sent if len(buffer) != len(data)]
+    for number, buffer in enumerate(headers, 1):
         _, _, type_, _, request_id, *_ = HEADER.unpack_from(buffer)
-        payload = (data,) if type_ == FrameType.READ else ()
-        said += (encode_header(type_ | ANSWER, request_id=request_id, epoch=1, payload=payload), *payload)
+        if type_ == FrameType.READ:
+            said += (encode_header(type_ | ANSWER, request_id=request_id, epoch=1, payload=(data,)), data)
+        else:
+            done.append(request_id)
+        if number % FRAMES_PER_BATCH == 0 or number == len(headers):
+            said.append(_done(done))
+            done = []
     return b"".join(said)
+
+
+def _done(ids: list[int]) -> bytes:
+    """What a replica says at the end of a batch in which it carried out these WRITEs."""
+    if not ids:
+        return b""
+    if len(ids) == 1:
+        return encode_header(FrameType.WRITE | ANSWER, request_id=ids[0], epoch=1)
+    payload = encode_done(ids)
+    return encode_header(FrameType.DONE, epoch=1, payload=(payload,)) + payload
 
 
 def _requests(data: bytes) -> bytes:
@@ -293,17 +317,27 @@ def _replica_round(device: BlockDevice) -> Round:
     decoder, peer = FrameDecoder(ReceiveBuffer(), PAYLOAD_BYTES_MAX), Out()
     unstable = UnstableWrites()
     unstable.accepted(1, in_sync=True, equal=True)
-    path = ReplicaDataPath(device, unstable, promised_epoch=1, squeeze_soon=_never)
+    batch = EndOfBatch()
+    path = ReplicaDataPath(device, unstable, 1, _never, batch)
     session = Session(peer, nonce="cd" * 32, phase=Phase.ATTACHED)
     received = _requests(_data(_SMALL_BYTES))
-    answer_bytes = len(encode_header(FrameType.READ))
+    in_batches = [
+        range(1, COMMANDS + 1)[n : n + FRAMES_PER_BATCH] for n in range(0, COMMANDS, FRAMES_PER_BATCH)
+    ]
+    writes = [[number for number in batch if number % 2] for batch in in_batches]
+    expected = COMMANDS // 2 * (HEADER_BYTES + _SMALL_BYTES) + sum(len(_done(done)) for done in writes)
 
     def play() -> None:
         decoder.buffer.receive_data(received)
+        number = 0
         while (frame := decoder.next_frame()) is not None:
             path.frame_received(session, frame)
+            number += 1
+            if number % FRAMES_PER_BATCH == 0:
+                batch.end()
+        batch.end()
         said = sum(map(len, peer.take()))
-        assert said == COMMANDS * answer_bytes + COMMANDS // 2 * _SMALL_BYTES
+        assert said == expected
 
     return play
 

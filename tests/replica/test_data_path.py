@@ -17,6 +17,7 @@ from pyjiva.replica.session import Peer, Phase, Session
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
     ANSWER,
+    DONE_IDS_MAX,
     PAYLOAD_BYTES_MAX,
     Flag,
     Frame,
@@ -24,13 +25,14 @@ from pyjiva.replication import (
     FrameType,
     Refusal,
     Status,
+    decode_done,
     decode_extents,
     decode_message,
     encode_header,
     refer,
     squeeze,
 )
-from pyjiva.transport import ReceiveBuffer
+from pyjiva.transport import EndOfBatch, ReceiveBuffer
 from pyjiva.transport.shared_memory_sys import MappedMemory, SharedBuffers
 from tests.replica.peers import FakePeer, request, session_in
 
@@ -51,13 +53,15 @@ class World:
         self.device = MemoryDevice(SIZE_BYTES)
         self.unstable = UnstableWrites()
         self.unstable.accepted(1, in_sync=True, equal=True)
-        self.data = DataPath(self.device, self.unstable, promised_epoch=1, squeeze_soon=squeeze_now)
+        self.batch = EndOfBatch()
+        self.data = DataPath(self.device, self.unstable, 1, squeeze_now, self.batch)
         self.peer = FakePeer()
         self.session: Session = session_in(phase, self.peer)
 
     def ask(self, type_: FrameType, **fields: Any) -> Frame:
         """Send a frame; its answer."""
         self.data.frame_received(self.session, request(type_, **fields))
+        self.batch.end()
         return self.peer.answer()
 
     def write(self, offset_bytes: int, payload: bytes, **fields: Any) -> Frame:
@@ -267,6 +271,90 @@ def test_a_write_is_remembered_before_it_reaches_the_disk() -> None:
     assert world.peer.answers() == []  # the disk has not answered
 
 
+class TestDone:
+    """What was carried out and has nothing to show for it is said once, at the end of the batch."""
+
+    @staticmethod
+    def start(world: World, type_: FrameType, request_id: int, session: Session | None = None) -> None:
+        payload = b"x" * 512 if type_ is FrameType.WRITE else b""
+        length = 0 if type_ is FrameType.FLUSH else 512
+        frame = request(
+            type_, request_id=request_id, offset_bytes=512 * request_id, length_bytes=length, payload=payload
+        )
+        world.data.frame_received(session or world.session, frame)
+
+    def test_all_kinds_are_in_one_frame_in_the_order_in_which_they_were_done(self) -> None:
+        world = World()
+        for id_, type_ in enumerate((*CHANGES, FrameType.FLUSH), 1):
+            self.start(world, type_, id_)
+        assert world.peer.answers() == []
+        world.batch.end()
+        answer = world.peer.answer()
+        assert (answer.type, answer.code, answer.epoch) == (FrameType.DONE, Status.OK, 1)
+        assert decode_done(answer.payload) == (1, 2, 3, 4)
+        world.batch.end()
+        assert world.peer.answers() == []
+
+    def test_one_alone_is_answered_as_it_was_asked(self) -> None:
+        world = World()
+        for id_, type_ in enumerate((*CHANGES, FrameType.FLUSH), 1):
+            self.start(world, type_, id_)
+            world.batch.end()
+            answer = world.peer.answer()
+            assert (answer.type, answer.request_id, answer.epoch) == (type_ | ANSWER, id_, 1)
+
+    def test_data_and_refusals_are_said_at_once(self) -> None:
+        world = World()
+        self.start(world, FrameType.WRITE, 1)
+        self.start(world, FrameType.READ, 2)
+        beyond = request(FrameType.UNMAP, request_id=3, offset_bytes=SIZE_BYTES, length_bytes=512)
+        world.data.frame_received(world.session, beyond)
+        self.start(world, FrameType.WRITE, 4)
+        said = [(each.request_id, each.code) for each in world.peer.answers()]
+        assert said == [(2, Status.OK), (3, Status.OUT_OF_RANGE)]
+        world.batch.end()
+        assert decode_done(world.peer.answer().payload) == (1, 4)
+
+    def test_what_is_done_later_is_said_later(self) -> None:
+        world = World()
+        held: list[Any] = []
+        world.data.device = FakeDevice(held.append)
+        for id_ in (1, 2, 3):
+            self.start(world, FrameType.WRITE, id_)
+        world.batch.end()
+        assert world.peer.answers() == []
+        for each in (held[2], held[0]):
+            each.done(each)
+        world.batch.end()
+        assert decode_done(world.peer.answer().payload) == (3, 1)
+        held[1].done(held[1])
+        world.batch.end()
+        assert world.peer.answer().request_id == 2
+
+    @pytest.mark.parametrize("more", [0, 1, 2, DONE_IDS_MAX + 1])
+    def test_a_frame_has_no_more_than_a_controller_takes(self, more: int) -> None:
+        world = World()
+        for id_ in range(DONE_IDS_MAX + more):
+            self.start(world, FrameType.FLUSH, id_)
+        world.batch.end()
+        said: list[int] = []
+        for each in world.peer.answers():
+            said += decode_done(each.payload) if each.type == FrameType.DONE else [each.request_id]
+        assert said == list(range(DONE_IDS_MAX + more))
+
+    def test_two_connections_are_told_of_their_own(self) -> None:
+        """The writes of one that was replaced may end in the batch of the other."""
+        world, other = World(), FakePeer()
+        self.start(world, FrameType.WRITE, 1)
+        self.start(world, FrameType.WRITE, 2)
+        session = session_in(Phase.ATTACHED, other)
+        self.start(world, FrameType.WRITE, 3, session)
+        self.start(world, FrameType.WRITE, 4, session)
+        world.batch.end()
+        assert decode_done(world.peer.answer().payload) == (1, 2)
+        assert decode_done(other.answer().payload) == (3, 4)
+
+
 class TestSharedMemory:
     """Payloads that lie in a memory of the controller's."""
 
@@ -284,6 +372,7 @@ class TestSharedMemory:
         frame = decoder.next_frame()
         assert frame is not None
         world.data.frame_received(world.session, frame)
+        world.batch.end()
         return world.peer.answer()
 
     def write(self, world: World, buffers: SharedBuffers, data: bytes, sums: bytes = b"") -> Frame:

@@ -136,8 +136,8 @@ def test_who_does_not_know_the_key_stays_outside(proof: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "status", "reason"),
     [
-        ({"versions": (1, 7)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 7], this replica speaks 6"),
-        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 6"),
+        ({"versions": (1, 6)}, Status.UNSUPPORTED_VERSION, "speaks versions [1, 6], this replica speaks 7"),
+        ({"versions": ()}, Status.UNSUPPORTED_VERSION, "speaks versions [], this replica speaks 7"),
         ({"volume_id": "other"}, Status.WRONG_VOLUME, "belongs to another volume"),
     ],
 )

@@ -17,7 +17,7 @@ from pyjiva.replica.promise import Fenced
 from pyjiva.replica.session import Phase, Session
 from pyjiva.replica.witness import Standing, accepted, promised, standing
 from pyjiva.replica.witness_io import WitnessDaemon, WitnessIdentity
-from pyjiva.replication import ANSWER, FrameType, Hello, Status, encode_message
+from pyjiva.replication import ANSWER, PROTOCOL_VERSION, FrameType, Hello, Status, encode_message
 from pyjiva.testing.votes import VoteRegister
 from pyjiva.transport import EndOfBatch
 from pyjiva.vote import Vote
@@ -109,7 +109,7 @@ class Asker:
 
     def connect(self) -> None:
         self.peer, self.asked = FakePeer(), {}
-        hello = Hello((6,), "v", self.name, "00" * 32)
+        hello = Hello((PROTOCOL_VERSION,), "v", self.name, "00" * 32)
         self.session = Session(self.peer, "cd" * 32, Phase.KNOWN, hello)
 
     def ask(self, type_: FrameType, held: MembershipRecord | None = None) -> None:

@@ -204,8 +204,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "replica/data_path.py",
         (
             (
-                "        self.device.submit(Flush(partial(_answer, peer, frame)))",
-                "        _answer(peer, frame, Flush(lambda _: None))",
+                "        self.device.submit(Flush(partial(self._carried_out, peer, frame)))",
+                "        self._carried_out(peer, frame, Flush(lambda _: None))",
             ),
         ),
     ),

@@ -70,7 +70,7 @@ def test_what_other_worlds_found(seed: int, what: str) -> None:
     assert failure is None, what
 
 
-@pytest.mark.parametrize("seed", [769, 979, 1259, 1509])
+@pytest.mark.parametrize("seed", [769, 979, 1259, 2669])
 def test_rot_on_a_disk_beside_others_that_fail_to_sync(seed: int) -> None:
     """Where all failed, that one too, nothing told the rot from what was not flushed (seed 1389 once)."""
     world, failure = play(seed, 12, windows=False)

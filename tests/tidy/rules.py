@@ -37,7 +37,7 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport", "vote"),
     ("block_sums", "extent", "membership", "lineage", "recycled"),
-    ("units",),
+    ("units", "buffers"),
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only

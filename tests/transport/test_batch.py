@@ -40,3 +40,19 @@ def test_an_action_may_end_the_batch_itself() -> None:
     batch.at_end(lambda: ran.append("other"))
     batch.end()
     assert sorted(ran) == ["eager", "other"]
+
+
+def test_who_sends_does_so_when_nobody_has_more_for_it() -> None:
+    batch, ran = EndOfBatch(), list[str]()
+
+    def send() -> None:
+        ran.append("sent")
+        if len(ran) < 5:
+            batch.at_end(lambda: ran.append("afterthought"))
+            batch.at_very_end(send)
+
+    batch.at_very_end(send)
+    batch.at_end(lambda: batch.at_end(lambda: ran.append("second")))
+    batch.at_end(lambda: ran.append("first"))
+    batch.end()
+    assert ran == ["first", "second", "sent", "afterthought", "sent"]

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.outgoing_sys import IOV_MAX
 from pyjiva.transport.receive_buffer import RECEIVE_BYTES_MAX, ReceiveBuffer
-from pyjiva.transport.stream_io import IOV_MAX, BatchedStream, open_stream, own_stream
+from pyjiva.transport.stream_io import BatchedStream, open_stream, own_stream
 
 PATIENCE_S = 5  # far beyond what anything here takes
 

@@ -4,7 +4,6 @@ from pyjiva.block.device import (
     ATOMIC_BYTES_MAX,
     BlockDevice,
     BlockStatus,
-    Buffer,
     Flush,
     Read,
     Request,
@@ -21,6 +20,7 @@ from pyjiva.block.space import Space, SpaceSource
 from pyjiva.block.trace import Attribute, Sampler, Span, Step, TracedDevice
 from pyjiva.block.yielding import FLOOR_BYTES_PER_S, Hosts, Yielding
 from pyjiva.block.zero_detect import ZeroDetect
+from pyjiva.buffers import Buffer
 
 __all__ = [
     "ATOMIC_BYTES_MAX",

@@ -32,6 +32,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from pyjiva.buffers import Buffer
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent
 from pyjiva.units import MIB
@@ -40,7 +41,6 @@ __all__ = [
     "ATOMIC_BYTES_MAX",
     "BlockDevice",
     "BlockStatus",
-    "Buffer",
     "Flush",
     "Read",
     "Request",
@@ -49,7 +49,6 @@ __all__ = [
     "WriteZeroes",
 ]
 
-Buffer = bytes | bytearray | memoryview
 
 ATOMIC_BYTES_MAX: Final = 1 * MIB
 """The largest atomic write."""

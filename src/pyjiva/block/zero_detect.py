@@ -8,7 +8,8 @@ from typing import Final
 
 import attrs
 
-from pyjiva.block.device import BlockDevice, Buffer, Request, Write, WriteZeroes
+from pyjiva.block.device import BlockDevice, Request, Write, WriteZeroes
+from pyjiva.buffers import Buffer
 from pyjiva.units import KIB, STORED_BLOCK_BYTES
 
 __all__ = ["ZeroDetect"]

@@ -34,7 +34,6 @@ import attrs
 
 from pyjiva.block import (
     BlockStatus,
-    Buffer,
     Flush,
     Hosts,
     IntervalLocks,
@@ -46,6 +45,7 @@ from pyjiva.block import (
     Write,
     WriteZeroes,
 )
+from pyjiva.buffers import Buffer, first_bytes
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.dirty_map import DirtyMap
 from pyjiva.controller.path_times import PathTimes
@@ -54,6 +54,8 @@ from pyjiva.errors import RemoteProtocolError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
 from pyjiva.replication import (
+    ANSWER,
+    DONE_TYPES,
     EPOCH_MAX,
     FAILURE_OF_STATUS,
     PAYLOAD_BYTES_MAX,
@@ -62,6 +64,7 @@ from pyjiva.replication import (
     FrameType,
     Refusal,
     Status,
+    decode_done,
     decode_extents,
     decode_message,
     encode_header,
@@ -74,6 +77,7 @@ __all__ = ["DataPath", "Link", "LockOwner"]
 _NOTHING_DONE: Final = frozenset({StorageFailure.NO_SPACE, StorageFailure.NOT_SUPPORTED})
 """How a replica refuses a change that it has certainly not made."""
 _READS: Final = (FrameType.READ, FrameType.BLOCK_STATUS)
+_DONE: Final = int(FrameType.DONE)
 
 
 class Link(Protocol):
@@ -403,7 +407,7 @@ class DataPath:
             part = min(length, member.synced_until - offset)
             if part <= 0:
                 continue
-            cut = _first_bytes(payload, part) if payload else ()
+            cut = first_bytes(payload, part) if payload else ()
             header = encode_header(
                 pending.type,
                 code=code,
@@ -584,21 +588,22 @@ class DataPath:
     # --- answers
 
     def answered(self, member_id: int, frame: Frame) -> None:
-        """`member_id` answered.
+        """`member_id` answered: one request, or by a DONE many.
 
         Raises RemoteProtocolError: nothing like it was asked; the connection is to be closed.
         """
         member = self.members[member_id]
+        if frame.type == _DONE:
+            for request_id in decode_done(frame.payload):
+                if member.link is not None:
+                    self._done(member_id, member, request_id, frame.epoch)
+            return
         if member.link is None:  # given up over a frame that came with this one: it gets a replay
             return
         pending = self._pending.get(frame.request_id)
-        if pending is None or not pending.waiting & member.bit or frame.type & 0x7F != pending.type:
-            raise RemoteProtocolError(
-                f"replica {member_id} answered request {frame.request_id}, which is not open"
-            )
-        member.in_flight -= 1
-        if pending.sent_ns is not None:
-            member.answers[pending.type].add(self.times.arrived_ns - pending.sent_ns)
+        if pending is None or frame.type & 0x7F != pending.type:
+            raise _not_open(member_id, frame.request_id)
+        self._book_answer(member_id, member, frame.request_id, pending)
         if frame.code == Status.FENCED:
             if frame.epoch > EPOCH_MAX:
                 raise RemoteProtocolError(
@@ -617,14 +622,39 @@ class DataPath:
         elif pending.type is FrameType.BLOCK_STATUS:
             self._block_status_answered(frame, pending)
         else:
-            if pending.copying & member.bit:
-                pending.copying &= ~member.bit
-                pending.copied |= member.bit
-                if member.bit & pending.lost:
-                    return
-            pending.waiting &= ~member.bit
-            if not pending.waiting:
-                self._settle(frame.request_id, pending)
+            self._carried_out(member, frame.request_id, pending)
+
+    def _done(self, member_id: int, member: MemberIo, request_id: int, epoch: int) -> None:
+        """One of the requests of a DONE."""
+        pending = self._pending.get(request_id)
+        if pending is None or pending.type not in DONE_TYPES:
+            raise _not_open(member_id, request_id)
+        self._book_answer(member_id, member, request_id, pending)
+        if pending.on_answer is None:
+            self._carried_out(member, request_id, pending)
+        else:
+            del self._pending[request_id]
+            payload = memoryview(b"")
+            pending.on_answer(Frame(pending.type | ANSWER, Status.OK, request_id, epoch, 0, 0, 0, payload))
+
+    def _book_answer(self, member_id: int, member: MemberIo, request_id: int, pending: Pending) -> None:
+        """`member` has answered this one, by whatever frame."""
+        if not pending.waiting & member.bit:
+            raise _not_open(member_id, request_id)
+        member.in_flight -= 1
+        if pending.sent_ns is not None:
+            member.answers[pending.type].add(self.times.arrived_ns - pending.sent_ns)
+
+    def _carried_out(self, member: MemberIo, request_id: int, pending: Pending) -> None:
+        """`member` has what all are to have."""
+        if pending.copying & member.bit:
+            pending.copying &= ~member.bit
+            pending.copied |= member.bit
+            if member.bit & pending.lost:
+                return
+        pending.waiting &= ~member.bit
+        if not pending.waiting:
+            self._settle(request_id, pending)
 
     def _read_answered(self, member_id: int, frame: Frame, pending: Pending) -> None:
         request = pending.request
@@ -1049,6 +1079,10 @@ class DataPath:
         return [i for i, m in self.members.items() if m.bit & mask]
 
 
+def _not_open(member_id: int, request_id: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"replica {member_id} answered request {request_id}, which is not open")
+
+
 def _complete(request: Request | ChangeRequest | FillRequest, error: StorageError | None) -> None:
     request.error = error
     match request:
@@ -1072,14 +1106,3 @@ def _forget_answer(request: Read | BlockStatus) -> None:
         request.data = ()
     else:
         request.allocated = ()
-
-
-def _first_bytes(buffers: Sequence[Buffer], count: int) -> list[Buffer]:
-    """The first `count` bytes of `buffers`, without a copy."""
-    first: list[Buffer] = []
-    for buffer in buffers:
-        if count <= 0:
-            break
-        first.append(buffer if len(buffer) <= count else memoryview(buffer)[:count])
-        count -= len(buffer)
-    return first

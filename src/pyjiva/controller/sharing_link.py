@@ -26,6 +26,7 @@ from pyjiva.replication import (
     Frame,
     FrameType,
     Status,
+    decode_done,
     encode_message,
     refer,
 )
@@ -39,6 +40,7 @@ _NUMBERS: Final = struct.Struct("<5xBHQ16xQ")  # type, code, request id and leng
 _RANGE: Final = struct.Struct("<8xQ8xQQ")  # request id, offset and length
 _READ: Final = int(FrameType.READ)
 _WRITE: Final = int(FrameType.WRITE)
+_DONE: Final = int(FrameType.DONE)
 _LZ4: Final = int(Flag.LZ4)
 
 
@@ -128,8 +130,14 @@ class SharingLink:  # hot
         return refer(bytes(buffers[0]), [(place, length_bytes)])
 
     def received(self, frame: Frame) -> Frame:
-        """An answer, with its payload wherever that lies."""
-        lent = self._lent.pop(frame.request_id, None) if self._lent else None
+        """An answer, with its payload wherever that lies.  Raises RemoteProtocolError."""
+        if not self._lent:
+            return frame
+        if frame.type == _DONE:
+            for request_id in decode_done(frame.payload):
+                self._lent.pop(request_id, None)
+            return frame
+        lent = self._lent.pop(frame.request_id, None)
         if lent is None or frame.type != _READ | ANSWER or frame.code != Status.OK:
             return frame
         (room,) = lent

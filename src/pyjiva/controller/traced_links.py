@@ -10,7 +10,7 @@ import attrs
 
 from pyjiva.block import Buffer, Sampler
 from pyjiva.controller.data_path import Link
-from pyjiva.replication import Frame, FrameType, Status
+from pyjiva.replication import Frame, FrameType, Status, decode_done
 from pyjiva.replication.frame import HEADER
 
 __all__ = ["TracedLinks"]
@@ -41,12 +41,18 @@ class TracedLinks:
             step.begin_part((member, id_), f"replica {member}", replica=member, operation=operation)
 
     def answered(self, member: int, frame: Frame) -> None:
-        """`member` answers; to be told before the data path is."""
-        found = self.sampler.parts.get((member, frame.request_id))
+        """`member` answers; to be told before the data path is.  Raises RemoteProtocolError."""
+        if frame.type == FrameType.DONE:
+            for request_id in decode_done(frame.payload):
+                self._ended(member, request_id, "")
+        else:
+            why = "" if frame.code == Status.OK else f"it answered {_status_name(frame.code)}"
+            self._ended(member, frame.request_id, why)
+
+    def _ended(self, member: int, request_id: int, why: str) -> None:
+        found = self.sampler.parts.get((member, request_id))
         if found is not None:
-            code = frame.code
-            why = "" if code == Status.OK else f"it answered {_status_name(code)}"
-            found[0].end_part((member, frame.request_id), why)
+            found[0].end_part((member, request_id), why)
 
     def lost(self, member: int, reason: str) -> None:
         """No answer of `member` can come any more."""

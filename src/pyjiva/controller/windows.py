@@ -24,7 +24,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from pyjiva.block import Buffer
+from pyjiva.buffers import Buffer
 from pyjiva.replication import Frame, FrameType, Status, decode_message
 from pyjiva.snapshot import WindowName
 

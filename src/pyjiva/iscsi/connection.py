@@ -69,7 +69,9 @@ _SCSI_COMMAND_OPCODE: Final = int(Opcode.SCSI_COMMAND)
 class Outgoing(Protocol):
     """Where PDUs go: a BatchedStream."""
 
-    queued_bytes: int
+    @property
+    def queued_bytes(self) -> int:
+        """What was handed to `send` and has not left yet."""
 
     def send(self, *buffers: Buffer) -> None:
         """Queue buffers; they leave at the end of the batch."""

@@ -162,7 +162,7 @@ class Target:
         for session in self._table.all():
             stream = self._streams.get(session)
             if stream is not None:
-                self.batch.at_end(stream.shut_down)
+                self.batch.at_very_end(stream.shut_down)
 
     def _end(self, session: Session) -> None:
         """Stop `session` now: nothing more is taken from it, nothing more is sent."""

@@ -103,7 +103,7 @@ class ReplicaDaemon:
 
     def __attrs_post_init__(self) -> None:
         promised = self.store.state.promised_epoch
-        self._data = DataPath(self.device, self._unstable, promised, self._squeeze_soon)
+        self._data = DataPath(self.device, self._unstable, promised, self._squeeze_soon, self.batch)
         self._snapshots = Snapshots(self.device)
         self._keeper = Keeper(self.batch)
         self._connections = Connections(

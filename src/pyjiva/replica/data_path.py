@@ -1,7 +1,9 @@
 """Data frames become requests to the replica's device, and their results become answers.  Pure.
 
 Order: the controller never has two overlapping requests of which one writes in flight
-(`block.IntervalLocks`), so requests may be done and answered in any order.
+(`block.IntervalLocks`), so requests may be done and answered in any order.  What was carried out and has
+nothing to show for it is said at the end of the batch, by one frame for all (`replication.done`); data and
+refusals are said at once, and may overtake it.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from pyjiva.replica.session import Peer, Phase, Session, refuse
 from pyjiva.replica.unstable import UnstableWrites
 from pyjiva.replication import (
     ANSWER,
+    DONE_IDS_MAX,
     PAYLOAD_BYTES_MAX,
     STATUS_OF_FAILURE,
     Frame,
@@ -23,10 +26,12 @@ from pyjiva.replication import (
     Status,
     decode_reference,
     digest_of,
+    encode_done,
     encode_extents,
     encode_header,
     unsqueeze,
 )
+from pyjiva.transport import EndOfBatch
 
 __all__ = ["DataPath", "SqueezeSoon", "answer_read"]
 
@@ -34,6 +39,7 @@ _FORCE_UNIT_ACCESS: Final = 1  # Flag.FORCE_UNIT_ACCESS as a plain integer
 _ATOMIC: Final = 4  # Flag.ATOMIC
 _LZ4: Final = 16  # Flag.LZ4
 _SHARED: Final = 64  # Flag.SHARED
+_DONE: Final = 7  # FrameType.DONE
 
 SqueezeSoon = Callable[[Peer, Frame, Sequence[Buffer]], None]
 """Squeeze what a READ gave, which takes long, then call `answer_read`."""
@@ -47,8 +53,15 @@ class DataPath:  # hot
     unstable: UnstableWrites
     promised_epoch: int
     squeeze_soon: SqueezeSoon
+    batch: EndOfBatch
     shared_bytes: int = attrs.field(default=0, init=False)
     """Written out of a memory that a controller shares."""
+    _done_ids: list[int] = attrs.field(factory=list, init=False)
+    """Carried out in this batch, for `_done_peer`, which has not been told; oldest first."""
+    _done_peer: Peer | None = attrs.field(default=None, init=False)
+    _done_type: int = attrs.field(default=0, init=False)
+    """Of the first of them."""
+    _done_epoch: int = attrs.field(default=0, init=False)
     _verbs: dict[int, Callable[[Peer, Frame], None]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -140,7 +153,7 @@ class DataPath:  # hot
                 frame.offset_bytes,
                 frame.length_bytes,
                 data,
-                partial(_answer, peer, frame),
+                partial(self._carried_out, peer, frame),
                 bool(frame.code & _FORCE_UNIT_ACCESS),
                 atomic=bool(frame.code & _ATOMIC),
                 sums=sums,
@@ -149,7 +162,9 @@ class DataPath:  # hot
 
     def _unmap(self, peer: Peer, frame: Frame) -> None:
         self.unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
-        self.device.submit(Unmap(frame.offset_bytes, frame.length_bytes, partial(_answer, peer, frame)))
+        self.device.submit(
+            Unmap(frame.offset_bytes, frame.length_bytes, partial(self._carried_out, peer, frame))
+        )
 
     def _write_zeroes(self, peer: Peer, frame: Frame) -> None:
         self.unstable.add(frame.epoch, frame.request_id, frame.offset_bytes, frame.length_bytes)
@@ -157,25 +172,43 @@ class DataPath:  # hot
             WriteZeroes(
                 frame.offset_bytes,
                 frame.length_bytes,
-                partial(_answer, peer, frame),
+                partial(self._carried_out, peer, frame),
                 bool(frame.code & _FORCE_UNIT_ACCESS),
             )
         )
 
     def _flush(self, peer: Peer, frame: Frame) -> None:
-        self.device.submit(Flush(partial(_answer, peer, frame)))
+        self.device.submit(Flush(partial(self._carried_out, peer, frame)))
 
     def _block_status(self, peer: Peer, frame: Frame) -> None:
         self.device.submit(
             BlockStatus(frame.offset_bytes, frame.length_bytes, partial(_answer_block_status, peer, frame))
         )
 
+    def _carried_out(self, peer: Peer, frame: Frame, request: Write | Unmap | WriteZeroes | Flush) -> None:
+        if request.error is not None:
+            refuse_storage(peer, frame, request.error)
+            return
+        if self._done_ids and (peer is not self._done_peer or len(self._done_ids) == DONE_IDS_MAX):
+            self._say_done()  # it is full, or for another connection
+        if not self._done_ids:
+            self._done_peer, self._done_type, self._done_epoch = peer, frame.type, frame.epoch
+            self.batch.at_end(self._say_done)
+        self._done_ids.append(frame.request_id)
 
-def _answer(peer: Peer, frame: Frame, request: Write | Unmap | WriteZeroes | Flush) -> None:
-    if request.error is not None:
-        refuse_storage(peer, frame, request.error)
-        return
-    peer.send(encode_header(frame.type | ANSWER, request_id=frame.request_id, epoch=frame.epoch))
+    def _say_done(self) -> None:
+        """Tell the peer of all that was carried out; of one request alone as of any other."""
+        ids, peer = self._done_ids, self._done_peer
+        if not ids:
+            return
+        assert peer is not None
+        self._done_ids, self._done_peer = [], None
+        if len(ids) == 1:
+            header = encode_header(self._done_type | ANSWER, request_id=ids[0], epoch=self._done_epoch)
+            peer.send(header)
+        else:
+            payload = encode_done(ids)
+            peer.send(encode_header(_DONE, epoch=self._done_epoch, payload=(payload,)), payload)
 
 
 def _answer_read(peer: Peer, frame: Frame, request: Read) -> None:

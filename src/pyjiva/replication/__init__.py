@@ -1,5 +1,6 @@
 """The wire between controller and replica: frames, control messages and the proof of the key."""
 
+from pyjiva.replication.done import DONE_IDS_MAX, DONE_TYPES, decode_done, encode_done
 from pyjiva.replication.extents import decode_extents, encode_extents
 from pyjiva.replication.frame import (
     ANSWER,
@@ -37,6 +38,8 @@ from pyjiva.replication.squeeze import squeeze, unsqueeze
 
 __all__ = [
     "ANSWER",
+    "DONE_IDS_MAX",
+    "DONE_TYPES",
     "EPOCH_MAX",
     "FAILURE_OF_STATUS",
     "HEADER_BYTES",
@@ -61,10 +64,12 @@ __all__ = [
     "ReplicaReport",
     "Status",
     "controller_proof",
+    "decode_done",
     "decode_extents",
     "decode_message",
     "decode_reference",
     "digest_of",
+    "encode_done",
     "encode_extents",
     "encode_header",
     "encode_message",

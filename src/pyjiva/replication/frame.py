@@ -73,6 +73,8 @@ class FrameType(enum.IntEnum):
     PING = 5
     SHARE = 6
     """There is memory that both can reach: from now on payloads may lie in it (`reference`)."""
+    DONE = 7
+    """From a replica, unasked: these requests were carried out (`done`)."""
     READ = 16
     WRITE = 17
     UNMAP = 18

@@ -51,7 +51,7 @@ __all__ = [
     "replica_proof",
 ]
 
-PROTOCOL_VERSION: Final = 6
+PROTOCOL_VERSION: Final = 7
 NONCE_BYTES: Final = 32
 EXTENTS_MAX: Final = 65536
 

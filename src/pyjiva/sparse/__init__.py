@@ -1,5 +1,6 @@
 """Sparse files and the directory they lie in: what a replica's disk can do, and nothing about volumes."""
 
+from pyjiva.buffers import Buffer
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_size_bytes
 from pyjiva.sparse.directory_sys import (
     TEMPORARY_SUFFIX,
@@ -11,7 +12,7 @@ from pyjiva.sparse.directory_sys import (
     read_file,
     replace_file,
 )
-from pyjiva.sparse.file_sys import Buffer, DataFile, SparseFile, list_names, storage_error
+from pyjiva.sparse.file_sys import DataFile, SparseFile, list_names, storage_error
 from pyjiva.sparse.readable_sys import ReadableDirectory, ReadableFile, ReadOnlyDirectory, open_read_only
 
 __all__ = [

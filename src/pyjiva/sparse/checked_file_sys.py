@@ -36,9 +36,10 @@ import attrs
 import xxhash
 
 from pyjiva.block_sums import sums_of, sums_of_all
+from pyjiva.buffers import Buffer
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.sparse.file_sys import Buffer, DataFile
+from pyjiva.sparse.file_sys import DataFile
 from pyjiva.units import KIB, MIB, STORED_BLOCK_BYTES, align_down
 
 __all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_size_bytes"]

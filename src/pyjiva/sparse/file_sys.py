@@ -19,14 +19,14 @@ from typing import Final, Protocol
 
 import attrs
 
+from pyjiva.buffers import Buffer, left_after
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.recycled import RecycledBuffers
 from pyjiva.units import KIB, MIB
 
-__all__ = ["Buffer", "DataFile", "SparseFile", "list_names", "storage_error"]
+__all__ = ["DataFile", "SparseFile", "list_names", "storage_error"]
 
-Buffer = bytes | bytearray | memoryview
 
 IOV_MAX: Final = 1024  # Linux' limit on the buffers of one pwritev (UIO_MAXIOV)
 RECYCLED_BYTES_MIN: Final = 64 * KIB  # a smaller buffer is made faster than it is looked for
@@ -162,7 +162,7 @@ class SparseFile:  # hot
     def _write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
         try:
             count = os.pwritev(self._fd, buffers, offset_bytes)
-            while rest := _after(buffers, count):
+            while rest := left_after(buffers, count):
                 # The kernel stops early when the disk is full or a signal came: asking again tells which.
                 if count == 0:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -270,15 +270,6 @@ def _pieces(offset_bytes: int, buffers: Sequence[Buffer], piece_bytes: int) -> I
             room -= len(view) - at
     if piece:
         yield piece
-
-
-def _after(buffers: Sequence[Buffer], count: int) -> Sequence[Buffer]:
-    """What is left of `buffers` when `count` bytes of them were taken."""
-    for index, buffer in enumerate(buffers):
-        if count < len(buffer):
-            return [memoryview(buffer)[count:], *buffers[index + 1 :]]
-        count -= len(buffer)
-    return ()
 
 
 def list_names(directory_fd: int) -> list[str]:

@@ -15,9 +15,10 @@ from typing import Protocol
 
 import attrs
 
+from pyjiva.buffers import Buffer
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.sparse.file_sys import Buffer, SparseFile, list_names, storage_error
+from pyjiva.sparse.file_sys import SparseFile, list_names, storage_error
 
 __all__ = ["ReadOnlyDirectory", "ReadableDirectory", "ReadableFile", "open_read_only"]
 

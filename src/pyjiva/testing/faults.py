@@ -9,7 +9,7 @@ import trio
 
 from pyjiva.controller import ReplicaAddress, VolumeState
 from pyjiva.errors import StorageError, StorageFailure
-from pyjiva.replication import ANSWER, FrameType
+from pyjiva.replication import ANSWER, DONE_TYPES, FrameType
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
 from pyjiva.testing.clients import offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S, Machine
@@ -127,10 +127,13 @@ class Injector:
         type_ = self.world.random.choice(
             (FrameType.PROMISE, FrameType.ACCEPT, FrameType.FLUSH, FrameType.WRITE, FrameType.HASH)
         )
+        kinds = {bytes([type_ | ANSWER])}
+        if type_ in DONE_TYPES:  # by a DONE, if others were answered with it
+            kinds.add(bytes([FrameType.DONE]))
         answered = trio.Event()
 
         def tap(sender: str, _receiver: str, frame: bytes) -> None:
-            if sender == machine.name and frame[FRAME_TYPE] == bytes([type_ | ANSWER]):
+            if sender == machine.name and frame[FRAME_TYPE] in kinds:
                 answered.set()
 
         self.world.network.taps.append(tap)

@@ -13,27 +13,21 @@ the inline sendmsg never raise; the connection is shut down, so that the task in
 does the cleaning up.
 """
 
-import collections
 import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 import attrs
 import trio
 
+from pyjiva.buffers import Buffer
 from pyjiva.recycled import Buffers
 from pyjiva.transport.batch import EndOfBatch
+from pyjiva.transport.outgoing_sys import Outgoing
 from pyjiva.transport.receive_buffer import ReceiveBuffer
-from pyjiva.units import MIB
 
 __all__ = ["BatchedStream", "open_stream", "own_stream"]
-
-IOV_MAX: Final = 1024  # Linux' limit on the buffers of one sendmsg
-SEND_BYTES_MAX: Final = 4 * MIB  # more in one call only makes the other streams wait
-
-Buffer = bytes | bytearray | memoryview
 
 
 @attrs.define(eq=False)
@@ -43,9 +37,7 @@ class BatchedStream:
     _sock: socket.socket
     _batch: EndOfBatch
     buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer)
-    _out: collections.deque[Buffer] = attrs.field(factory=collections.deque, init=False)
-    queued_bytes: int = attrs.field(default=0, init=False)
-    """Bytes handed to `send` that the kernel has not taken yet."""
+    _outgoing: Outgoing = attrs.field(init=False)
     received_bytes: int = attrs.field(default=0, init=False)
     """All that ever came in: a peer is alive while this grows."""
     _registered: bool = attrs.field(default=False, init=False)
@@ -54,6 +46,14 @@ class BatchedStream:
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
     _progress: trio.Event | None = attrs.field(default=None, init=False)
     """Somebody waits for the queue to get shorter."""
+
+    def __attrs_post_init__(self) -> None:
+        self._outgoing = Outgoing(self._sock)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes handed to `send` that the kernel has not taken yet."""
+        return self._outgoing.queued_bytes
 
     async def fill(self, wanted_bytes: int = 0) -> bool:
         """Wait until something has arrived and take it into `buffer`; False when the connection has ended.
@@ -84,59 +84,28 @@ class BatchedStream:
 
     def send(self, *buffers: Buffer) -> None:  # hot
         """Queue `buffers`, which nobody may change from now on; they leave at the end of the batch."""
-        out = self._out
-        for buffer in buffers:
-            size = len(buffer)
-            if size:  # an empty one would never be sent, and so never leave the queue
-                self.queued_bytes += size
-                out.append(buffer)
+        self._outgoing.add(buffers)
         if not self._registered and not self._blocked:
             self._registered = True
-            self._batch.at_end(self._send_now)
+            self._batch.at_very_end(self._send_now)
 
     def _send_now(self) -> None:  # hot
         self._registered = False
-        out = self._out
-        while out and not self._broken:
-            if len(out) == 1:
-                batch = [out[0]]
-            else:
-                batch, size = [], 0
-                for buffer in out:
-                    batch.append(buffer)
-                    size += len(buffer)
-                    if len(batch) == IOV_MAX or size >= SEND_BYTES_MAX:
-                        break
+        if not self._broken:
             try:
-                sent = self._sock.sendmsg(batch)
-            except BlockingIOError:
-                self._blocked = True
-                self._wake.set()
-                return
+                if not self._outgoing.send():
+                    self._blocked = True
+                    self._wake.set()
             except OSError:
                 self.shut_down()
-                break
-            self._sent(sent)
         if self._broken:
-            out.clear()
-            self.queued_bytes = 0
+            self._outgoing.clear()
+        self._made_progress()
 
     def _made_progress(self) -> None:
         if self._progress is not None:
             self._progress.set()
             self._progress = None
-
-    def _sent(self, count: int) -> None:
-        self.queued_bytes -= count
-        self._made_progress()
-        out = self._out
-        while count:
-            first = out[0]
-            if count < len(first):
-                out[0] = memoryview(first)[count:]
-                return
-            count -= len(first)
-            out.popleft()
 
     async def run_sender(self) -> None:
         """Send what a full socket left over; runs beside the task that fills, until cancelled."""
@@ -183,7 +152,7 @@ class BatchedStream:
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
         self.buffer.release()
-        self._out.clear()
+        self._outgoing.clear()
         self._made_progress()
 
     @property

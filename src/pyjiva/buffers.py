@@ -1,0 +1,33 @@
+"""Bytes in several buffers, one after the other, cut without a copy.  Pure; hot."""
+
+from collections.abc import Sequence
+
+__all__ = ["Buffer", "first_bytes", "left_after"]
+
+Buffer = bytes | bytearray | memoryview
+
+
+def first_bytes(buffers: Sequence[Buffer], count: int) -> list[Buffer]:  # hot
+    """The first `count` bytes of `buffers`, or all if there are fewer."""
+    first: list[Buffer] = []
+    for buffer in buffers:
+        if count <= 0:
+            break
+        size = len(buffer)
+        first.append(buffer if size <= count else memoryview(buffer)[:count])
+        count -= size
+    return first
+
+
+def left_after(buffers: Sequence[Buffer], count: int) -> list[Buffer]:  # hot
+    """What is left of `buffers` when the first `count` bytes of them were taken, if anything is.
+
+    An empty buffer is left only behind one that is not.
+    """
+    for index, buffer in enumerate(buffers):
+        size = len(buffer)
+        if count < size:
+            first = memoryview(buffer)[count:] if count else buffer
+            return [first, *buffers[index + 1 :]]
+        count -= size
+    return []

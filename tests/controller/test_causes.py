@@ -46,6 +46,7 @@ REASONS = [
     ("asked anew after a pause", "asked-again"),
     ("waiting for a majority of the replicas: no answer from 2, 3", "no-majority"),
     ("waiting for replica 2, a little longer", "no-good-copy"),
+    ("waiting for the first record of the new volume to be stored by 2", "beginning"),
     ("waiting for the lease of the controller before it to end", "taking-over"),
     ("too few replicas in sync; replica 1 is out: it closed the connection", "too-few-copies"),
     ("the moon is full", "unknown"),

@@ -63,6 +63,26 @@ class TestActivation:
         assert bench.roster.committed is not None
         assert bench.roster.committed.in_sync == IDS
 
+    def test_a_new_volume_is_served_when_all_have_stored_its_first_record(self) -> None:
+        """One that answers writes, and is killed before, would look like a blank disk to the next one."""
+        bench = three()
+        bench.roster.new_volume = True
+        bench.quiet = {3}
+        assert Serve not in kinds(bench.up(1, 2, 3))
+        assert bench.roster.committed is not None
+        assert bench.roster.waiting_for == "the first record of the new volume to be stored by 3"
+        bench.replicas[3].record = bench.roster.committed
+        assert Serve in kinds(bench.apply(Accepted(3, bench.roster.committed.version)))
+
+    def test_a_new_volume_does_not_wait_for_one_that_is_lost(self) -> None:
+        bench = three()
+        bench.roster.new_volume = True
+        bench.quiet = {3}
+        bench.up(1, 2, 3)
+        bench.down(3)
+        assert Serve in kinds(bench.apply(Tick(1)))
+        assert bench.roster.required() == {1, 2}
+
     def test_blank_replicas_of_an_old_volume_are_never_served(self) -> None:
         bench = three()
         assert GiveUp in kinds(bench.up(1, 2, 3))

@@ -247,17 +247,16 @@ def subsets(of: Iterable[int]) -> Iterator[set[int]]:
 def births(witnesses: int) -> Iterator[Birth]:
     """All that can have become of two replicas and so many witnesses.
 
-    The disk of one at most is replaced, and only after all had stored the record: see `Why it holds` in
-    docs/explanation/replication.md.  Not played: only one replica had stored the record, and its machine
-    loses power, while the other one was killed after it took a write and before it stored the record.
+    It serves when all replicas with data have stored the record.  The disk of one at most is replaced, and
+    only after all had stored it: see `Why it holds` in docs/explanation/replication.md.
     """
     data, voters = (1, 2), tuple(range(1, 3 + witnesses))
     for stored, found in itertools.product(subsets(voters), subsets(voters)):
-        for wrote in (False, True) if is_majority(stored, [voters]) else (False,):
+        serves = is_majority(stored, [voters]) and stored.issuperset(data)
+        for wrote in (False, True) if serves else (False,):
             losses: list[set[int]] = [set(), {1}, {2}] if wrote else [set()]
             for lost in losses:
-                if not lost or stored.intersection(data) != lost:
-                    yield Birth(data, voters, stored, wrote, lost, set(), found)
+                yield Birth(data, voters, stored, wrote, lost, set(), found)
             for replaced in losses[1:] if stored == set(voters) else ():
                 yield Birth(data, voters, stored, wrote, set(), replaced, found)
 

@@ -155,6 +155,12 @@ CAUSES: Final = (
         "Bring replicas back until more than half of them answer.",
     ),
     Cause(
+        "beginning",
+        "waiting for the first record of the new volume",
+        "The volume is new, and takes I/O when each of its replicas has stored durably who belongs to it.",
+        _WAIT,
+    ),
+    Cause(
         "no-good-copy",
         "waiting for (a replica that holds every write|replica )",
         "What can be reached may lack writes that the host was promised.",

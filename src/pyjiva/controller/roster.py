@@ -24,7 +24,9 @@ I6. A record that takes members out is stored first by one that it leaves and th
     others.  When none of those can be waited for, a newer record takes its place; and an activation that
     finds it stored by none but those, who lost their power since, goes by the one before it.
 
-- *Wait* until the read lease of the controller before us has ended (`lease`), unless its record is clean.
+- *Wait* until the read lease of the controller before us has ended (`lease`), unless its record is clean;
+  and in a new volume until each replica that is in sync has stored our record, so that nobody takes one
+  that has answered writes for a blank disk.
 
 - *Witnesses* vote and hold no data: they are never chosen, rebuilt or in sync.
 
@@ -812,6 +814,7 @@ class Roster:
         member, proposal = self.members[event.member], self.proposal
         member.accepted_version = max(member.accepted_version, event.version)
         if proposal is None or event.version != proposal.record.version:
+            self._serve_if_due()  # if it was the last one
             return  # one more than the majority needed, or an older record
         proposal.accepted.add(event.member)
         if not self.is_majority(proposal.accepted):
@@ -835,11 +838,22 @@ class Roster:
     def _serve_if_due(self) -> None:
         if self.phase is not Phase.COMMITTING or self.committed is None:
             return
+        if unborn := [m.id for m in self.members.values() if self._has_no_record(m)]:
+            self.waiting_for = f"the first record of the new volume to be stored by {_names(unborn)}"
+            return
         over_at_s = self._heard_by_s + self.wait_out_s if self._heard_by_s is not None else math.inf
         if self._wait_out and self.wait_out_s and self._now_s < over_at_s:
             return
         self.phase, self.waiting_for, self._changed = Phase.ACTIVE, "", True
         self._effects.append(Serve())
+
+    def _has_no_record(self, member: Member) -> bool:
+        """Whether a member of a volume that begins would, killed now, look like one that never took part.
+
+        What it answered would be overlooked then, if the others have lost their memory.
+        """
+        new = member.answer is not None and member.answer.record is None
+        return member.mode is Mode.IN_SYNC and new and not member.accepted_version
 
     def _joined(self, member: Member) -> None:
         if member.mode is not Mode.JOINING:

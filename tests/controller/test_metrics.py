@@ -108,7 +108,7 @@ def samples_of(text: str) -> Samples:
 def text_of(status: VolumeStatus, sessions: int = 0) -> str:
     """As `/metrics` gives it."""
     registry = CollectorRegistry()
-    path = HostPath(Meters(lambda: 0), Limiter(Limits(), lambda: 0.0), PathTimes(lambda: 0), 0)
+    path = HostPath(Meters(lambda: 0), Limiter(Limits(), lambda: 0.0), PathTimes(lambda: 0), lambda: 0)
     registry.register(VolumeCollector(lambda: status, lambda: sessions, path))
     return generate_latest(registry).decode()
 

@@ -40,7 +40,7 @@ def meters() -> Meters:
 
 def scrape(*, old: bool, status: VolumeStatus = EXAMPLE, sessions: int = 1) -> str:
     registry = CollectorRegistry()
-    path = HostPath(meters(), Limiter(Limits(), lambda: 0.0), PathTimes(lambda: 0), 0)
+    path = HostPath(meters(), Limiter(Limits(), lambda: 0.0), PathTimes(lambda: 0), lambda: 0)
     registry.register(VolumeCollector(lambda: status, lambda: sessions, path, old_names=old))
     return generate_latest(registry).decode()
 

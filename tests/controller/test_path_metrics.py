@@ -67,7 +67,9 @@ def labels(**values: str) -> tuple[tuple[str, str], ...]:
 
 
 def host_path(times: PathTimes | None = None) -> HostPath:
-    return HostPath(Meters(lambda: 0), Limiter(Limits(), lambda: 0.0), times or PathTimes(lambda: 0), 0)
+    return HostPath(
+        Meters(lambda: 0), Limiter(Limits(), lambda: 0.0), times or PathTimes(lambda: 0), lambda: 0
+    )
 
 
 def test_a_time_is_in_every_bucket_from_its_own_on() -> None:

@@ -125,8 +125,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/roster.py",
         (
             (
-                "candidates = {i: promised[i] for i in record.in_sync if i in promised and self._took_part(i, record)}",
-                "candidates = dict(promised)",
+                "            i: promised[i] for i in record.in_sync if i in promised and (unborn or self._took_part(i, record))\n",
+                "            i: promised[i] for i in promised\n",
             ),
         ),
     ),
@@ -684,7 +684,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "window-is-not-told-of-writes": PlantedBug(
         "controller/data_path.py",
-        (("        if self.windows.bit and pending.type not in _READS:\n", "        if False:\n"),),
+        (("        elif self.windows.bit and pending.type not in _READS:\n", "        elif False:\n"),),
         in_past=True,
         in_windows=True,
     ),
@@ -692,8 +692,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/data_path.py",
         (
             (
-                "        if self.windows.bit and pending.type not in _READS:\n",
-                "        if pending.lock is not None:\n            self._release(pending.lock)\n            pending.lock = None\n        if self.windows.bit and pending.type not in _READS:\n",
+                "        if self.windows.bit and pending.change is not None:\n",
+                "        if pending.lock is not None:\n            self._release(pending.lock)\n            pending.lock = None\n        if self.windows.bit and pending.change is not None:\n",
             ),
         ),
         in_past=True,

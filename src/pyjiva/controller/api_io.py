@@ -118,7 +118,7 @@ def api_application(of: ApiOf) -> Starlette:
                 VolumeCollector(
                     volume.status,
                     lambda: len(of.sessions()),
-                    HostPath(of.meters, limiter, volume.times, volume.window_reads),
+                    HostPath(of.meters, limiter, volume.times, lambda: volume.window_reads),
                     old_names=of.old_metric_names,
                 )
             ),

@@ -4,7 +4,7 @@ host ─▶ target ─▶ device (`host_seconds`) ─▶ fan-out ─▶ replicas
                                                └─ all that must have it (`replicated_seconds`)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,8 +28,8 @@ class HostPath:
     limiter: Limiter
     times: PathTimes
     """Of the replicas."""
-    window_reads: int
-    """For which no replica was asked."""
+    window_reads: Callable[[], int]
+    """Reads for which no replica was asked, so far."""
 
 
 def path_families(status: VolumeStatus, path: HostPath) -> Iterator[Metric]:
@@ -72,7 +72,7 @@ def path_families(status: VolumeStatus, path: HostPath) -> Iterator[Metric]:
         "host reads answered from the files of a replica on this machine, without asking it",
         labels=("volume",),
     )
-    here.add_metric((volume,), path.window_reads)
+    here.add_metric((volume,), path.window_reads())
     yield here
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import invariant, rule
 
-from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot import ReplicaState, Store, WindowName
 from pyjiva.snapshot.stamp_sys import STAMP_FILE
@@ -328,6 +328,19 @@ class TestStampThatCannotBeWritten:
             store.window(1)
         store.create_snapshot("s")
         store.close()
+
+
+def test_a_directory_that_is_damaged_says_so_though_it_has_a_stamp(tmp_path: Path) -> None:
+    """What was opened is given back once: a second time could close what somebody else has opened since."""
+    store = store_in(tmp_path)
+    store.create_snapshot("s")
+    store.window(1)
+    store.close()
+    (tmp_path / "volume-snap-s.img").unlink()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigError, match="volume-snap-s"):
+        store_in(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_in_memory_cannot_be_told(disk: MemoryDisk) -> None:

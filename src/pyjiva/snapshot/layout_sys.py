@@ -45,11 +45,10 @@ def open_layout(directory: Directory, identity: ReplicaState, *, boot_id: str) -
             directory.remove(MARKER)
             directory.sync()
         return _open(directory, identity, boot_id, stamp)
-    except ConfigError as error:
+    except BaseException as error:
         stamp.close()
-        raise ConfigError(f"{directory.path}: {error}") from error
-    except BaseException:
-        stamp.close()
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"{directory.path}: {error}") from error
         raise
 
 

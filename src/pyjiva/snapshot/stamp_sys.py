@@ -119,6 +119,7 @@ class Stamp:
         return new
 
     def close(self) -> None:
-        """Give the file back."""
-        if self._file is not None:
-            self._file.close()
+        """Give the file back, if that was not done yet."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()

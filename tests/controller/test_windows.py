@@ -33,7 +33,7 @@ from tests.controller.members import SIZE_BYTES, Bench
 from tests.suites.block_device import Driver, noise
 
 NAME = WindowName(1, 5, "00" * 16, 1 << 20, (WindowLayer(3, 4, NO_MAP),))
-READABLE = {1: 1, 2: 2, 3: 4}
+READABLE = 0b111
 
 
 @attrs.define
@@ -81,7 +81,7 @@ class Asked:
         assert type_ is FrameType.WINDOW
         self.open.append((member, on_answer))
 
-    def tick(self, now_s: float, readable: dict[int, int] = READABLE) -> list[int]:
+    def tick(self, now_s: float, readable: int = READABLE) -> list[int]:
         """Who is asked at this moment."""
         before = len(self.open)
         self.windows.tick(now_s, NAME.size_bytes, readable, self.ask)
@@ -99,20 +99,20 @@ class TestWhoIsAsked:
     def test_nobody_while_nobody_is_near_or_readable(self) -> None:
         asked = Asked()
         assert asked.tick(1.0) == []
-        asked.windows.near(2)
-        assert asked.tick(1.0, {1: 1}) == []
+        asked.windows.near(2, 2)
+        assert asked.tick(1.0, 0b001) == []
         assert asked.tick(1.0) == [2]
 
     def test_nobody_by_a_volume_without_windows(self) -> None:
         asked = Asked()
         asked.windows = Windows()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         assert asked.tick(1.0) == []
 
     def test_one_alone_until_it_is_lost(self) -> None:
         asked = Asked()
-        asked.windows.near(1)
-        asked.windows.near(2)
+        asked.windows.near(1, 1)
+        asked.windows.near(2, 2)
         assert asked.tick(1.0) == [1]
         assert asked.tick(9.0) == []
         asked.answer()
@@ -120,7 +120,7 @@ class TestWhoIsAsked:
         assert asked.tick(99.0) == []
         asked.windows.lost(2)
         assert asked.windows.bit == 1
-        asked.windows.near(2)
+        asked.windows.near(2, 2)
         asked.windows.lost(1)
         assert asked.windows.bit == 0
         assert asked.window.closed
@@ -128,12 +128,12 @@ class TestWhoIsAsked:
 
     def test_an_answer_of_before_it_was_lost_opens_nothing(self) -> None:
         asked = Asked()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.windows.lost(1)
         asked.answer()
         assert asked.windows.window is None
-        asked.windows.near(2)
+        asked.windows.near(2, 2)
         assert asked.tick(2.0) == [2]
         asked.open[-1][1](None)
         asked.windows.lost(2)
@@ -141,7 +141,7 @@ class TestWhoIsAsked:
 
     def test_who_refuses_is_asked_again_later(self) -> None:
         asked = Asked()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_READY], b"{}")
         assert asked.tick(1.0) == []
@@ -150,7 +150,7 @@ class TestWhoIsAsked:
     def test_who_cannot_be_reached_is_asked_much_later(self) -> None:
         asked = Asked()
         asked.reachable = False
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.answer()
         assert asked.tick(1.0 + AGAIN_S) == []
@@ -158,7 +158,7 @@ class TestWhoIsAsked:
 
     def test_who_can_never_give_one_is_asked_much_later(self) -> None:
         asked = Asked()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.answer(STATUS_OF_FAILURE[StorageFailure.NOT_READY], b"{}")
         assert asked.tick(1.0 + AGAIN_S) == [1]
@@ -167,7 +167,7 @@ class TestWhoIsAsked:
 
     def test_one_of_another_size_is_not_opened(self) -> None:
         asked = Asked()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.answer(payload=encode_message(attrs.evolve(NAME, size_bytes=2**62)))
         assert asked.windows.window is None
@@ -176,7 +176,7 @@ class TestWhoIsAsked:
     def test_one_that_nobody_reads_through_is_looked_at(self) -> None:
         """It keeps files of layers that are gone."""
         asked = Asked()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.answer()
         asked.tick(2.0)
@@ -188,7 +188,7 @@ class TestWhoIsAsked:
 
     def test_one_that_is_shut_is_given_back_and_asked_for_again(self) -> None:
         asked = Asked()
-        asked.windows.near(1)
+        asked.windows.near(1, 1)
         asked.tick(1.0)
         asked.answer()
         asked.window.content = None
@@ -213,7 +213,7 @@ class Path1:
         self.asked = Asked()
         self.window = self.asked.window
         self.bench.data.windows = self.asked.windows
-        self.asked.windows.near(1)
+        self.asked.windows.near(1, 1)
         self.asked.tick(0.0)
         self.asked.answer()
 

@@ -297,6 +297,8 @@ class TestStampThatCannotBeWritten:
         disk.before_step = self.full
         store.delete_snapshot("s")
         assert window.read_nowait(0, 4096) is None
+        window.look()
+        assert window.is_shut, "else its files would be kept for ever"
 
     def test_no_room_when_the_next_process_starts(self, disk: MemoryDisk) -> None:
         window = look(store_on(disk), disk)

@@ -1060,10 +1060,6 @@ class DataPath:
         """How many host requests wait for members."""
         return len(self._parked)
 
-    def readable_members(self) -> dict[int, int]:
-        """Who can be read from, and the bit of each."""
-        return {i: m.bit for i, m in self.members.items() if m.bit & self.readable and m.link is not None}
-
     def mask(self, ids: set[int]) -> int:
         """The bits of `ids`."""
         return sum(self.members[i].bit for i in ids)

@@ -362,7 +362,7 @@ class Volume:
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
-            self._data.windows.tick(now, self.size_bytes, self._data.readable_members(), self._ask)
+            self._data.windows.tick(now, self.size_bytes, self._data.readable, self._ask)
             self.look()
             self.batch.end()
 
@@ -462,7 +462,7 @@ class Volume:
                     self._apply(LinkUp(member_id, report))
                     self._sharing.offer(member_id)
                     if stream.is_local:
-                        self._data.windows.near(member_id)
+                        self._data.windows.near(member_id, self._data.members[member_id].bit)
                     self.batch.end()
                     answered = partial(self._answered, member_id)
                     if self._traced is not None:
@@ -507,7 +507,7 @@ class Volume:
             _log.warning("replica lost", replica=member_id, reason=reason)
             heard.stream.shut_down()
             self._sharing.lost(member_id)
-            self._data.windows.lost(member_id)
+            self._data.windows.lost(member_id)  # first: what the next lines let go on must not read there
             self._disk(member_id).lost()
             self._end_resyncs_with(member_id)
             not_repaired = self._repairs.lost(member_id)

@@ -76,15 +76,16 @@ class Windows:  # hot
     """Of the member whose it is; 0: none is open."""
     _near: dict[int, float] = attrs.field(factory=dict, init=False)
     """Members on this machine, and when each may be asked."""
+    _bits: dict[int, int] = attrs.field(factory=dict, init=False)
     _whose: int | None = attrs.field(default=None, init=False)
     """Who was asked, or whose window is open."""
     _now_s: float = attrs.field(default=0.0, init=False)
     _size_bytes: int = attrs.field(default=0, init=False)
 
-    def near(self, member: int) -> None:
+    def near(self, member: int, bit: int) -> None:
         """`member` is connected, and on this machine as far as its address says."""
         if self.open_window is not None:
-            self._near[member] = self._now_s
+            self._near[member], self._bits[member] = self._now_s, bit
 
     def lost(self, member: int) -> None:
         """The connection to `member` is gone."""
@@ -108,9 +109,9 @@ class Windows:  # hot
             self.window.close()
         self.window, self.bit, self._whose = None, 0, None
 
-    def tick(self, now_s: float, size_bytes: int, readable: dict[int, int], ask: Ask) -> None:
+    def tick(self, now_s: float, size_bytes: int, readable: int, ask: Ask) -> None:
         """Ask for a window if there is none; look whether there still is one, as it keeps files of layers
-        that are gone.  `size_bytes`: of the volume; `readable`: members and their bits.
+        that are gone.  `size_bytes`: of the volume; `readable`: members, as bits.
         """
         self._now_s, self._size_bytes = now_s, size_bytes
         if self.window is not None:
@@ -120,12 +121,12 @@ class Windows:  # hot
         if self._whose is not None:
             return
         for member, at_s in self._near.items():
-            if at_s <= now_s and member in readable:
+            if at_s <= now_s and self._bits[member] & readable:
                 self._whose = member
-                ask(member, FrameType.WINDOW, partial(self._answered, member, readable[member]))
+                ask(member, FrameType.WINDOW, partial(self._answered, member))
                 return
 
-    def _answered(self, member: int, bit: int, frame: Frame | None) -> None:
+    def _answered(self, member: int, frame: Frame | None) -> None:
         if member != self._whose:  # it was lost, and may be back
             return
         self._whose = None
@@ -144,7 +145,7 @@ class Windows:  # hot
         except OSError:
             self._near[member] = self._now_s + UNREACHABLE_S
         else:
-            self.bit, self._whose = bit, member
+            self.bit, self._whose = self._bits[member], member
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """The range, if it can be read here and now; a window is open."""

@@ -85,7 +85,8 @@ class Window:  # hot
         """Look at the stamp, though nothing was read."""
         with contextlib.suppress(StorageError):
             stamp = self._stamp_file.read_nowait(0, STAMP_BYTES)
-            self.is_shut = self.is_shut or stamp not in (None, self._stamp)
+            changed = self._stamp_file.size_bytes() < STAMP_BYTES if stamp is None else stamp != self._stamp
+            self.is_shut = self.is_shut or changed
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """The range, at least a byte, if it is all in memory and is what was written."""

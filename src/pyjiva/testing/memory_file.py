@@ -447,9 +447,14 @@ class PeekedFile(MemoryFile):
         disk = self._directory.disk
         if disk.power_cuts != self._power_cuts:
             return None
-        if disk.cached_share < 1.0 and disk.random.random() >= disk.cached_share:
+        beyond = offset_bytes + length_bytes > self._inode.size_bytes
+        if beyond or (disk.cached_share < 1.0 and disk.random.random() >= disk.cached_share):
             return None
         return _read(self._inode, offset_bytes, length_bytes)
+
+    def size_bytes(self) -> int:
+        """See DataFile."""
+        return self._inode.size_bytes
 
 
 def _whole_sectors(offset_bytes: int, length_bytes: int, random: Random) -> int:

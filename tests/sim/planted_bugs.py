@@ -670,12 +670,6 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         in_past=True,
         in_windows=True,
     ),
-    "merge-keeps-the-stamp": PlantedBug(
-        "snapshot/merge_sys.py",
-        (("        self.layers.stamp.change()\n", ""),),
-        in_past=True,
-        in_windows=True,
-    ),
     "change-keeps-the-stamp": PlantedBug(
         "snapshot/layers_sys.py",
         (("        self.stamp.change()\n", ""),),
@@ -685,17 +679,6 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "window-is-not-told-of-writes": PlantedBug(
         "controller/data_path.py",
         (("        elif self.windows.bit and pending.type not in _READS:\n", "        elif False:\n"),),
-        in_past=True,
-        in_windows=True,
-    ),
-    "window-is-told-after-the-lock": PlantedBug(
-        "controller/data_path.py",
-        (
-            (
-                "        if self.windows.bit and pending.change is not None:\n",
-                "        if pending.lock is not None:\n            self._release(pending.lock)\n            pending.lock = None\n        if self.windows.bit and pending.change is not None:\n",
-            ),
-        ),
         in_past=True,
         in_windows=True,
     ),

@@ -13,6 +13,7 @@ from random import Random
 import attrs
 import pytest
 from hypothesis import Phase, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
@@ -21,6 +22,7 @@ from pyjiva.snapshot import ReplicaState, Store, WindowName
 from pyjiva.snapshot.stamp_sys import STAMP_FILE
 from pyjiva.snapshot.window import NO_MAP, WINDOW_LAYERS_MAX, WindowLayer
 from pyjiva.snapshot.window_sys import Window, open_window, window_over
+from pyjiva.sparse import Buffer
 from pyjiva.testing import MemoryDisk, fail_at, no_fault
 from pyjiva.units import KIB, MIB
 from tests.snapshot.test_layered_store import (
@@ -43,6 +45,12 @@ class WatchedStoreMachine(LayeredStoreMachine):
     @rule()
     def look_through_a_window(self) -> None:
         self.window = window_over(self.store.window(1), self.disk.peek)
+
+    @rule(way=st.sampled_from([None, True, False]))
+    def look_and_take_a_step_of_a_merge(self, way: bool | None) -> None:
+        self.look_through_a_window()
+        self.look_again()  # so that it knows which layer has what
+        self.take_a_step_of_a_merge(crash=None, way=way)
 
     def attempt(
         self,
@@ -162,6 +170,30 @@ def test_what_the_replica_moves_shuts_it(disk: MemoryDisk, move: Callable[[Store
     move(store)
     assert window.read_nowait(0, 4096) is None
     assert window.is_shut
+
+
+@pytest.mark.parametrize("goes_down", [False, True])
+def test_each_step_of_a_merge_shuts_it_before_a_block_moves(disk: MemoryDisk, goes_down: bool) -> None:
+    store = store_on(disk)
+    store.write(0, 8192, [b"a" * 8192])
+    store.create_snapshot("s")
+    store.write(4096, 4096, [b"b" * 4096])
+    store.delete_snapshot("s")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=goes_down)
+    content = b"a" * 4096 + b"b" * 4096
+    while merge.extent is not None:
+        window = look(store, disk)
+        assert window.read_nowait(0, 8192) == content
+        seen: list[Buffer | None] = []
+        disk.before_step = lambda _step, seen=seen, window=window: seen.append(window.read_nowait(0, 8192))
+        merge.step()
+        disk.before_step = no_fault
+        seen.append(window.read_nowait(0, 8192))
+        assert window.is_shut
+        assert set(map(bytes, filter(None, seen))) <= {content}
+    assert store.read(0, 8192) == content
 
 
 def test_the_next_process_shuts_it_first_of_all(disk: MemoryDisk) -> None:

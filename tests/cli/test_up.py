@@ -32,15 +32,21 @@ MAIN = """
 import sys
 from functools import partial
 from pathlib import Path
+from pyjiva.cli import up
 from pyjiva.cli.daemon import Address, run_daemon
 from pyjiva.cli.up import Commands, UpOptions, run_up
 from pyjiva.supervisor import VolumeRequest
-data, controller, replica, stop_s, replicas, witness = sys.argv[1:7]
+data, controller, replica, stop_s, replicas, witness, first_port = sys.argv[1:8]
+up.REPLICA_PORTS = range(int(first_port), int(first_port) + 100)
 volume = VolumeRequest("demo", 1 << 20, 512, int(replicas), bool(int(witness)))
 options = UpOptions(volume, Path(data), (Address("127.0.0.1", 0),), Address("127.0.0.1", 0))
 commands = Commands((sys.executable, controller), (sys.executable, replica), float(stop_s))
 sys.exit(run_daemon("pyjiva", partial(run_up, options, commands)))
 """
+
+#: Where these tests look for free ports of replicas: what others start beside them does not take one between
+#: two lives of a volume.
+FIRST_PORT = 9700 + 100 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 3)
 
 Up = Callable[..., "subprocess.Popen[str]"]
 
@@ -65,7 +71,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
             [
                 *(sys.executable, str(tmp_path / "main.py"), str(tmp_path / "data")),
                 *(str(tmp_path / "controller.py"), str(tmp_path / "replica.py"), str(stop_s)),
-                *(str(replicas), str(int(witness))),
+                *(str(replicas), str(int(witness)), str(FIRST_PORT)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

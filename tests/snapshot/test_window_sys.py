@@ -70,6 +70,10 @@ class WatchedStoreMachine(LayeredStoreMachine):
         finally:
             self.disk.before_step = no_fault
 
+    def go_on_with_a_clone(self, name: str, seed: int) -> None:
+        super().go_on_with_a_clone(name, seed)
+        self.window = None  # it shows the volume that was cloned
+
     def change(self, crash: Crash | None, extent: Extent, data: bytes, do: Callable[[], object]) -> None:
         self.writing = True
         super().change(crash, extent, data, do)

@@ -7,6 +7,7 @@ whether a window gives as much as it could.
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -176,6 +177,10 @@ def test_what_the_replica_moves_shuts_it(disk: MemoryDisk, move: Callable[[Store
     assert window.is_shut
 
 
+def look_into(window: Window, seen: list[Buffer | None], _step: str) -> None:
+    seen.append(window.read_nowait(0, 8192))
+
+
 @pytest.mark.parametrize("goes_down", [False, True])
 def test_each_step_of_a_merge_shuts_it_before_a_block_moves(disk: MemoryDisk, goes_down: bool) -> None:
     store = store_on(disk)
@@ -191,7 +196,7 @@ def test_each_step_of_a_merge_shuts_it_before_a_block_moves(disk: MemoryDisk, go
         window = look(store, disk)
         assert window.read_nowait(0, 8192) == content
         seen: list[Buffer | None] = []
-        disk.before_step = lambda _step, seen=seen, window=window: seen.append(window.read_nowait(0, 8192))
+        disk.before_step = partial(look_into, window, seen)
         merge.step()
         disk.before_step = no_fault
         seen.append(window.read_nowait(0, 8192))

@@ -24,6 +24,7 @@ class CountingSocket(socket.socket):
     """Counts sends, and takes only so many bytes at each (0: refuses once)."""
 
     sends = 0
+    receives = 0
     sizes: Iterable[int] = ()
 
     def sendmsg(self, buffers: Iterable[Any], *_: Any) -> int:
@@ -37,6 +38,12 @@ class CountingSocket(socket.socket):
         if not size:
             raise BlockingIOError
         return super().sendmsg([b"".join(buffers)[:size]])
+
+
+    def recv_into(self, *arguments: Any) -> int:
+        """As of any socket."""
+        self.receives += 1
+        return super().recv_into(*arguments)
 
 
 def socket_pair() -> tuple[CountingSocket, socket.socket]:
@@ -168,6 +175,20 @@ async def test_what_arrives_is_in_the_buffer() -> None:
         assert await stream.fill(100)
         assert bytes(stream.buffer.take(11)) == b"hello there"
         assert stream.received_bytes == 11
+
+
+async def test_what_was_emptied_is_not_asked_again_before_something_comes() -> None:
+    async with running() as (stream, _, peer, sock):
+        for number in range(1, 10):
+            peer.send(b"x")
+            assert await stream.fill()
+            assert sock.receives == number
+        peer.send(b"y" * len(stream.buffer.tail()))
+        assert await stream.fill()
+        received = sock.receives
+        with trio.move_on_after(0):
+            await stream.fill()
+        assert sock.receives == received + 1, "it was full: there may be more"
 
 
 async def test_a_stream_that_always_has_something_lets_others_run() -> None:

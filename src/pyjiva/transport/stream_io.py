@@ -40,6 +40,8 @@ class BatchedStream:
     _outgoing: Outgoing = attrs.field(init=False)
     received_bytes: int = attrs.field(default=0, init=False)
     """All that ever came in: a peer is alive while this grows."""
+    _drained: bool = attrs.field(default=False, init=False)
+    """The last receive took all there was: another one would only be told so."""
     _registered: bool = attrs.field(default=False, init=False)
     _blocked: bool = attrs.field(default=False, init=False)
     _broken: bool = attrs.field(default=False, init=False)
@@ -61,16 +63,18 @@ class BatchedStream:
         `wanted_bytes`: how many unparsed bytes the buffer must be able to hold (a whole message).
         """
         tail = self.buffer.tail(wanted_bytes)
-        waited = False
+        must_wait, waited = self._drained and not self._broken, False
         while True:
-            try:
-                count = self._sock.recv_into(tail)
-            except BlockingIOError:
+            if must_wait:
                 try:
                     await trio.lowlevel.wait_readable(self._sock)
                 except trio.ClosedResourceError:
                     return False
                 waited = True
+            try:
+                count = self._sock.recv_into(tail)
+            except BlockingIOError:
+                must_wait = True
                 continue
             except OSError:
                 count = 0
@@ -78,6 +82,7 @@ class BatchedStream:
         if not waited:
             # A stream that always has something must not keep the other tasks from running.
             await trio.lowlevel.checkpoint()
+        self._drained = count < len(tail)
         self.buffer.received(count)
         self.received_bytes += count
         return count > 0

@@ -39,7 +39,6 @@ class CountingSocket(socket.socket):
             raise BlockingIOError
         return super().sendmsg([b"".join(buffers)[:size]])
 
-
     def recv_into(self, *arguments: Any) -> int:
         """As of any socket."""
         self.receives += 1

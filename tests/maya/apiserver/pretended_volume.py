@@ -71,7 +71,11 @@ class Machine:
         try:
             async with trio.open_nursery() as nursery:
                 app = http_application(self._routes(name, content))
-                await nursery.start(partial(serve_http, app, host, int(port), token=token))
+                try:
+                    await nursery.start(partial(serve_http, app, host, int(port), token=token))
+                except ConfigError as error:  # somebody has the port: as it is with a true one
+                    await trio.Path(log).write_text(f"pyjiva: {error}\n")
+                    return 2
                 on_line(f"ready volume={name} api=http://{given['--api']}")
                 await self.crashes[name].wait()
                 nursery.cancel_scope.cancel()

@@ -37,12 +37,15 @@ def _workloads() -> list[Workload]:
         for depth in (1, 32)
         for verb in ("read", "write")
     ]
+    small = [
+        Workload("seq-write-4k-qd32", "4 KiB sequential write, QD 32", "sequential", "write", 4 * KIB, 32)
+    ]
     sequential = [
         Workload(f"seq-{verb}-{name}-qd8", f"{title} sequential {verb}, QD 8", "sequential", verb, size, 8)
         for name, title, size in (("128k", "128 KiB", 128 * KIB), ("1m", "1 MiB", MIB))
         for verb in ("read", "write")
     ]
-    return random + sequential
+    return random + small + sequential
 
 
 WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in _workloads()}

@@ -33,6 +33,7 @@ COMPILED: Final = (
     "pyjiva.controller.sharing_link",
     "pyjiva.controller.dirty_map",
     "pyjiva.controller.windows",
+    "pyjiva.controller.coalescing",
     "pyjiva.controller.data_path",
     "pyjiva.replica.unstable",
     "pyjiva.replica.data_path",

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 def test_the_loads_are_the_ones_that_are_promised() -> None:
     kinds = {(w.block_bytes, w.pattern, w.verb, w.depth) for w in WORKLOADS.values()}
     expected = {(4 * KIB, "random", verb, depth) for verb in ("read", "write") for depth in (1, 32)}
+    expected |= {(4 * KIB, "sequential", "write", 32)}
     expected |= {(size, "sequential", verb, 8) for verb in ("read", "write") for size in (128 * KIB, 1 * MIB)}
     assert kinds == expected
 

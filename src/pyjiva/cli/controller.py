@@ -46,6 +46,7 @@ from pyjiva.controller import (
     boot_clock,
 )
 from pyjiva.controller.api_io import ApiOf, serve_api
+from pyjiva.controller.coalescing import CoalescingDevice
 from pyjiva.controller.fill_source_io import SnapshotSource
 from pyjiva.controller.filling_io import FillingDevice, FillSource
 from pyjiva.controller.outages import Outages
@@ -362,7 +363,8 @@ class Controller:
 
     async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
         """The volume, or what makes it complete while it is filled."""
-        fill, volume = self.keeping.fill, self._traced(self.volume, self.volume.waits_for)
+        fill = self.keeping.fill
+        volume = self._traced(CoalescingDevice(self.volume, self.batch), self.volume.waits_for)
         if fill is None:
             if self.volume.past.lineage.filling is not None:
                 raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")

@@ -1,8 +1,9 @@
 """Snapshots of a volume over real replica daemons: what each of them holds, and when one was away."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -114,6 +115,40 @@ def check_replicas(made: Bench, replicas: int) -> None:
             store.self_check()
         finally:
             store.close()
+
+
+async def grow(it: Bench) -> None:
+    await it.snapshots.grow(it.volume.size_bytes + MIB)
+    it.driver.model += bytes(MIB)
+
+
+@pytest.mark.parametrize("change", [lambda it: it.delete("one"), grow], ids=["delete", "grow"])
+async def test_what_was_not_flushed_is_before_a_change_for_which_all_requests_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Bench], Awaitable[None]]
+) -> None:
+    seen: list[tuple[int, str]] = []
+    async with bench(tmp_path) as it:
+        await it.write(0, 8192)
+        await it.snapshot("one")
+        await it.write(4096, 8192)
+        for name in ("flush", "change"):
+            monkeypatch.setattr(Store, name, noted(seen, name, getattr(Store, name)))
+        await change(it)
+        monkeypatch.undo()
+        await it.healthy()
+    for id_ in (1, 2, 3):
+        theirs = [name for each, name in seen if each == id_]
+        assert theirs[: theirs.index("change") + 1] == ["flush", "change"]
+
+
+def noted(seen: list[tuple[int, str]], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, and whose it was in `seen` each time."""
+
+    def instead(store: Store, *arguments: Any) -> Any:
+        seen.append((store.state.replica_id, name))
+        return call(store, *arguments)
+
+    return instead
 
 
 async def test_a_snapshot_keeps_what_the_volume_held(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 from random import Random
+from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from pyjiva.block import Read
 from pyjiva.block.yielding import REST
 from pyjiva.snapshot import ChainDevice, MergeProgress, Merger, ReplicaState, Store
-from pyjiva.snapshot.merge_sys import STEP_BYTES
+from pyjiva.snapshot.merge_sys import STEP_BYTES, Merge
 from pyjiva.testing import MemoryDisk
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import MIB
@@ -64,9 +66,33 @@ async def merge(*, hosts: bool) -> float:
 
 
 async def test_a_merge_rests_longer_while_there_are_reads(autojump_clock: MockClock) -> None:
-    """Alone for as long as a step took, beside them for REST times as long."""
-    longer_s = (REST - 1) * STEP_S * (SIZE_BYTES // 2 // STEP_BYTES)
+    """Alone for as long as a step took, with the flush before it, beside them for REST times as long."""
+    longer_s = (REST - 1) * 2 * STEP_S * (SIZE_BYTES // 2 // STEP_BYTES)
     assert longer_s <= await merge(hosts=True) - await merge(hosts=False) < 2 * longer_s
+
+
+async def test_what_hosts_wrote_is_flushed_before_each_step(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in it, when those who overlap it, and with the last one all of them, would wait for that."""
+    seen: list[str] = []
+    for owner, name in ((Store, "flush"), (Merge, "step")):
+        monkeypatch.setattr(owner, name, noted(seen, name, getattr(owner, name)))
+    await merge(hosts=False)
+    steps = seen.count("step")
+    begun = seen.index("step") - 1
+    assert steps > 2
+    assert seen[begun : begun + 2 * steps] == ["flush", "step"] * steps
+
+
+def noted(seen: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call`, and its name in `seen` each time."""
+
+    def instead(*arguments: Any) -> Any:
+        seen.append(name)
+        return call(*arguments)
+
+    return instead
 
 
 async def test_the_progress_ends_with_the_last_merge_and_begins_with_a_change(

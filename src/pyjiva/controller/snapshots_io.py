@@ -107,12 +107,16 @@ class Snapshots:
             snapshot = self.volume.past.lineage.named(name)
             if snapshot.filling:
                 raise ConfigError(f"snapshot {name!r} is still being filled")
-            await self._carry_out(self._change(ChangeKind.DELETE, number=snapshot.number))
+            change = self._change(ChangeKind.DELETE, number=snapshot.number)
+            await self._flush()
+            await self._carry_out(change)
 
     async def filled(self, number: int) -> None:
         """The snapshot that was being filled has all that it is to have.  Raises as `create`."""
         async with self._one:
-            await self._carry_out(self._change(ChangeKind.FILLED, number=number))
+            change = self._change(ChangeKind.FILLED, number=number)
+            await self._flush()
+            await self._carry_out(change)
 
     async def revert(self, name: str, *, keep_newer: bool = False) -> None:
         """Let the volume hold what it held when the snapshot was made.
@@ -143,8 +147,10 @@ class Snapshots:
                 raise ConfigError(f"size of {format_size(size_bytes)}: no file can be so large")
             if size_bytes == now:
                 return
+            change = self._change(ChangeKind.GROW, size_bytes=size_bytes)
+            await self._flush()
             try:
-                await self._carry_out(self._change(ChangeKind.GROW, size_bytes=size_bytes))
+                await self._carry_out(change)
             except StorageError as error:
                 if error.failure is not StorageFailure.NOT_SUPPORTED:
                     raise
@@ -214,11 +220,22 @@ class Snapshots:
         return change
 
     async def _prepare(self) -> None:
-        """Let the members do ahead what they can, while requests go on."""
+        """Let the members do ahead what a new head needs, while requests go on; a flush is part of it."""
+        await self._ask_all(FrameType.PREPARE)
+
+    async def _flush(self) -> None:
+        """Let the members write out ahead, while requests go on, what they would else amid a change.
+
+        Requests wait for that: with a GiB that nobody had flushed it was three seconds.
+        """
+        await self._ask_all(FrameType.FLUSH)
+
+    async def _ask_all(self, type_: FrameType) -> None:
+        """For what is good to have done before a change, not needed: however it ends."""
         with trio.move_on_after(PREPARE_S):
             async with trio.open_nursery() as nursery:
                 for member in self.volume.readable():
-                    nursery.start_soon(self._ask_one, member, FrameType.PREPARE)
+                    nursery.start_soon(self._ask_one, member, type_)
 
     async def _carry_out(self, change: Change) -> None:
         if self.volume.status().state is VolumeState.PARKED:

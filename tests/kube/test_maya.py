@@ -144,7 +144,7 @@ echo "discovered $2"
 set_to() {{ iscsiadm -m node -o update -n "node.session.auth.$1" -v "$2" > /dev/null; }}
 set_to authmethod CHAP; set_to username {user}; set_to password {password}
 iscsiadm -m node --login > /dev/null 2>&1 && echo 'logged in'
-while [ ! -b /dev/sda ]; do sleep 0.1; done
+until blockdev --getsize64 /dev/sda 2> /dev/null | grep -q "[1-9]"; do sleep 0.1; done
 /tools/mke2fs -q -t ext4 /dev/sda && mount -t ext4 /dev/sda /mnt && echo mounted
 number=0
 while [ $number -lt {files} ]; do

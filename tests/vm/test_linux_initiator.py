@@ -18,7 +18,7 @@ LOGIN = """
 while ! pidof iscsid > /dev/null; do sleep 0.1; done; sleep 0.5
 iscsiadm -m discovery -t sendtargets -p {portal}
 iscsiadm -m node --login
-while [ ! -b /dev/sda ]; do sleep 0.1; done
+until blockdev --getsize64 /dev/sda 2> /dev/null | grep -q "[1-9]"; do sleep 0.1; done
 """
 LOGOUT = """
 sync

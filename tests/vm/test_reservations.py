@@ -21,7 +21,7 @@ iface new; iface update -n iface.transport_name -v tcp
 iface update -n iface.initiatorname -v iqn.1993-08.org.debian:01:{name}
 iscsiadm -m discovery -t sendtargets -p {portal} -I own > /dev/null
 iscsiadm -m node -I own --login > /dev/null
-while [ ! -b /dev/sda ]; do sleep 0.1; done
+until blockdev --getsize64 /dev/sda 2> /dev/null | grep -q "[1-9]"; do sleep 0.1; done
 try() {{ echo "$1"; shift; "$@" > /tmp/said 2>&1 && echo done || echo refused; }}
 keys() {{ sg_persist -n -k /dev/sda 2> /dev/null; }}
 write() {{ dd if=/dev/zero of=/dev/sda bs=512 count=1 oflag=direct conv=fsync; }}

@@ -34,7 +34,7 @@ auth password_in {target_secret}; log_in mutual; log_out
 set_to node.conn[0].iscsi.HeaderDigest CRC32C; set_to node.conn[0].iscsi.DataDigest CRC32C
 log_in digests
 iscsiadm -m session -P 2 | grep Digest
-while [ ! -b /dev/sda ]; do sleep 0.1; done
+until blockdev --getsize64 /dev/sda 2> /dev/null | grep -q "[1-9]"; do sleep 0.1; done
 dd if=/dev/urandom of=/tmp/noise bs=1M count=8 2>/dev/null
 dd if=/tmp/noise of=/dev/sda bs=1M oflag=direct 2>/dev/null
 echo 3 > /proc/sys/vm/drop_caches

@@ -28,7 +28,8 @@ umount /mnt
 post /v1/snapshots/before/revert; echo STILL-LOGGED-IN
 iscsiadm -m node --logout > /dev/null
 post /v1/snapshots/before/revert
-iscsiadm -m node --login > /dev/null; while [ ! -b /dev/sda ]; do sleep 0.1; done
+iscsiadm -m node --login > /dev/null
+until blockdev --getsize64 /dev/sda 2> /dev/null | grep -q "[1-9]"; do sleep 0.1; done
 /tools/e2fsck -fp /dev/sda > /dev/null; mount -t ext4 /dev/sda /mnt
 for n in 1 2; do cmp /mnt/$n /tmp/noise && echo FILE-SAME; done; grep -q old /mnt/text && echo TEXT-OLD
 """

@@ -9,15 +9,12 @@
 Prints JSON: the machine, the commit, the parameters, and the median of each figure.
 """
 
-import json
 import resource
-import shutil
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -25,6 +22,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from bench.command import print_figures
 from bench.machine_sys import commit, describe_machine
 from pyjiva.snapshot import Store
 from pyjiva.snapshot.held_map_sys import STABLE
@@ -199,12 +197,7 @@ def run(parameters: ChainParameters, work: Path) -> dict[str, Any]:
 @click.option("--work-dir", type=click.Path(path_type=Path, exists=True), help="For the data.")
 def main(smoke: bool, work_dir: Path | None) -> None:
     """Measure how reads, memory and opening depend on the layers of a replica."""
-    work = Path(tempfile.mkdtemp(prefix="pyjiva-chain-", dir=work_dir))
-    try:
-        json.dump(run(SMOKE if smoke else REAL, work), sys.stdout, indent=1)
-        print()
-    finally:
-        shutil.rmtree(work)
+    print_figures(partial(run, SMOKE if smoke else REAL), work_dir)
 
 
 if __name__ == "__main__":

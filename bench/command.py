@@ -30,6 +30,7 @@ __all__ = [
     "finished_at",
     "hash_of",
     "measure_and_publish",
+    "print_figures",
     "publish",
     "say",
     "work_directory",
@@ -71,6 +72,12 @@ def work_directory(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=parent) as directory:
         yield Path(directory)
+
+
+def print_figures(run: Callable[[Path], Mapping[str, Any]], work_dir: Path | None) -> None:
+    """Print as JSON what `run` finds in an empty directory, below `work_dir` or where the system has such."""
+    with work_directory(work_dir or Path(tempfile.gettempdir())) as work:
+        print(json.dumps(run(work), indent=1))
 
 
 def finished_at() -> str:

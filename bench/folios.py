@@ -7,15 +7,12 @@ read back by calls of 1 MiB, so its pieces are what the kernel's read-ahead make
 Prints JSON: the machine, the commit, the parameters, and by file the median processor time of a call in us.
 """
 
-import json
 import os
-import shutil
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -23,6 +20,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from bench.command import print_figures
 from bench.machine_sys import commit, describe_machine
 from pyjiva.sparse import SparseFile
 from pyjiva.sparse.large_folios_sys import CALL_BYTES_MAX, call_bytes_max
@@ -120,12 +118,7 @@ def run(parameters: FolioParameters, work: Path) -> dict[str, Any]:
 @click.option("--work-dir", type=click.Path(path_type=Path, exists=True), help="For the data.")
 def main(smoke: bool, work_dir: Path | None) -> None:
     """Measure what small writes cost in files that were written in pieces of several sizes."""
-    work = Path(tempfile.mkdtemp(prefix="pyjiva-folios-", dir=work_dir))
-    try:
-        json.dump(run(SMOKE if smoke else REAL, work), sys.stdout, indent=1)
-        print()
-    finally:
-        shutil.rmtree(work)
+    print_figures(partial(run, SMOKE if smoke else REAL), work_dir)
 
 
 if __name__ == "__main__":

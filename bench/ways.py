@@ -14,19 +14,17 @@ Prints JSON: the machine, the commit, the parameters, and for each way the media
 them.
 """
 
-import json
 import mmap
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -34,6 +32,7 @@ from typing import Any, Final
 import attrs
 import click
 
+from bench.command import print_figures
 from bench.machine_sys import commit, describe_machine
 from pyjiva.block_sums import sums_of
 from pyjiva.units import KIB, MIB
@@ -239,12 +238,7 @@ def run(parameters: WaysParameters, work: Path) -> dict[str, Any]:
 @click.option("--work-dir", type=click.Path(path_type=Path, exists=True), help="For the data.")
 def main(smoke: bool, work_dir: Path | None) -> None:
     """Measure ways to read that the path does not take, beside the one that it takes."""
-    work = Path(tempfile.mkdtemp(prefix="pyjiva-ways-", dir=work_dir))
-    try:
-        json.dump(run(SMOKE if smoke else REAL, work), sys.stdout, indent=1)
-        print()
-    finally:
-        shutil.rmtree(work)
+    print_figures(partial(run, SMOKE if smoke else REAL), work_dir)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def merge_extents(extents: Iterable[Extent]) -> list[Extent]:
     """The same bytes as `extents`, sorted, with no two that touch or overlap; empty ones are dropped.
 
     A flush has one for every write since the last one, and whoever flushes keeps the interpreter's lock from
-    requests: numbers are sorted, not extents, whose comparison costs a hundred times as much.
+    requests: numbers are sorted, not extents, whose comparison costs more than thirty times as much.
     """
     merged: list[Extent] = []
     begin = end = -1

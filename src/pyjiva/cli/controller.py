@@ -364,15 +364,14 @@ class Controller:
     async def _open_device(self, nursery: trio.Nursery) -> BlockDevice:
         """The volume, or what makes it complete while it is filled."""
         fill = self.keeping.fill
-        volume = self._traced(CoalescingDevice(self.volume, self.batch), self.volume.waits_for)
         if fill is None:
             if self.volume.past.lineage.filling is not None:
                 raise ConfigError("the volume is not filled yet: give --fill-from as at its first start")
-            return volume
+            return self._traced(CoalescingDevice(self.volume, self.batch), self.volume.waits_for)
         filling = FillingDevice(self.volume, self.snapshots, _source_of(fill), fill.rate)
         nursery.start_soon(filling.run)
         await filling.ready.wait()
-        return filling
+        return CoalescingDevice(filling, self.batch)
 
     async def _offer(
         self, device: BlockDevice, portals: list[list[trio.SocketListener]], api: Address

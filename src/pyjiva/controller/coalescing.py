@@ -52,10 +52,6 @@ class CoalescingDevice:
     batch: EndOfBatch
     _held: list[Write] = attrs.field(factory=list, init=False)
     """Each begins where the one before it ends."""
-    _end_bytes: int = attrs.field(default=0, init=False)
-    """Where the last of them ends."""
-    _room_bytes: int = attrs.field(default=0, init=False)
-    """What may still be added to them."""
     _registered: bool = attrs.field(default=False, init=False)
 
     @property
@@ -69,14 +65,9 @@ class CoalescingDevice:
             self._pass_on()
             self.device.submit(request)
             return
-        length = request.length_bytes
         if self._held and not self._continues(request):
             self._pass_on()
-        if not self._held:
-            self._room_bytes = COALESCED_BYTES_MAX
         self._held.append(request)
-        self._end_bytes = request.offset_bytes + length
-        self._room_bytes -= length
         if not self._registered:
             self._registered = True
             self.batch.at_end(self._batch_ends)
@@ -88,10 +79,11 @@ class CoalescingDevice:
         return write.offset_bytes >= 0 and end <= self.device.size_bytes and type(write.done) is not Step
 
     def _continues(self, write: Write) -> bool:
+        first, last = self._held[0], self._held[-1]
         return (
-            write.offset_bytes == self._end_bytes
-            and write.length_bytes <= self._room_bytes
-            and write.force_unit_access == self._held[0].force_unit_access
+            write.offset_bytes == last.offset_bytes + last.length_bytes
+            and write.offset_bytes + write.length_bytes - first.offset_bytes <= COALESCED_BYTES_MAX
+            and write.force_unit_access == first.force_unit_access
         )
 
     def _batch_ends(self) -> None:
@@ -108,6 +100,6 @@ class CoalescingDevice:
             self.device.submit(first)
             return
         data = tuple(buffer for write in held for buffer in write.data)
-        length = self._end_bytes - first.offset_bytes
+        length = held[-1].offset_bytes + held[-1].length_bytes - first.offset_bytes
         parts = _Parts(held)
         self.device.submit(Write(first.offset_bytes, length, data, parts.done, first.force_unit_access))

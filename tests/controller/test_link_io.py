@@ -24,7 +24,7 @@ from pyjiva.replication import (
     encode_message,
     replica_proof,
 )
-from pyjiva.transport import EndOfBatch, ReceiveBuffer
+from pyjiva.transport import EndOfBatch, ReceiveBuffer, serve_by_filling
 
 KEY = bytes(32)
 ADDRESS = ReplicaAddress(1, "replica", 9502)
@@ -52,6 +52,9 @@ class LyingStream:
                 self._replies.append(
                     encode_header(frame.type | ANSWER, code=code, payload=[payload]) + payload
                 )
+
+    async def serve(self, wanted_bytes: Callable[[], int], arrived: Callable[[], bool]) -> bool:
+        return await serve_by_filling(self, wanted_bytes, arrived)
 
     async def fill(self, wanted_bytes: int = 0) -> bool:
         if self._replies:

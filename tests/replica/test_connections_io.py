@@ -1,7 +1,7 @@
 """What one receive brings is handled to its end, and answered in batches, in order."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import pytest
@@ -10,7 +10,7 @@ import trio
 from pyjiva.replica.connections_io import BYTES_PER_BATCH, FRAMES_PER_BATCH, Connections
 from pyjiva.replica.session import Session
 from pyjiva.replication import Frame, FrameType, encode_header
-from pyjiva.transport import EndOfBatch, ReceiveBuffer
+from pyjiva.transport import EndOfBatch, ReceiveBuffer, serve_by_filling
 
 WRITE = FrameType.WRITE
 
@@ -36,6 +36,9 @@ class FakeStream:
             return False
         self.buffer.receive_data(self.receives.pop(0))
         return True
+
+    async def serve(self, wanted_bytes: Callable[[], int], arrived: Callable[[], bool]) -> bool:
+        return await serve_by_filling(self, wanted_bytes, arrived)
 
     def send(self, *buffers: bytes | bytearray | memoryview) -> None:
         if not self._queued:

@@ -102,8 +102,12 @@ async def pump(
 
     Raises RemoteProtocolError: the replica sent what it must not.
     """
-    while await stream.fill(decoder.wanted_bytes):
+
+    def arrived() -> bool:
         on_arrival()
         while (frame := decoder.next_frame()) is not None:
             on_frame(frame)
         batch.end()
+        return True
+
+    await stream.serve(lambda: decoder.wanted_bytes, arrived)

@@ -279,14 +279,21 @@ class Target:
             raise error
 
     async def _serve(self, stream: BatchedStream, framing: Framing, connection: Connection) -> None:
-        """Wait once, handle all that came, send once."""
-        while True:
-            while connection.receive_all():  # it stopped early: the initiator does not take its answers
-                await stream.wait_queued_below(QUEUED_BYTES_MAX // 2)
-                if connection.closed:
-                    return
+        """Handle all that comes together, and send once."""
+        stopped = False
+
+        def arrived() -> bool:
+            nonlocal stopped
+            stopped = connection.receive_all()
             self.batch.end()
-            if connection.closed or not await stream.fill(framing.wanted_bytes):
+            return not (stopped or connection.closed)
+
+        arrived()  # what came with the last of the login
+        while not connection.closed:
+            if stopped:  # the initiator does not take its answers
+                await stream.wait_queued_below(QUEUED_BYTES_MAX // 2)
+                arrived()
+            elif not await stream.serve(lambda: framing.wanted_bytes, arrived):
                 return
 
     async def _watch(self, stream: BatchedStream, control: Control, finished: trio.Event) -> None:

@@ -131,14 +131,17 @@ class Connections:
 
     async def _pump(self, stream: Stream, session: Session, host: str) -> None:
         decoder = FrameDecoder(stream.buffer)
+
+        def arrived() -> bool:
+            self._take(session, decoder)
+            return stream.queued_bytes <= QUEUED_BYTES_MAX
+
         with trio.CancelScope() as scope:
             scope.deadline = trio.current_time() + HANDSHAKE_S
             self._strangers[session] = _Stranger(host, scope, decoder)
             try:
-                while await stream.fill(decoder.wanted_bytes):
-                    self._take(session, decoder)
-                    if stream.queued_bytes > QUEUED_BYTES_MAX:
-                        await stream.wait_sent()
+                while await stream.serve(lambda: decoder.wanted_bytes, arrived):
+                    await stream.wait_sent()
             except RemoteProtocolError as error:
                 host, port = stream.peer_address
                 _log.warning("connection closed", peer=f"{host}:{port}", reason=str(error))

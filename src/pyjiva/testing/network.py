@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import trio
 
-from pyjiva.transport import ReceiveBuffer
+from pyjiva.transport import ReceiveBuffer, serve_by_filling
 
 __all__ = ["FRAME_TYPE", "MemoryStream", "Network", "Tap"]
 
@@ -54,6 +54,10 @@ class MemoryStream:
         self.buffer.receive_data(data)
         self.received_bytes += len(data)
         return True
+
+    async def serve(self, wanted_bytes: Callable[[], int], arrived: Callable[[], bool]) -> bool:
+        """As BatchedStream's."""
+        return await serve_by_filling(self, wanted_bytes, arrived)
 
     def send(self, *buffers: bytes | bytearray | memoryview) -> None:
         """As BatchedStream's; it leaves at once, and arrives after the network's delay, in order."""

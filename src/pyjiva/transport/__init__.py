@@ -2,6 +2,6 @@
 
 from pyjiva.transport.batch import EndOfBatch
 from pyjiva.transport.receive_buffer import ReceiveBuffer
-from pyjiva.transport.stream import Stream
+from pyjiva.transport.stream import Stream, serve_by_filling
 
-__all__ = ["EndOfBatch", "ReceiveBuffer", "Stream"]
+__all__ = ["EndOfBatch", "ReceiveBuffer", "Stream", "serve_by_filling"]

@@ -15,7 +15,7 @@ does the cleaning up.
 
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -24,8 +24,10 @@ import trio
 from pyjiva.buffers import Buffer
 from pyjiva.recycled import Buffers
 from pyjiva.transport.batch import EndOfBatch
+from pyjiva.transport.direct_io import DirectCalls, direct_calls
 from pyjiva.transport.outgoing_sys import Outgoing
 from pyjiva.transport.receive_buffer import ReceiveBuffer
+from pyjiva.transport.stream import serve_by_filling
 
 __all__ = ["BatchedStream", "open_stream", "own_stream"]
 
@@ -42,6 +44,8 @@ class BatchedStream:
     """All that ever came in: a peer is alive while this grows."""
     _drained: bool = attrs.field(default=False, init=False)
     """The last receive took all there was: another one would only be told so."""
+    _service: "_Service | None" = attrs.field(default=None, init=False)
+    """Somebody is in `serve`, and is called."""
     _registered: bool = attrs.field(default=False, init=False)
     _blocked: bool = attrs.field(default=False, init=False)
     _broken: bool = attrs.field(default=False, init=False)
@@ -62,7 +66,6 @@ class BatchedStream:
 
         `wanted_bytes`: how many unparsed bytes the buffer must be able to hold (a whole message).
         """
-        tail = self.buffer.tail(wanted_bytes)
         must_wait, waited = self._drained and not self._broken, False
         while True:
             if must_wait:
@@ -72,20 +75,62 @@ class BatchedStream:
                     return False
                 waited = True
             try:
-                count = self._sock.recv_into(tail)
+                count = self.receive(wanted_bytes)
             except BlockingIOError:
                 must_wait = True
                 continue
-            except OSError:
-                count = 0
             break
         if not waited:
             # A stream that always has something must not keep the other tasks from running.
             await trio.lowlevel.checkpoint()
+        return count > 0
+
+    async def serve(self, wanted_bytes: Callable[[], int], arrived: Callable[[], bool]) -> bool:
+        """Take what arrives into `buffer` and call `arrived`, again and again, until it returns False or the
+        connection has ended; returns whether that still stands.
+
+        `wanted_bytes` says what `fill` is told.  `arrived` must not wait; what it raises is raised here.
+        It is called where nobody's task runs (`direct_io`), which is what makes this faster than `fill`.
+        """
+        calls = direct_calls()
+        if calls is None:
+            return await serve_by_filling(self, wanted_bytes, arrived)
+        assert self._service is None, "somebody serves this stream already"
+        if self._broken:
+            return False
+        service = _Service(self, calls, self._sock.fileno(), wanted_bytes, arrived)
+        calls.add(service.fd, service.ready)
+        self._service = service
+        try:
+            await service.over.wait()
+        finally:
+            self._end_service()
+        if service.error is not None:
+            raise service.error
+        return service.stands
+
+    def _end_service(self) -> None:
+        """No calls any more; `serve` returns."""
+        if self._service is not None:
+            self._service.end()
+            self._service = None
+
+    def receive(self, wanted_bytes: int) -> int:
+        """Take what there is into `buffer`, without a wait; how many bytes, 0 at the end of the connection.
+
+        Raises BlockingIOError: nothing is there.
+        """
+        tail = self.buffer.tail(wanted_bytes)
+        try:
+            count = self._sock.recv_into(tail)
+        except BlockingIOError:
+            raise
+        except OSError:
+            count = 0
         self._drained = count < len(tail)
         self.buffer.received(count)
         self.received_bytes += count
-        return count > 0
+        return count
 
     def send(self, *buffers: Buffer) -> None:  # hot
         """Queue `buffers`, which nobody may change from now on; they leave at the end of the batch."""
@@ -154,6 +199,7 @@ class BatchedStream:
         collector comes, which it seldom does.
         """
         self._broken = True
+        self._end_service()
         trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
         self.buffer.release()
@@ -179,6 +225,41 @@ class BatchedStream:
         except OSError:
             return "", 0
         return str(host), int(port)
+
+
+@attrs.define(eq=False)
+class _Service:  # hot
+    """One call of `BatchedStream.serve`: what happens when the socket is ready, until it is over."""
+
+    stream: BatchedStream
+    calls: DirectCalls
+    fd: int
+    wanted_bytes: Callable[[], int]
+    arrived: Callable[[], bool]
+    over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    stands: bool = attrs.field(default=False, init=False)
+    """The connection had not ended when it was over."""
+    error: BaseException | None = attrs.field(default=None, init=False)
+    """What `arrived` raised."""
+
+    def ready(self) -> None:
+        """The socket has something, or has ended."""
+        try:
+            count = self.stream.receive(self.wanted_bytes())
+            if count and self.arrived():
+                return
+            self.stands = count > 0
+        except BlockingIOError:  # ready for nothing: it may happen
+            return
+        except BaseException as error:  # noqa: BLE001  # raised where the task is
+            self.error = error
+        self.end()
+
+    def end(self) -> None:
+        """Over; may be called again."""
+        if not self.over.is_set():
+            self.over.set()
+            self.calls.remove(self.fd)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ once, and the stream below sends at the end of the batch.  `fill` waits for the 
 """
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -15,7 +15,7 @@ import trio
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.transport.batch import EndOfBatch
 from pyjiva.transport.receive_buffer import ReceiveBuffer
-from pyjiva.transport.stream import Stream
+from pyjiva.transport.stream import Stream, serve_by_filling
 from pyjiva.transport.stream_io import open_stream
 
 __all__ = ["TlsStream", "client_stream", "open_tls_stream", "server_stream"]
@@ -63,6 +63,10 @@ class TlsStream:
             await trio.lowlevel.checkpoint()
         self.buffer.received(count)
         return count > 0
+
+    async def serve(self, wanted_bytes: Callable[[], int], arrived: Callable[[], bool]) -> bool:
+        """Part of Stream."""
+        return await serve_by_filling(self, wanted_bytes, arrived)
 
     async def _take_in(self) -> bool:
         """Wait for records; False when the connection has ended."""

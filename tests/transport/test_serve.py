@@ -1,18 +1,22 @@
 """Serving a stream: each arrival is one call, by direct calls and by a task that fills, until it is over."""
 
 import os
+import queue
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import attrs
+import outcome
 import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio._core._run import GLOBAL_RUN_CONTEXT
 
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport import stream_io as stream_module
@@ -277,15 +281,32 @@ class TestDirectCalls:
         assert trio.run(use) is not first
         assert len(os.listdir("/proc/self/fd")) == before
 
-    async def test_a_trio_without_an_epoll_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Runner:
-            io_manager = object()
-
-        class Context:
-            runner = Runner
-
-        monkeypatch.setattr("pyjiva.transport.direct_io.GLOBAL_RUN_CONTEXT", Context)
+    @pytest.mark.parametrize("missing", ["io_manager", "deadlines", "runq"])
+    async def test_a_trio_that_is_another_one_has_none(
+        self, missing: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there = GLOBAL_RUN_CONTEXT.runner
+        other = SimpleNamespace(
+            io_manager=there.io_manager, deadlines=there.deadlines, runq=there.runq, is_guest=False
+        )
+        setattr(other, missing, object())
+        if missing == "runq":
+            del other.runq
+        monkeypatch.setattr("pyjiva.transport.direct_io.GLOBAL_RUN_CONTEXT", SimpleNamespace(runner=other))
         assert direct_calls() is None
+
+    def test_a_guest_of_another_loop_has_none(self) -> None:
+        """It would wait in a thread."""
+        todo: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        ended: list[outcome.Outcome[bool]] = []
+
+        async def look() -> bool:
+            return direct_calls() is None
+
+        trio.lowlevel.start_guest_run(look, run_sync_soon_threadsafe=todo.put, done_callback=ended.append)
+        while not ended:
+            todo.get(timeout=PATIENCE_S)()
+        assert ended[0].unwrap()
 
     async def test_a_call_that_removes_another_one_is_the_last(
         self, pair: tuple[socket.socket, socket.socket]
@@ -329,6 +350,47 @@ class TestDirectCalls:
         with trio.fail_after(PATIENCE_S):
             await done.wait()
         assert got == [b"a", b"b", b"c"]
+
+    async def test_a_deadline_that_a_call_brings_nearer_is_kept(
+        self, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """It makes no task runnable: trio must be asked what it would wait for now."""
+        calls = direct_calls()
+        assert calls is not None
+        ours, peer = pair
+        with trio.CancelScope(deadline=trio.current_time() + 1000) as scope:
+
+            def call() -> None:
+                calls.remove(ours.fileno())
+                calls.add(ours.fileno(), partial(pytest.fail, "nothing comes any more"))
+                ours.recv(1)
+                scope.deadline = trio.current_time() + 0.001
+
+            calls.add(ours.fileno(), call)
+            peer.send(b"x")
+            await trio.sleep_forever()
+        calls.remove(ours.fileno())
+        assert scope.cancelled_caught
+
+    async def test_timers_go_on_while_calls_never_end(
+        self, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        calls = direct_calls()
+        assert calls is not None
+        ours, peer = pair
+        count = 0
+
+        def call() -> None:
+            nonlocal count
+            count += 1
+
+        peer.send(b"x")  # nobody takes it
+        calls.add(ours.fileno(), call)
+        began_at = trio.current_time()
+        await trio.sleep(0.02)
+        assert 0.02 <= trio.current_time() - began_at < PATIENCE_S
+        assert count > 10
+        calls.remove(ours.fileno())
 
     async def test_what_a_call_starts_runs(
         self, pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery

@@ -8,33 +8,49 @@ socket is registered once, in an epoll of ours which has trio's own inside it.  
 epoll it waits for ours, and where it would wake tasks, the owners of ready sockets are called, and after them
 trio is given what its own epoll has.
 
-So a call runs where trio's round begins, between the steps of tasks, never inside one.  It must not wait and
-must not raise, as nobody is there to wait or to catch.  What it wakes (events, cancelled scopes, new tasks)
-runs in the same round, and timers are looked at in every round: neither side can starve the other.
+So a call runs between the steps of tasks, never inside one.  It must not wait and must not raise, as nobody
+is there to wait or to catch.  As long as calls wake nobody, trio does not go round: that would cost as much
+again.  It does as soon as a call has made a task runnable or brought a deadline nearer, when trio's own epoll
+has something, and when the time is up that trio would have waited; so neither side can starve the other.
 
-trio offers no such place to hook in: this puts itself before `runner.io_manager`, with what trio has asked of
-an I/O manager for years (`get_events`, `process_events`, and an epoll).  Where a trio has none of this
-(another system, another version) there is no DirectCalls, and streams let their tasks wait as ever.
+trio offers no such place to hook in: this puts itself before `runner.io_manager`, and looks at the tasks that
+can run and at the next deadline (`_NEEDED`).  Where a trio has none of this (another system, another version)
+there is no DirectCalls, and streams let their tasks wait as ever.
 """
 
+import operator
 import select
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
+import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
 __all__ = ["DirectCalls", "direct_calls"]
 
-_NEEDED: Final = ("_epoll", "close", "get_events", "process_events")
+#: What we ask of trio's runner, private as it is.
+_NEEDED: Final = (
+    "runq",
+    "deadlines.next_deadline",
+    "io_manager._epoll.fileno",
+    "io_manager.close",
+    "io_manager.get_events",
+    "io_manager.process_events",
+)
+#: What a wait ended with, if not with its time: both are true, as trio wants it.
+_TRIOS: Final = "trio's own epoll has something"
+_CALLED: Final = "owners were called"
 
 
 @attrs.define(eq=False, slots=False)
 class DirectCalls:
     """The I/O manager of one `trio.run`, from the first time that somebody asked for it."""
 
+    _runner: Any
+    """trio's: private, so without types; its I/O manager was `_trios`."""
     _trios: Any
-    """Its own I/O manager: private, so without types."""
     _epoll: select.epoll = attrs.field(factory=select.epoll, init=False)
     _calls: dict[int, Callable[[], None]] = attrs.field(factory=dict, init=False)
     _trios_fd: int = attrs.field(init=False)
@@ -59,21 +75,39 @@ class DirectCalls:
     # --- what trio asks of an I/O manager
 
     def get_events(self, timeout_s: float) -> object:
-        """Wait; false only if nothing came in time."""
+        """Wait, and call; false only if nothing came in time."""
         if not self._calls:
             return self._trios.get_events(timeout_s)
-        return _Ready(self._epoll.poll(timeout_s, len(self._calls) + 1))
+        runner, poll = self._runner, self._epoll.poll
+        next_deadline = runner.deadlines.next_deadline()
+        until_s = time.monotonic() + timeout_s
+        called = None
+        while found := poll(max(0, timeout_s), len(self._calls) + 1):
+            if self._call(found):
+                return _TRIOS
+            called = _CALLED
+            timeout_s = until_s - time.monotonic()
+            if timeout_s <= 0 or runner.runq or runner.deadlines.next_deadline() < next_deadline:
+                break
+        return called
 
-    def process_events(self, events: object) -> None:
-        """Do what `get_events` has found."""
-        if not isinstance(events, _Ready):
-            self._trios.process_events(events)
-            return
-        for fd, _ in events:
+    @trio.lowlevel.enable_ki_protection  # a KeyboardInterrupt is for a task, not for whoever is called
+    def _call(self, found: list[tuple[int, int]]) -> bool:
+        """Call the owners of what was found; whether trio's own epoll was among it."""
+        has_trios = False
+        for fd, _ in found:
             if fd == self._trios_fd:
-                self._trios.process_events(self._trios.get_events(0))
+                has_trios = True
             elif (call := self._calls.get(fd)) is not None:  # else a call before has removed it
                 call()
+        return has_trios
+
+    def process_events(self, events: object) -> None:
+        """Wake the tasks for what `get_events` has found."""
+        if events is _TRIOS:
+            self._trios.process_events(self._trios.get_events(0))
+        elif events and events is not _CALLED:
+            self._trios.process_events(events)
 
     def close(self) -> None:
         """The run has ended."""
@@ -85,18 +119,17 @@ class DirectCalls:
         return getattr(self._trios, name)
 
 
-class _Ready(list[tuple[int, int]]):
-    """Descriptors and their flags from our epoll, not from trio's."""
-
-
 def direct_calls() -> DirectCalls | None:
     """Those of this `trio.run`; None: this trio cannot have them."""
-    runner = GLOBAL_RUN_CONTEXT.runner
-    manager: Any = runner.io_manager
+    runner: Any = GLOBAL_RUN_CONTEXT.runner
+    manager = runner.io_manager
     if isinstance(manager, DirectCalls):
         return manager
-    if not all(hasattr(manager, name) for name in _NEEDED):
+    try:
+        operator.attrgetter(*_NEEDED)(runner)
+    except AttributeError:
         return None
-    calls: Any = DirectCalls(manager)
-    runner.io_manager = calls
+    if runner.is_guest:  # another loop waits, in a thread
+        return None
+    runner.io_manager = DirectCalls(runner, manager)
     return direct_calls()

@@ -13,23 +13,32 @@ is there to wait or to catch.  As long as calls wake nobody, trio does not go ro
 again.  It does as soon as a call has made a task runnable or brought a deadline nearer, when trio's own epoll
 has something, and when the time is up that trio would have waited; so neither side can starve the other.
 
+*Looking on.*  To sleep and be woken costs more than most answers take to come.  So who has just been called
+looks again for up to LOOK_ON_S, and lets other processes go first between two looks, before it sleeps.
+`LookingOn` says when that is worth it.
+
 trio offers no such place to hook in: this puts itself before `runner.io_manager`, and looks at the tasks that
 can run and at the next deadline (`_NEEDED`).  Where a trio has none of this (another system, another version)
 there is no DirectCalls, and streams let their tasks wait as ever.
 """
 
 import operator
-import select
-import time
 from collections.abc import Callable
+from os import sched_yield
+from select import EPOLLIN, epoll
+from time import monotonic
 from typing import Any, Final
 
 import attrs
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
-__all__ = ["DirectCalls", "direct_calls"]
+__all__ = ["DirectCalls", "LookingOn", "direct_calls"]
 
+LOOK_ON_S: Final = 200e-6
+RESTS_MAX: Final = 64
+KEPT_WAITING_S: Final = 1e-3  # ours are done within some 100 µs; the slice of a busy process is 3 ms or more
+CALM_S: Final = 1.0
 #: What we ask of trio's runner, private as it is.
 _NEEDED: Final = (
     "runq",
@@ -44,6 +53,43 @@ _TRIOS: Final = "trio's own epoll has something"
 _CALLED: Final = "owners were called"
 
 
+@attrs.define
+class LookingOn:
+    """Whether to look again before sleeping: while that finds something, and nobody else needs the processor.
+    Pure.
+
+    What found nothing is not tried again for one wait, then two, four, up to RESTS_MAX: a slow peer costs one
+    look in so many.  When another process kept the processor for longer than any of ours does, nobody looks
+    on for CALM_S: with busy neighbours each look would cost one of their time slices.
+    """
+
+    _rests: int = 0
+    """Waits that are still to be slept through."""
+    _rests_after: int = 1
+    """How many after the next look that finds nothing."""
+    _calm_until_s: float = 0.0
+
+    def wanted(self, now_s: float) -> bool:
+        """Whether to look on before this wait."""
+        if self._rests:
+            self._rests -= 1
+            return False
+        return now_s >= self._calm_until_s
+
+    def found(self) -> None:
+        """It was worth it."""
+        self._rests_after = 1
+
+    def found_nothing(self) -> None:
+        """It was not."""
+        self._rests = self._rests_after
+        self._rests_after = min(2 * self._rests_after, RESTS_MAX)
+
+    def was_kept_waiting(self, now_s: float) -> None:
+        """Others needed the processor."""
+        self._calm_until_s = now_s + CALM_S
+
+
 @attrs.define(eq=False, slots=False)
 class DirectCalls:
     """The I/O manager of one `trio.run`, from the first time that somebody asked for it."""
@@ -51,20 +97,21 @@ class DirectCalls:
     _runner: Any
     """trio's: private, so without types; its I/O manager was `_trios`."""
     _trios: Any
-    _epoll: select.epoll = attrs.field(factory=select.epoll, init=False)
+    _epoll: epoll = attrs.field(factory=lambda: epoll(), init=False)  # replaced by tests
     _calls: dict[int, Callable[[], None]] = attrs.field(factory=dict, init=False)
+    _looking_on: LookingOn = attrs.field(factory=LookingOn, init=False)
     _trios_fd: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._trios_fd = self._trios._epoll.fileno()
-        self._epoll.register(self._trios_fd, select.EPOLLIN)
+        self._epoll.register(self._trios_fd, EPOLLIN)
 
     def add(self, fd: int, call: Callable[[], None]) -> None:
         """Call `call` whenever `fd` has something to read, or has ended, until `remove`: also again and
         again for what it leaves unread.
         """
         assert fd not in self._calls
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(fd, EPOLLIN)
         self._calls[fd] = call
 
     def remove(self, fd: int) -> None:
@@ -80,16 +127,33 @@ class DirectCalls:
             return self._trios.get_events(timeout_s)
         runner, poll = self._runner, self._epoll.poll
         next_deadline = runner.deadlines.next_deadline()
-        until_s = time.monotonic() + timeout_s
+        until_s = monotonic() + timeout_s
         called = None
         while found := poll(max(0, timeout_s), len(self._calls) + 1):
-            if self._call(found):
-                return _TRIOS
-            called = _CALLED
-            timeout_s = until_s - time.monotonic()
-            if timeout_s <= 0 or runner.runq or runner.deadlines.next_deadline() < next_deadline:
-                break
+            while found:
+                if self._call(found):
+                    return _TRIOS
+                called = _CALLED
+                now_s = monotonic()
+                timeout_s = until_s - now_s
+                if timeout_s <= 0 or runner.runq or runner.deadlines.next_deadline() < next_deadline:
+                    return called
+                found = self._look_on(now_s) if self._looking_on.wanted(now_s) else []
         return called
+
+    def _look_on(self, now_s: float) -> list[tuple[int, int]]:
+        """Look again and again for LOOK_ON_S; what was found."""
+        until_s = now_s + LOOK_ON_S
+        while now_s < until_s:
+            if found := self._epoll.poll(0, len(self._calls) + 1):
+                self._looking_on.found()
+                return found
+            sched_yield()
+            before_s, now_s = now_s, monotonic()
+            if now_s - before_s > KEPT_WAITING_S:
+                self._looking_on.was_kept_waiting(now_s)
+        self._looking_on.found_nothing()
+        return []
 
     @trio.lowlevel.enable_ki_protection  # a KeyboardInterrupt is for a task, not for whoever is called
     def _call(self, found: list[tuple[int, int]]) -> bool:

@@ -129,14 +129,13 @@ class DirectCalls:
         next_deadline = runner.deadlines.next_deadline()
         until_s = monotonic() + timeout_s
         called = None
-        while found := poll(max(0, timeout_s), len(self._calls) + 1):
+        while found := poll(max(0, until_s - monotonic()), len(self._calls) + 1):
             while found:
                 if self._call(found):
                     return _TRIOS
                 called = _CALLED
                 now_s = monotonic()
-                timeout_s = until_s - now_s
-                if timeout_s <= 0 or runner.runq or runner.deadlines.next_deadline() < next_deadline:
+                if now_s >= until_s or runner.runq or runner.deadlines.next_deadline() < next_deadline:
                     return called
                 found = self._look_on(now_s) if self._looking_on.wanted(now_s) else []
         return called

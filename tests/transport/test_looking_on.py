@@ -152,6 +152,12 @@ class TestTheWait:
         assert 10 <= epoll.looks <= 11
         assert epoll.waits >= 2
 
+    def test_what_never_finds_anything_becomes_seldom(
+        self, epoll: Epoll, yields: Iterator[list[float]]
+    ) -> None:
+        trio.run(self.play, 50)
+        assert epoll.looks <= 6 * 11, "of 49 waits six: the first, and after 1, 2, 4, 8, 16 that rest"
+
     def test_it_does_not_look_on_where_others_need_the_processor(
         self, epoll: Epoll, yields: Iterator[list[float]]
     ) -> None:

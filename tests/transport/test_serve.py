@@ -426,6 +426,19 @@ class TestDirectCalls:
                 await trio.lowlevel.checkpoint()
         assert sorted(told) == ["cancelled", "deadline", "task"]
 
+    async def test_a_wait_in_which_somebody_was_called_did_not_time_out(
+        self, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """trio asks: if it did, and no task can run, a test's clock may jump."""
+        calls = direct_calls()
+        assert calls is not None
+        ours, peer = pair
+        calls.add(ours.fileno(), lambda: None)
+        assert not calls.get_events(0)
+        peer.send(b"x")  # nobody takes it
+        assert calls.get_events(0)
+        calls.remove(ours.fileno())
+
     async def test_idle_is_still_idle(
         self, pair: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
     ) -> None:

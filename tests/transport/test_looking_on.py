@@ -11,7 +11,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjiva.transport.direct_io import CALM_S, KEPT_WAITING_S, LOOK_ON_S, RESTS_MAX, LookingOn, direct_calls
+from pyjiva.transport.direct_io import KEPT_WAITING_S, LOOK_ON_S, direct_calls
+from pyjiva.transport.looking_on import CALM_S, RESTS_MAX, LookingOn
 
 PATIENCE_S = 5
 

@@ -264,6 +264,12 @@ class TestDirectCalls:
         with ours, peer:
             yield ours, peer
 
+    @pytest.fixture
+    async def calls(self) -> DirectCalls:
+        calls = direct_calls()
+        assert calls is not None
+        return calls
+
     async def test_the_trio_that_is_installed_can_have_them(self) -> None:
         """If a new one cannot, small requests cost a quarter more, and nothing else says so."""
         calls = direct_calls()
@@ -309,11 +315,9 @@ class TestDirectCalls:
         assert ended[0].unwrap()
 
     async def test_a_call_that_removes_another_one_is_the_last(
-        self, pair: tuple[socket.socket, socket.socket]
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         """Both are ready in the same round, and either may be the first."""
-        calls = direct_calls()
-        assert calls is not None
         ours, peer = pair
         fds = {ours.fileno(), peer.fileno()}
         called: list[int] = []
@@ -331,10 +335,8 @@ class TestDirectCalls:
         assert len(called) == 1
 
     async def test_what_is_left_unread_is_called_for_again(
-        self, pair: tuple[socket.socket, socket.socket]
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket]
     ) -> None:
-        calls = direct_calls()
-        assert calls is not None
         ours, peer = pair
         got: list[bytes] = []
         done = trio.Event()
@@ -352,11 +354,9 @@ class TestDirectCalls:
         assert got == [b"a", b"b", b"c"]
 
     async def test_a_deadline_that_a_call_brings_nearer_is_kept(
-        self, pair: tuple[socket.socket, socket.socket]
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         """It makes no task runnable: trio must be asked what it would wait for now."""
-        calls = direct_calls()
-        assert calls is not None
         ours, peer = pair
         with trio.CancelScope(deadline=trio.current_time() + 1000) as scope:
 
@@ -373,10 +373,8 @@ class TestDirectCalls:
         assert scope.cancelled_caught
 
     async def test_timers_go_on_while_calls_never_end(
-        self, pair: tuple[socket.socket, socket.socket]
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket]
     ) -> None:
-        calls = direct_calls()
-        assert calls is not None
         ours, peer = pair
         count = 0
 
@@ -393,11 +391,9 @@ class TestDirectCalls:
         calls.remove(ours.fileno())
 
     async def test_what_a_call_starts_runs(
-        self, pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
     ) -> None:
         """Tasks, events, cancelled scopes, and a deadline that became earlier."""
-        calls = direct_calls()
-        assert calls is not None
         ours, peer = pair
         told: list[str] = []
         scope, late = trio.CancelScope(), trio.CancelScope(deadline=trio.current_time() + 1000)
@@ -427,11 +423,9 @@ class TestDirectCalls:
         assert sorted(told) == ["cancelled", "deadline", "task"]
 
     async def test_a_wait_in_which_somebody_was_called_did_not_time_out(
-        self, pair: tuple[socket.socket, socket.socket]
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket]
     ) -> None:
         """trio asks: if it did, and no task can run, a test's clock may jump."""
-        calls = direct_calls()
-        assert calls is not None
         ours, peer = pair
         calls.add(ours.fileno(), lambda: None)
         assert not calls.get_events(0)
@@ -440,19 +434,20 @@ class TestDirectCalls:
         calls.remove(ours.fileno())
 
     async def test_idle_is_still_idle(
-        self, pair: tuple[socket.socket, socket.socket], autojump_clock: trio.testing.MockClock
+        self,
+        calls: DirectCalls,
+        pair: tuple[socket.socket, socket.socket],
+        autojump_clock: trio.testing.MockClock,
     ) -> None:
         """trio's tests wait for that, and jump over sleeps then; also with sockets of ours registered."""
-        calls = direct_calls()
-        assert calls is not None
         calls.add(pair[0].fileno(), lambda: pytest.fail("nothing came"))
         await trio.testing.wait_all_tasks_blocked(0.001)
         await trio.sleep(1000)
         calls.remove(pair[0].fileno())
 
-    async def test_signals_are_heard(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        calls = direct_calls()
-        assert calls is not None
+    async def test_signals_are_heard(
+        self, calls: DirectCalls, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
         calls.add(pair[0].fileno(), lambda: pytest.fail("nothing came"))
         with trio.open_signal_receiver(signal.SIGUSR2) as signals, trio.fail_after(PATIENCE_S):
             os.kill(os.getpid(), signal.SIGUSR2)

@@ -33,12 +33,12 @@ import attrs
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
-__all__ = ["DirectCalls", "LookingOn", "direct_calls"]
+from pyjiva.transport.looking_on import LookingOn
+
+__all__ = ["DirectCalls", "direct_calls"]
 
 LOOK_ON_S: Final = 200e-6
-RESTS_MAX: Final = 64
 KEPT_WAITING_S: Final = 1e-3  # ours are done within some 100 µs; the slice of a busy process is 3 ms or more
-CALM_S: Final = 1.0
 #: What we ask of trio's runner, private as it is.
 _NEEDED: Final = (
     "runq",
@@ -51,43 +51,6 @@ _NEEDED: Final = (
 #: What a wait ended with, if not with its time: both are true, as trio wants it.
 _TRIOS: Final = "trio's own epoll has something"
 _CALLED: Final = "owners were called"
-
-
-@attrs.define
-class LookingOn:
-    """Whether to look again before sleeping: while that finds something, and nobody else needs the processor.
-    Pure.
-
-    What found nothing is not tried again for one wait, then two, four, up to RESTS_MAX: a slow peer costs one
-    look in so many.  When another process kept the processor for longer than any of ours does, nobody looks
-    on for CALM_S: with busy neighbours each look would cost one of their time slices.
-    """
-
-    _rests: int = 0
-    """Waits that are still to be slept through."""
-    _rests_after: int = 1
-    """How many after the next look that finds nothing."""
-    _calm_until_s: float = 0.0
-
-    def wanted(self, now_s: float) -> bool:
-        """Whether to look on before this wait."""
-        if self._rests:
-            self._rests -= 1
-            return False
-        return now_s >= self._calm_until_s
-
-    def found(self) -> None:
-        """It was worth it."""
-        self._rests_after = 1
-
-    def found_nothing(self) -> None:
-        """It was not."""
-        self._rests = self._rests_after
-        self._rests_after = min(2 * self._rests_after, RESTS_MAX)
-
-    def was_kept_waiting(self, now_s: float) -> None:
-        """Others needed the processor."""
-        self._calm_until_s = now_s + CALM_S
 
 
 @attrs.define(eq=False, slots=False)

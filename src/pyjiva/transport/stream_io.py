@@ -2,11 +2,11 @@
 written.
 
 Theory.  A trio stream costs a task switch for every message.  Here the owner of a stream waits once
-(`fill`), takes every complete message out of `stream.buffer`, applies all of them, and whoever has
-something to say calls `send`, which only queues views.  At the end of the batch (`EndOfBatch`) each stream
-that has something queued makes one sendmsg in place, without waiting; only when the socket is full does the
-stream's own sender task take over.  So a message costs no task, no channel and no copy, and at high queue
-depth a syscall carries many.
+(`fill`) or is called (`serve`), takes every complete message out of `stream.buffer`, applies all of them,
+and whoever has something to say calls `send`, which only queues views.  At the end of the batch
+(`EndOfBatch`) each stream that has something queued makes one sendmsg in place, without waiting; only when
+the socket is full does the stream's own sender task take over.  So a message costs no task, no channel and
+no copy, and at high queue depth a syscall carries many.
 
 Failures: a broken connection is not raised in the middle of a batch of somebody else's events.  `send` and
 the inline sendmsg never raise; the connection is shut down, so that the task in `fill` sees its end and

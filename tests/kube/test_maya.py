@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -171,12 +172,17 @@ def test_the_linux_initiator_goes_on_when_the_node_of_its_controller_dies(
     script = LINUX.format(portal=portal, user=user, password=password, files=FILES)
     inside = ["nsenter", f"--net={site.cluster.network}"]
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        printed = thread.submit(guest.run, script, timeout_s=GUEST_S, inside=inside)
+        console = tmp_path / "console"
+        console.touch()
+        printed = thread.submit(guest.run, script, timeout_s=GUEST_S, inside=inside, console=console)
 
-        def logged_in() -> bool:
-            return printed.done() or portal in site.cluster.run(["ss", "-Htn", "state", "established"]).stdout
+        def mounted() -> bool:  # an initiator whose very first login is cut off may never look for disks
+            return (
+                printed.done()
+                or re.search(r"^mounted\r?$", console.read_text("latin-1"), re.MULTILINE) is not None
+            )
 
-        site.wait_for("the guest has logged in", logged_in)
+        site.wait_for("the guest has mounted its file system", mounted)
         [pod] = site.cluster.all(
             "pod", NAMESPACE, f"openebs.io/controller,openebs.io/persistent-volume={name}"
         )

@@ -5,6 +5,7 @@ libraries.  Plain emulation, a user network.  The guest's 127.0.0.1 is routed to
 address works unchanged.  A test's script runs as the only program; what it prints is the result.
 """
 
+import contextlib
 import gzip
 import lzma
 import os
@@ -91,15 +92,18 @@ class Guest:
         self._lock = threading.Lock()
         self._runs = 0
 
-    def run(self, script: str, *, timeout_s: float = 240, inside: Sequence[str] = ()) -> str:
+    def run(
+        self, script: str, *, timeout_s: float = 240, inside: Sequence[str] = (), console: Path | None = None
+    ) -> str:
         """Boot, run `script` by sh, power off; what the script printed.
 
         `inside`: a command that QEMU is started by, such as one that enters a network namespace.
+        `console`: the file that has what the machine printed so far, to be read while it runs.
         """
         with self._lock:
             initramfs = self._pack(script)
         try:
-            return self._boot(initramfs, timeout_s, inside)
+            return self._boot(initramfs, timeout_s, inside, console or initramfs.with_suffix(".console"))
         finally:
             initramfs.unlink()
 
@@ -118,24 +122,28 @@ class Guest:
         initramfs.write_bytes(gzip.compress(archive.stdout, 1))
         return initramfs
 
-    def _boot(self, initramfs: Path, timeout_s: float, inside: Sequence[str]) -> str:
-        done = subprocess.run(
-            [
-                *inside,
-                *("qemu-system-x86_64", "-accel", "tcg", "-m", str(GUEST_MIB), "-nographic", "-no-reboot"),
-                *("-kernel", str(self.kernel), "-initrd", str(initramfs)),
-                *("-append", "console=ttyS0 quiet panic=-1"),
-                *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout_s,
-            check=False,
-        )
-        output = done.stdout.decode(errors="replace").replace("\r", "")
+    def _boot(self, initramfs: Path, timeout_s: float, inside: Sequence[str], console: Path) -> str:
+        command = [
+            *inside,
+            *("qemu-system-x86_64", "-accel", "tcg", "-m", str(GUEST_MIB), "-nographic", "-no-reboot"),
+            *("-kernel", str(self.kernel), "-initrd", str(initramfs)),
+            *("-append", "console=ttyS0 quiet panic=-1"),
+            *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"),
+        ]
+        ended = f"not within {timeout_s:g} s"
+        with console.open("wb") as printed, contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_s,
+                check=False,
+            )
+            ended = f"QEMU ended with {done.returncode}"
+        output = console.read_text(errors="replace").replace("\r", "")
         match = re.search(r"SCRIPT-BEGINS\n(.*)SCRIPT-ENDS", output, re.DOTALL)
-        assert match is not None, f"the guest did not end its script:\n{output[-4000:]}"
+        assert match is not None, f"the guest did not end its script ({ended}):\n{output[-4000:]}"
         return match[1]
 
 

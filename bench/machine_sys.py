@@ -7,14 +7,43 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from bench.errors import BenchError
 from pyjiva.cli.main import how_it_runs
 from pyjiva.units import GIB, MIB, format_size
 
-__all__ = ["commit", "describe_machine", "require_space", "warm_page_cache"]
+__all__ = ["Processors", "commit", "describe_machine", "require_space", "warm_page_cache"]
 
 ROOT: Final = Path(__file__).parent.parent
 SPARE_BYTES: Final = 1 * GIB
+
+
+@attrs.frozen
+class Processors:
+    """What all processors of this machine have done since it started, in ticks (proc(5), /proc/stat)."""
+
+    all_ticks: int
+    stolen_ticks: int
+    """They had something to do, and the machine's own host gave the time to others."""
+
+    @classmethod
+    def now(cls) -> "Processors":
+        """As the kernel counts them."""
+        return cls.read(Path("/proc/stat").read_text())
+
+    @classmethod
+    def read(cls, stat: str) -> "Processors":
+        """From /proc/stat.  Raises ValueError: it is not one."""
+        name, *values = stat.partition("\n")[0].split()
+        if name != "cpu" or len(values) < 8:
+            raise ValueError("its first line does not count what processors did")
+        ticks = [int(value) for value in values[:8]]  # the others are counted in these too
+        return cls(sum(ticks), ticks[7])
+
+    def stolen_share(self, since: "Processors") -> float:
+        """Of the time of all processors since then."""
+        return (self.stolen_ticks - since.stolen_ticks) / max(1, self.all_ticks - since.all_ticks)
 
 
 def describe_machine(directory: Path) -> dict[str, str]:

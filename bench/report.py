@@ -232,8 +232,10 @@ def _busy(cells: Sequence[Cell], limit: str) -> str:
     if at_limit:  # it waits for nothing there: that it is busy is no fault
         shares.append(f"{_share(cell.driver_cpu_share.most for cell in at_limit)} at the limit")
     idle = _share(cell.idle_cpu_share.most for cell in cells)
+    stolen = _share(cell.stolen_share.most for cell in cells)
     return (
-        f"The driver was busy for at most {', '.join(shares)}; targets that were not under load for {idle}."
+        f"The driver was busy for at most {', '.join(shares)}; targets that were not under load for {idle}. "
+        f"The machine's own host took at most {stolen} of a run."
     )
 
 

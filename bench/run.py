@@ -6,14 +6,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from bench.command import finished_at, hash_of
 from bench.driver_sys import Driver, build_driver
 from bench.errors import BenchError
-from bench.machine_sys import commit, describe_machine, require_space, warm_page_cache
+from bench.machine_sys import Processors, commit, describe_machine, require_space, warm_page_cache
 from bench.process_sys import cpu_s
 from bench.report import Heading
 from bench.summary import Cell, Sample, summarize
@@ -21,6 +21,9 @@ from bench.targets_sys import BASELINE, LIMIT, RunningTarget, TargetKind
 from bench.workload import Parameters, Workload
 
 __all__ = ["Result", "measure", "run_bench", "started"]
+
+STOLEN_SHARE_MAX: Final = 0.05
+RUNS_MAX: Final = 4
 
 Say = Callable[[str], None]
 
@@ -95,17 +98,41 @@ def measure(
     parameters: Parameters,
     round_number: int,
 ) -> Sample:
-    """One run on one target; the others should be idle, and it is noted whether they are."""
+    """One run on one target; the others should be idle, and it is noted whether they are.
+
+    A run from which the machine's own host has taken more than STOLEN_SHARE_MAX says little of the target: it
+    is done again, up to RUNS_MAX times in all, and the one counts from which least was taken.
+    """
+    best: Sample | None = None
+    for _ in range(RUNS_MAX):
+        sample = _measure_once(driver, targets, name, workload, parameters, round_number)
+        if best is None or sample.stolen_share < best.stolen_share:
+            best = sample
+        if best.stolen_share <= STOLEN_SHARE_MAX:
+            break
+    assert best is not None
+    return best
+
+
+def _measure_once(
+    driver: Driver,
+    targets: dict[str, RunningTarget],
+    name: str,
+    workload: Workload,
+    parameters: Parameters,
+    round_number: int,
+) -> Sample:
     target = targets[name]
     if parameters.settle:
         os.sync()
     warm_page_cache(target.data)
     roles = target.roles()
     idle = [pid for other in targets if other != name for pid in targets[other].roles()]
-    began_at, idle_began_s = time.monotonic(), cpu_s(idle)
+    began_at, idle_began_s, before = time.monotonic(), cpu_s(idle), Processors.now()
     answer = driver.load(target.url, workload, parameters, list(roles))
     idle_cpu_share = max(0.0, cpu_s(idle) - idle_began_s) / (time.monotonic() - began_at)
-    return sample_of(answer, roles, name, workload.name, round_number, idle_cpu_share)
+    stolen_share = Processors.now().stolen_share(before)
+    return sample_of(answer, roles, name, workload.name, round_number, idle_cpu_share, stolen_share)
 
 
 def sample_of(
@@ -115,6 +142,7 @@ def sample_of(
     workload: str,
     round_number: int,
     idle_cpu_share: float,
+    stolen_share: float,
 ) -> Sample:
     """What the driver said, with processes as roles.  Raises BenchError: it measured nothing."""
     ops, seconds = answer["ops"], answer["seconds"]
@@ -144,6 +172,7 @@ def sample_of(
         process_count=count,
         driver_cpu_share=driver_s / seconds,
         idle_cpu_share=idle_cpu_share,
+        stolen_share=stolen_share,
     )
 
 

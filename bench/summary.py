@@ -36,6 +36,8 @@ class Sample:
     """Of one core: near 1, the driver is what is measured."""
     idle_cpu_share: float
     """Of one core: what the targets took that had nothing to do."""
+    stolen_share: float
+    """Of the time of all processors: what the machine's own host gave to others meanwhile."""
 
 
 @attrs.frozen
@@ -66,6 +68,7 @@ class Cell:
     process_count: Mapping[str, int]
     driver_cpu_share: Spread
     idle_cpu_share: Spread
+    stolen_share: Spread
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -111,6 +114,7 @@ def summarize(samples: Sequence[Sample], baseline: str, limit: str) -> list[Cell
                 process_count=group[-1].process_count,
                 driver_cpu_share=spread(s.driver_cpu_share for s in group),
                 idle_cpu_share=spread(s.idle_cpu_share for s in group),
+                stolen_share=spread(s.stolen_share for s in group),
             )
         )
     return cells

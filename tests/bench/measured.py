@@ -36,6 +36,7 @@ def samples() -> list[Sample]:
                         process_count=PROCESSES[target],
                         driver_cpu_share=0.8 if target == "limit" else 0.25,
                         idle_cpu_share=0.01,
+                        stolen_share=0.02,
                     )
                 )
     return made

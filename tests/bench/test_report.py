@@ -57,8 +57,8 @@ def test_where_the_numbers_come_from_is_said() -> None:
     for part in ("abc123+", "kernel 6.1", "2 rounds", "seed 20160901", "0123456789abcdef", "8MiB"):
         assert part in text
     assert (
-        "busy for at most 25 % of one core, 80 % at the limit; targets that were not under load for 1 %"
-        in text
+        "busy for at most 25 % of one core, 80 % at the limit; targets that were not under load for 1 %. "
+        "The machine's own host took at most 2 % of a run." in text
     )
     assert "| pyjiva, 3 replicas | replica ×3 120 |" in text
     assert "| the kernel alone | limit 3 |" in text

@@ -26,6 +26,7 @@ def sample(target: str, round_number: int, iops: float, **changes: Any) -> Sampl
         process_count={"target": 1},
         driver_cpu_share=0.2,
         idle_cpu_share=0.01,
+        stolen_share=0.02,
     )
     return attrs.evolve(made, **changes)
 

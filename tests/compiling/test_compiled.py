@@ -20,7 +20,10 @@ TOP: Final = Path(__file__).parents[2]
 AGAIN: Final = (
     *("block", "controller", "iscsi", "replica", "replication", "scsi", "snapshot", "sparse"),
     *("sim/test_world.py", "test_buffers.py"),
-    *(f"transport/test_{each}.py" for each in ("receive_buffer", "outgoing_sys", "stream_io")),
+    *(
+        f"transport/test_{each}.py"
+        for each in ("receive_buffer", "outgoing_sys", "stream_io", "serve", "looking_on")
+    ),
 )
 WITHOUT: Final = ("controller/test_openapi.py", "replica/test_health_io.py")  # slow, and not of the data path
 TEST_S: Final = 1800

@@ -31,7 +31,7 @@ from pyjiva.iscsi.pdu import (
     Opcode,
 )
 from pyjiva.lineage import Change, ChangeKind, Lineage
-from pyjiva.replica.connections_io import FRAMES_PER_BATCH
+from pyjiva.replica.arrivals import FRAMES_PER_BATCH
 from pyjiva.replica.data_path import DataPath as ReplicaDataPath
 from pyjiva.replica.session import Phase, Session
 from pyjiva.replica.unstable import UnstableWrites

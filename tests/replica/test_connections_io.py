@@ -7,7 +7,8 @@ import attrs
 import pytest
 import trio
 
-from pyjiva.replica.connections_io import BYTES_PER_BATCH, FRAMES_PER_BATCH, Connections
+from pyjiva.replica.arrivals import BYTES_PER_BATCH, FRAMES_PER_BATCH
+from pyjiva.replica.connections_io import Connections
 from pyjiva.replica.session import Session
 from pyjiva.replication import Frame, FrameType, encode_header
 from pyjiva.transport import EndOfBatch, ReceiveBuffer, serve_by_filling

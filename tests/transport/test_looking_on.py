@@ -11,8 +11,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjiva.transport.direct_io import KEPT_WAITING_S, LOOK_ON_S, direct_calls
+from pyjiva.transport.direct_io import direct_calls
 from pyjiva.transport.looking_on import CALM_S, RESTS_MAX, LookingOn
+from pyjiva.transport.ready_sys import KEPT_WAITING_S, LOOK_ON_S
 
 PATIENCE_S = 5
 
@@ -101,7 +102,7 @@ class TestTheWait:
     @pytest.fixture
     def epoll(self, monkeypatch: pytest.MonkeyPatch) -> Epoll:
         epoll = Epoll()
-        monkeypatch.setattr("pyjiva.transport.direct_io.epoll", lambda: epoll)
+        monkeypatch.setattr("pyjiva.transport.ready_sys.epoll", lambda: epoll)
         return epoll
 
     @pytest.fixture
@@ -114,8 +115,8 @@ class TestTheWait:
             nonlocal clock_s
             clock_s += durations.pop(0) if durations else LOOK_ON_S / 10
 
-        monkeypatch.setattr("pyjiva.transport.direct_io.sched_yield", sched_yield)
-        monkeypatch.setattr("pyjiva.transport.direct_io.monotonic", lambda: clock_s)
+        monkeypatch.setattr("pyjiva.transport.ready_sys.sched_yield", sched_yield)
+        monkeypatch.setattr("pyjiva.transport.ready_sys.monotonic", lambda: clock_s)
         return iter([durations])
 
     async def play(self, bytes_: int) -> None:

@@ -808,12 +808,13 @@ class DataPath:
             self._writes.pop(id_, None)
             pending.error = pending.refusal
             self._finish(pending)
-        why = f": {error.failure.value}" if error is not None else ""
-        reason = f"its disk could not carry out a {pending.type.name}{why}"
-        for member_id in self._ids(lost):
-            self.on_failed(member_id, reason)
-        for member_id in self._ids(diverged):
-            self.on_diverged(member_id, reason)
+        if lost or diverged:
+            why = f": {error.failure.value}" if error is not None else ""
+            reason = f"its disk could not carry out a {pending.type.name}{why}"
+            for member_id in self._ids(lost):
+                self.on_failed(member_id, reason)
+            for member_id in self._ids(diverged):
+                self.on_diverged(member_id, reason)
         if refused is not None:
             _complete(refused, error)
 

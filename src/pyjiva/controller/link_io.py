@@ -1,8 +1,7 @@
-"""One connection to one replica: the handshake, then frames until it ends.  The trio shell."""
+"""One connection to one replica: the handshake, after which `Answers` takes what comes.  The trio shell."""
 
 import hmac
 import secrets
-from collections.abc import Callable
 
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.errors import RemoteProtocolError
@@ -29,7 +28,7 @@ from pyjiva.replication import (
 )
 from pyjiva.transport import EndOfBatch, Stream
 
-__all__ = ["pump", "shake_hands"]
+__all__ = ["shake_hands"]
 
 
 async def shake_hands(
@@ -88,26 +87,3 @@ async def _ask(
     if frame.code != Status.OK:
         raise RemoteProtocolError(f"refused: {decode_message(frame.payload, Refusal).reason}")
     return frame
-
-
-async def pump(
-    stream: Stream,
-    decoder: FrameDecoder,
-    on_arrival: Callable[[], None],
-    on_frame: Callable[[Frame], None],
-    batch: EndOfBatch,
-) -> None:  # hot
-    """Hand every frame that arrives to `on_frame` until the connection ends; `on_arrival` is called before
-    what came together.
-
-    Raises RemoteProtocolError: the replica sent what it must not.
-    """
-
-    def arrived() -> bool:
-        on_arrival()
-        while (frame := decoder.next_frame()) is not None:
-            on_frame(frame)
-        batch.end()
-        return True
-
-    await stream.serve(lambda: decoder.wanted_bytes, arrived)

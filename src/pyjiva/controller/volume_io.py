@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from pyjiva.block import Buffer, Flush, Hosts, Lock, Request, Sampler, Space, Yielding
+from pyjiva.controller.answers import Answers
 from pyjiva.controller.background import Background
 from pyjiva.controller.change_request import ChangeRequest, FillRequest
 from pyjiva.controller.data_path import DataPath, Link
@@ -26,7 +27,7 @@ from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
 from pyjiva.controller.history import History
 from pyjiva.controller.lease import Lease
-from pyjiva.controller.link_io import pump, shake_hands
+from pyjiva.controller.link_io import shake_hands
 from pyjiva.controller.operations import Operations
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
 from pyjiva.controller.pace import Pace
@@ -464,10 +465,11 @@ class Volume:
                     if stream.is_local:
                         self._data.windows.near(member_id, self._data.members[member_id].bit)
                     self.batch.end()
-                    answered = partial(self._answered, member_id)
-                    if self._traced is not None:
-                        answered = partial(self._answered_to_traced, self._traced, member_id)
-                    await pump(stream, decoder, self.times.arrived, answered, self.batch)
+                    answers = Answers(
+                        member_id, decoder, self._data, self._sharing, self.times, self.batch,
+                        None if self._traced is None else self._traced.answered,
+                    )  # fmt: skip
+                    await stream.serve(answers.wanted_bytes, answers.arrived)
             except OSError as error:
                 reason = f"not reachable: {error.strerror or error}"
             except trio.TooSlowError:
@@ -479,13 +481,6 @@ class Volume:
             self.batch.end()
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_S_MAX)
-
-    def _answered(self, member_id: int, frame: Frame) -> None:
-        self._data.answered(member_id, self._sharing.received(member_id, frame))
-
-    def _answered_to_traced(self, traced: TracedLinks, member_id: int, frame: Frame) -> None:
-        traced.answered(member_id, frame)
-        self._answered(member_id, frame)
 
     def _open_link(self, address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
         if self.connect is not None:

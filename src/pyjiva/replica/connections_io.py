@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from pyjiva.errors import RemoteProtocolError
+from pyjiva.replica.arrivals import Arrivals
 from pyjiva.replica.session import Phase, Session
 from pyjiva.replication import NONCE_BYTES, PAYLOAD_BYTES_MAX, Frame, FrameDecoder
 from pyjiva.transport import EndOfBatch, Stream
@@ -21,7 +22,6 @@ from pyjiva.transport.slots import Slots
 from pyjiva.transport.stream_io import own_stream
 from pyjiva.transport.tls_stream_io import server_stream
 from pyjiva.transport.tls_sys import Tls
-from pyjiva.units import KIB
 
 __all__ = ["Connections"]
 
@@ -30,13 +30,6 @@ STRANGERS_MAX: Final = 32  # connections that have not proved the key
 #: Of one address, so that one machine leaves room for others.  A controller that is cut off and tries again
 #: and again has two or three at once.
 STRANGERS_PER_ADDRESS_MAX: Final = 8
-#: A batch ends after so many frames, or bytes that they ask for or bring, though more have been received: the
-#: controller works on the first answers while the rest is carried out.  With fewer, the sends would cost more
-#: than the wait: at queue depth 32 it is five or six now.
-FRAMES_PER_BATCH: Final = 6
-BYTES_PER_BATCH: Final = 32 * KIB
-QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024  # a controller that does not read its answers is not read from
-
 _log = structlog.get_logger(__name__)
 
 
@@ -131,16 +124,14 @@ class Connections:
 
     async def _pump(self, stream: Stream, session: Session, host: str) -> None:
         decoder = FrameDecoder(stream.buffer)
-
-        def arrived() -> bool:
-            self._take(session, decoder)
-            return stream.queued_bytes <= QUEUED_BYTES_MAX
-
+        arrivals = Arrivals(
+            stream, session, decoder, self.batch, self.is_data, self.data_received, self.control_received
+        )
         with trio.CancelScope() as scope:
             scope.deadline = trio.current_time() + HANDSHAKE_S
             self._strangers[session] = _Stranger(host, scope, decoder)
             try:
-                while await stream.serve(lambda: decoder.wanted_bytes, arrived):
+                while await stream.serve(arrivals.wanted_bytes, arrivals.arrived):
                     await stream.wait_sent()
             except RemoteProtocolError as error:
                 host, port = stream.peer_address
@@ -149,21 +140,6 @@ class Connections:
                     await stream.wait_sent()
         if scope.cancelled_caught:
             _log.warning("connection closed", reason=f"no proof of the key within {HANDSHAKE_S:g} s")
-
-    def _take(self, session: Session, decoder: FrameDecoder) -> None:
-        """Start all that has been received, and end the batch, or several."""
-        frames = size_bytes = 0
-        while (frame := decoder.next_frame()) is not None:
-            if self.is_data(frame):
-                self.data_received(session, frame)
-            else:
-                self.control_received(session, frame)
-            frames += 1
-            size_bytes += frame.length_bytes
-            if frames == FRAMES_PER_BATCH or size_bytes >= BYTES_PER_BATCH:
-                self.batch.end()
-                frames = size_bytes = 0
-        self.batch.end()
 
     def proved(self, session: Session) -> None:
         """It is no stranger any more: it may stay, and send large frames."""

@@ -1,4 +1,4 @@
-"""A TCP stream that is received and sent in batches: the only place where data-path sockets are read and
+"""A TCP stream that is received and sent in batches: how all data-path sockets are read and
 written.
 
 Theory.  A trio stream costs a task switch for every message.  Here the owner of a stream waits once
@@ -11,6 +11,8 @@ no copy, and at high queue depth a syscall carries many.
 Failures: a broken connection is not raised in the middle of a batch of somebody else's events.  `send` and
 the inline sendmsg never raise; the connection is shut down, so that the task in `fill` sees its end and
 does the cleaning up.
+
+What needs no task is `socket_sys.BatchedSocket`, which is compiled; here are the tasks around it.
 """
 
 import errno
@@ -21,12 +23,11 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from pyjiva.buffers import Buffer
 from pyjiva.recycled import Buffers
 from pyjiva.transport.batch import EndOfBatch
 from pyjiva.transport.direct_io import DirectCalls, direct_calls
-from pyjiva.transport.outgoing_sys import Outgoing
 from pyjiva.transport.receive_buffer import ReceiveBuffer
+from pyjiva.transport.socket_sys import BatchedSocket, Served
 from pyjiva.transport.stream import serve_by_filling
 
 __all__ = ["BatchedStream", "open_stream", "own_stream"]
@@ -39,34 +40,35 @@ class BatchedStream:
     _sock: socket.socket
     _batch: EndOfBatch
     buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer)
-    _outgoing: Outgoing = attrs.field(init=False)
-    received_bytes: int = attrs.field(default=0, init=False)
-    """All that ever came in: a peer is alive while this grows."""
-    _drained: bool = attrs.field(default=False, init=False)
-    """The last receive took all there was: another one would only be told so."""
+    send: Callable[..., None] = attrs.field(init=False)
+    """`BatchedSocket.send`: queue buffers, which nobody may change from now on, for the end of the batch."""
+    _socket: BatchedSocket = attrs.field(init=False)
     _service: "_Service | None" = attrs.field(default=None, init=False)
     """Somebody is in `serve`, and is called."""
-    _registered: bool = attrs.field(default=False, init=False)
-    _blocked: bool = attrs.field(default=False, init=False)
-    _broken: bool = attrs.field(default=False, init=False)
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
     _progress: trio.Event | None = attrs.field(default=None, init=False)
     """Somebody waits for the queue to get shorter."""
 
     def __attrs_post_init__(self) -> None:
-        self._outgoing = Outgoing(self._sock)
+        self._socket = BatchedSocket(self._sock, self._batch, self.buffer, lambda: self._wake.set())
+        self.send = self._socket.send
 
     @property
     def queued_bytes(self) -> int:
         """Bytes handed to `send` that the kernel has not taken yet."""
-        return self._outgoing.queued_bytes
+        return self._socket.queued_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        """All that ever came in: a peer is alive while this grows."""
+        return self._socket.received_bytes
 
     async def fill(self, wanted_bytes: int = 0) -> bool:
         """Wait until something has arrived and take it into `buffer`; False when the connection has ended.
 
         `wanted_bytes`: how many unparsed bytes the buffer must be able to hold (a whole message).
         """
-        must_wait, waited = self._drained and not self._broken, False
+        must_wait, waited = self._socket.drained and not self._socket.broken, False
         while True:
             if must_wait:
                 try:
@@ -75,7 +77,7 @@ class BatchedStream:
                     return False
                 waited = True
             try:
-                count = self.receive(wanted_bytes)
+                count = self._socket.receive(wanted_bytes)
             except BlockingIOError:
                 must_wait = True
                 continue
@@ -96,18 +98,19 @@ class BatchedStream:
         if calls is None:
             return await serve_by_filling(self, wanted_bytes, arrived)
         assert self._service is None, "somebody serves this stream already"
-        if self._broken:
+        if self._socket.broken:
             return False
-        service = _Service(self, calls, self._sock.fileno(), wanted_bytes, arrived)
-        calls.add(service.fd, service.ready)
+        service = _Service(calls, self._sock.fileno())
+        served = Served(self._socket, wanted_bytes, arrived, service.end)
+        calls.add(service.fd, served.ready)
         self._service = service
         try:
             await service.over.wait()
         finally:
             self._end_service()
-        if service.error is not None:
-            raise service.error
-        return service.stands
+        if served.error is not None:
+            raise served.error
+        return served.stands
 
     def _end_service(self) -> None:
         """No calls any more; `serve` returns."""
@@ -115,68 +118,31 @@ class BatchedStream:
             self._service.end()
             self._service = None
 
-    def receive(self, wanted_bytes: int) -> int:
-        """Take what there is into `buffer`, without a wait; how many bytes, 0 at the end of the connection.
-
-        Raises BlockingIOError: nothing is there.
-        """
-        tail = self.buffer.tail(wanted_bytes)
-        try:
-            count = self._sock.recv_into(tail)
-        except BlockingIOError:
-            raise
-        except OSError:
-            count = 0
-        self._drained = count < len(tail)
-        self.buffer.received(count)
-        self.received_bytes += count
-        return count
-
-    def send(self, *buffers: Buffer) -> None:  # hot
-        """Queue `buffers`, which nobody may change from now on; they leave at the end of the batch."""
-        self._outgoing.add(buffers)
-        if not self._registered and not self._blocked:
-            self._registered = True
-            self._batch.at_very_end(self._send_now)
-
-    def _send_now(self) -> None:  # hot
-        self._registered = False
-        if not self._broken:
-            try:
-                if not self._outgoing.send():
-                    self._blocked = True
-                    self._wake.set()
-            except OSError:
-                self.shut_down()
-        if self._broken:
-            self._outgoing.clear()
-        self._made_progress()
-
-    def _made_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.set()
-            self._progress = None
-
     async def run_sender(self) -> None:
         """Send what a full socket left over; runs beside the task that fills, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            while self._blocked:
+            while self._socket.blocked:
                 try:
                     await trio.lowlevel.wait_writable(self._sock)
                 except trio.ClosedResourceError:
                     return
-                self._blocked = False
-                self._send_now()
+                self._socket.go_on()
 
     async def wait_queued_below(self, bound_bytes: int) -> None:
         """Wait until the kernel has all but `bound_bytes` of what was queued (or the connection broke)."""
         self._batch.end()
-        while self.queued_bytes > bound_bytes and not self._broken:
+        while self.queued_bytes > bound_bytes and not self._socket.broken:
             if self._progress is None:
                 self._progress = trio.Event()
+                self._socket.progress = self._made_progress
             await self._progress.wait()
+
+    def _made_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
 
     async def wait_sent(self) -> None:
         """Wait until the kernel has everything that was queued (or the connection broke)."""
@@ -184,27 +150,14 @@ class BatchedStream:
 
     def shut_down(self) -> None:
         """End the connection in both directions; the task in `fill` sees it at once.  May be called again."""
-        if not self._broken:
-            self._broken = True
-            try:
-                self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the peer was faster
-                self._broken = True
-            self._made_progress()
+        self._socket.shut_down()
 
     def close(self) -> None:
-        """Give the socket back; whoever waits on the stream is told that it has ended.
-
-        The memory too: what was made for a connection refers to itself in a circle, and stays until the
-        collector comes, which it seldom does.
-        """
-        self._broken = True
+        """Give the socket back; whoever waits on the stream is told that it has ended."""
+        self._socket.broken = True
         self._end_service()
         trio.lowlevel.notify_closing(self._sock)
-        self._sock.close()
-        self.buffer.release()
-        self._outgoing.clear()
-        self._made_progress()
+        self._socket.close()
 
     @property
     def local_address(self) -> tuple[str, int]:
@@ -228,32 +181,12 @@ class BatchedStream:
 
 
 @attrs.define(eq=False)
-class _Service:  # hot
-    """One call of `BatchedStream.serve`: what happens when the socket is ready, until it is over."""
+class _Service:
+    """One call of `BatchedStream.serve`."""
 
-    stream: BatchedStream
     calls: DirectCalls
     fd: int
-    wanted_bytes: Callable[[], int]
-    arrived: Callable[[], bool]
     over: trio.Event = attrs.field(factory=trio.Event, init=False)
-    stands: bool = attrs.field(default=False, init=False)
-    """The connection had not ended when it was over."""
-    error: BaseException | None = attrs.field(default=None, init=False)
-    """What `arrived` raised."""
-
-    def ready(self) -> None:
-        """The socket has something, or has ended."""
-        try:
-            count = self.stream.receive(self.wanted_bytes())
-            if count and self.arrived():
-                return
-            self.stands = count > 0
-        except BlockingIOError:  # ready for nothing: it may happen
-            return
-        except BaseException as error:  # noqa: BLE001  # raised where the task is
-            self.error = error
-        self.end()
 
     def end(self) -> None:
         """Over; may be called again."""

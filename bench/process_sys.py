@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ STOP_TIME_S: Final = 20.0  # a controller that flushes a dirty gigabyte per repl
 PR_SET_PDEATHSIG: Final = 1
 CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 LOG_TAIL_CHARS: Final = 2000
+FIRST_PORT: Final = 12000
+PORTS_TRIED: Final = 100
 
 _libc: Final = ctypes.CDLL(None)
 
@@ -189,8 +192,16 @@ def _identify(pid: int) -> Identity | None:
 
 
 def free_port() -> int:
-    """A port on loopback that is free now: for programs that cannot say which one the kernel gave them."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on loopback that is free now: for programs that cannot say which one the kernel gave them.
+
+    Not one of those that the kernel gives to connections (ip(7), ip_local_port_range): until the program has
+    it, any other program's connection might get it.  Raises BenchError: none was found.
+    """
+    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(PORTS_TRIED):
+        port = FIRST_PORT + secrets.randbelow(end - FIRST_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BenchError(f"none of {PORTS_TRIED} ports from {FIRST_PORT} to {end - 1} is free")

@@ -42,7 +42,8 @@ class BenchVolume:
     size_bytes: int
     data_ports: dict[int, int] = attrs.field(init=False)
     health_ports: dict[int, int] = attrs.field(init=False)
-    api_port: int = attrs.field(factory=free_port, init=False)
+    api_port: int = attrs.field(default=0, init=False)
+    """What the controller was given by the kernel; 0: it has not started."""
     _volume_id: str = attrs.field(factory=lambda: secrets.token_hex(16), init=False)
     _replicas: dict[int, Running] = attrs.field(factory=dict, init=False)
     url: str = attrs.field(default="", init=False)
@@ -91,12 +92,13 @@ class BenchVolume:
     @contextlib.contextmanager
     def _controller(self) -> Iterator[None]:
         command = self._command("controller", "--portal", "127.0.0.1:0", "--new-volume")
-        command += ["--api", f"127.0.0.1:{self.api_port}"]
+        command += ["--api", "127.0.0.1:0"]
         for replica, port in self.data_ports.items():
             command += ["--replica", f"{replica}=127.0.0.1:{port}"]
         with running(command, self.directory / "controller.log") as process:
             words = process.read_line("ready ", READY_TIME_S).split()
             ready = dict(word.split("=", 1) for word in words if "=" in word)
+            self.api_port = int(ready["api"].rpartition(":")[2])
             self.url = f"iscsi://{ready['portal']}/{ready['iqn']}/{ready['lun']}"
             yield
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,7 @@ DUMMIES_OF: Final[Mapping[str, Mapping[str, object]]] = {
     },
     "Connection": {"parameters": MagicMock(max_recv_data_segment_length=8192, max_burst_length=65536)},
     "LayerStack": {"layers": [MagicMock()]},
+    "ReadyCalls": {"trios_fd": os.eventfd(0)},
 }
 
 

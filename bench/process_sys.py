@@ -16,7 +16,17 @@ import attrs
 
 from bench.errors import BenchError
 
-__all__ = ["Memory", "Process", "command_line", "cpu_s", "family", "free_port", "memory_of", "running"]
+__all__ = [
+    "Memory",
+    "Process",
+    "command_line",
+    "cpu_s",
+    "family",
+    "free_port",
+    "memory_of",
+    "ports_of_programs",
+    "running",
+]
 
 STOP_TIME_S: Final = 20.0  # a controller that flushes a dirty gigabyte per replica
 PR_SET_PDEATHSIG: Final = 1
@@ -197,11 +207,17 @@ def free_port() -> int:
     Not one of those that the kernel gives to connections (ip(7), ip_local_port_range): until the program has
     it, any other program's connection might get it.  Raises BenchError: none was found.
     """
-    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = ports_of_programs(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text())
     for _ in range(PORTS_TRIED):
-        port = FIRST_PORT + secrets.randbelow(end - FIRST_PORT)
+        port = secrets.choice(ports)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise BenchError(f"none of {PORTS_TRIED} ports from {FIRST_PORT} to {end - 1} is free")
+    raise BenchError(f"none of {PORTS_TRIED} ports from {ports[0]} to {ports[-1]} is free")
+
+
+def ports_of_programs(range_of_connections: str) -> range:
+    """From FIRST_PORT to the first that connections get; all, where they get even that one."""
+    first = int(range_of_connections.split()[0])
+    return range(FIRST_PORT, first if first > FIRST_PORT else 1 << 16)

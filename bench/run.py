@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from bench.summary import Cell, Sample, summarize
 from bench.targets_sys import BASELINE, LIMIT, RunningTarget, TargetKind
 from bench.workload import Parameters, Workload
 
-__all__ = ["Result", "measure", "run_bench", "started"]
+__all__ = ["Result", "measure", "quietest", "run_bench", "started"]
 
 STOLEN_SHARE_MAX: Final = 0.05
 RUNS_MAX: Final = 4
@@ -68,7 +69,8 @@ def run_bench(
                 # Another target goes first each time: the first may pay for what the last left behind.
                 first = (round_number + place) % len(kinds)
                 for kind in [*kinds[first:], *kinds[:first]]:
-                    sample = measure(driver, targets, kind.name, workload, parameters, round_number)
+                    run = partial(measure, driver, targets, kind.name, workload, parameters, round_number)
+                    sample = quietest(run)
                     samples.append(sample)
                     say(_line(sample))
     return Result(_heading(samples, parameters, directory), summarize(samples, BASELINE, LIMIT), samples)
@@ -98,30 +100,7 @@ def measure(
     parameters: Parameters,
     round_number: int,
 ) -> Sample:
-    """One run on one target; the others should be idle, and it is noted whether they are.
-
-    A run from which the machine's own host has taken more than STOLEN_SHARE_MAX says little of the target: it
-    is done again, up to RUNS_MAX times in all, and the one counts from which least was taken.
-    """
-    best: Sample | None = None
-    for _ in range(RUNS_MAX):
-        sample = _measure_once(driver, targets, name, workload, parameters, round_number)
-        if best is None or sample.stolen_share < best.stolen_share:
-            best = sample
-        if best.stolen_share <= STOLEN_SHARE_MAX:
-            break
-    assert best is not None
-    return best
-
-
-def _measure_once(
-    driver: Driver,
-    targets: dict[str, RunningTarget],
-    name: str,
-    workload: Workload,
-    parameters: Parameters,
-    round_number: int,
-) -> Sample:
+    """One run on one target; the others should be idle, and it is noted whether they are."""
     target = targets[name]
     if parameters.settle:
         os.sync()
@@ -133,6 +112,20 @@ def _measure_once(
     idle_cpu_share = max(0.0, cpu_s(idle) - idle_began_s) / (time.monotonic() - began_at)
     stolen_share = Processors.now().stolen_share(before)
     return sample_of(answer, roles, name, workload.name, round_number, idle_cpu_share, stolen_share)
+
+
+def quietest(run: Callable[[], Sample]) -> Sample:
+    """What `run` measured while the machine's own host left it the processors.
+
+    A run that loses more than STOLEN_SHARE_MAX of them says little of the target: it is done again, up to
+    RUNS_MAX times in all, and the one counts that lost least.
+    """
+    best = run()
+    for _ in range(RUNS_MAX - 1):
+        if best.stolen_share <= STOLEN_SHARE_MAX:
+            break
+        best = min(best, run(), key=lambda sample: sample.stolen_share)
+    return best
 
 
 def sample_of(

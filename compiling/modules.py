@@ -54,7 +54,6 @@ COMPILED: Final = (
 
 #: Hot modules that are not compiled → why.
 NOT_COMPILED: Final = {
-    "pyjiva.transport.stream_io": "coroutines",
     "pyjiva.transport.direct_io": "stands before trio's own I/O manager, whose interface is not typed",
     "pyjiva.snapshot.device_io": "coroutines",
     "pyjiva.scsi.command_table": "a table, which is made once",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.process_sys import cpu_s, family, running
+from bench.process_sys import FIRST_PORT, cpu_s, family, free_port, ports_of_programs, running
 from tests.bench.waiting import is_gone, wait_for
 
 pytestmark = pytest.mark.real
@@ -78,3 +79,23 @@ def test_ctrl_c_is_ours_alone(tmp_path: Path) -> None:
         assert os.getpgid(process.pid) != os.getpgid(0)
         process.popen.send_signal(signal.SIGKILL)
         process.popen.wait()
+
+
+def test_a_free_port_is_none_that_connections_get() -> None:
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    port = free_port()
+    assert port in ports_of_programs(text)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("32768\t60999\n", range(FIRST_PORT, 32768)),
+        (f"{FIRST_PORT}\t60999\n", range(FIRST_PORT, 65536)),
+        ("1024\t65535\n", range(FIRST_PORT, 65536)),
+    ],
+)
+def test_where_connections_get_every_port_any_will_do(text: str, ports: range) -> None:
+    assert ports_of_programs(text) == ports

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from bench import run
 from bench.errors import BenchError
 from bench.machine_sys import Processors
-from bench.run import RUNS_MAX, STOLEN_SHARE_MAX, measure, sample_of
-from bench.workload import SMOKE, WORKLOADS
+from bench.run import RUNS_MAX, STOLEN_SHARE_MAX, quietest, sample_of
 
 ANSWER: dict[str, Any] = {
     "ops": 1000,
@@ -49,16 +47,10 @@ def test_a_run_without_answers_is_no_sample() -> None:
     ],
 )
 def test_a_run_that_the_host_took_time_from_is_done_again(
-    stolen: list[float], kept: float, runs: int, monkeypatch: pytest.MonkeyPatch
+    stolen: list[float], kept: float, runs: int
 ) -> None:
     left = list(stolen)
-
-    def measure_once(*_: object) -> object:
-        return sample_of(ANSWER, ROLES, "tgtd", "rand-read-4k-qd1", 0, 0.0, left.pop(0))
-
-    monkeypatch.setattr(run, "_measure_once", measure_once)
-    nothing: Any = None
-    sample = measure(nothing, {}, "tgtd", WORKLOADS["rand-read-4k-qd1"], SMOKE, 0)
+    sample = quietest(lambda: sample_of(ANSWER, ROLES, "tgtd", "rand-read-4k-qd1", 0, 0.0, left.pop(0)))
     assert (sample.stolen_share, len(stolen) - len(left)) == (kept, runs)
 
 

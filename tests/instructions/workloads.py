@@ -18,7 +18,9 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from pyjiva.block import BlockDevice, Buffer, Read, Request, Write
+from pyjiva.controller.answers import Answers
 from pyjiva.controller.data_path import DataPath as ControllerDataPath
+from pyjiva.controller.sharing_link import Sharing
 from pyjiva.iscsi.connection import Connection
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX, Parameters
@@ -31,7 +33,7 @@ from pyjiva.iscsi.pdu import (
     Opcode,
 )
 from pyjiva.lineage import Change, ChangeKind, Lineage
-from pyjiva.replica.arrivals import FRAMES_PER_BATCH
+from pyjiva.replica.arrivals import FRAMES_PER_BATCH, Arrivals
 from pyjiva.replica.data_path import DataPath as ReplicaDataPath
 from pyjiva.replica.session import Phase, Session
 from pyjiva.replica.unstable import UnstableWrites
@@ -243,7 +245,11 @@ def _controller(_: Path) -> Iterator[Round]:
     )
     path.epoch = 1
     links = {id_: Out() for id_ in ids}
-    decoders = {id_: FrameDecoder(ReceiveBuffer(), PAYLOAD_BYTES_MAX) for id_ in ids}
+    sharing, batch = Sharing(None, _never), EndOfBatch()
+    arrivals = {
+        id_: Answers(id_, FrameDecoder(ReceiveBuffer(), PAYLOAD_BYTES_MAX), path, sharing, path.times, batch)
+        for id_ in ids
+    }
     for id_, link in links.items():
         path.member_up(id_, link)
     every = path.mask(set(ids))
@@ -256,10 +262,8 @@ def _controller(_: Path) -> Iterator[Round]:
             path.submit(Read(place, _SMALL_BYTES, finished.append))
             path.submit(Write(place + _SMALL_BYTES, _SMALL_BYTES, (data,), finished.append))
         for id_, link in links.items():
-            decoder = decoders[id_]
-            decoder.buffer.receive_data(_answers(link.take(), data))
-            while (frame := decoder.next_frame()) is not None:
-                path.answered(id_, frame)
+            arrivals[id_].decoder.buffer.receive_data(_answers(link.take(), data))
+            arrivals[id_].arrived()
         assert len(finished) == COMMANDS
         assert all(request.error is None for request in finished)
         finished.clear()
@@ -320,6 +324,8 @@ def _replica_round(device: BlockDevice) -> Round:
     batch = EndOfBatch()
     path = ReplicaDataPath(device, unstable, 1, _never, batch)
     session = Session(peer, nonce="cd" * 32, phase=Phase.ATTACHED)
+    stream: Any = peer  # of which only `queued_bytes` is asked for
+    arrivals = Arrivals(stream, session, decoder, batch, path.handles, path.frame_received, _never)
     received = _requests(_data(_SMALL_BYTES))
     in_batches = [
         range(1, COMMANDS + 1)[n : n + FRAMES_PER_BATCH] for n in range(0, COMMANDS, FRAMES_PER_BATCH)
@@ -329,13 +335,7 @@ def _replica_round(device: BlockDevice) -> Round:
 
     def play() -> None:
         decoder.buffer.receive_data(received)
-        number = 0
-        while (frame := decoder.next_frame()) is not None:
-            path.frame_received(session, frame)
-            number += 1
-            if number % FRAMES_PER_BATCH == 0:
-                batch.end()
-        batch.end()
+        arrivals.arrived()
         said = sum(map(len, peer.take()))
         assert said == expected
 

@@ -358,7 +358,7 @@ class TestDirectCalls:
     ) -> None:
         """It makes no task runnable: trio must be asked what it would wait for now."""
         ours, peer = pair
-        with trio.CancelScope(deadline=trio.current_time() + 1000) as scope:
+        with trio.fail_after(PATIENCE_S), trio.CancelScope(deadline=trio.current_time() + 1000) as scope:
 
             def call() -> None:
                 calls.remove(ours.fileno())

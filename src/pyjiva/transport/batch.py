@@ -19,7 +19,7 @@ __all__ = ["EndOfBatch"]
 
 
 @attrs.define
-class EndOfBatch:
+class EndOfBatch:  # hot
     """Actions to run at the end of the present batch, in the order of their registration."""
 
     _actions: list[Callable[[], None]] = attrs.field(factory=list, init=False)

@@ -32,7 +32,7 @@ import attrs
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT
 
-from pyjiva.transport.ready_sys import CALLED, TRIOS, ReadyCalls
+from pyjiva.transport.ready_sys import TRIOS, ReadyCalls
 
 __all__ = ["DirectCalls", "direct_calls"]
 
@@ -45,22 +45,15 @@ _NEEDED: Final = (
     "io_manager.get_events",
     "io_manager.process_events",
 )
-#: What a wait ended with, if not with its time: both are true, as trio wants it.
-_TRIOS: Final = "trio's own epoll has something"
-_CALLED: Final = "owners were called"
 
 
 @attrs.define(eq=False, slots=False)
-class DirectCalls:
+class DirectCalls:  # hot
     """The I/O manager of one `trio.run`, from the first time that somebody asked for it."""
 
-    _runner: Any
-    """trio's: private, so without types; its I/O manager was `_trios`."""
     _trios: Any
-    _ready: ReadyCalls = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._ready = ReadyCalls(self._runner, self._trios._epoll.fileno())
+    """The I/O manager before: private, so without types."""
+    _ready: ReadyCalls
 
     def add(self, fd: int, call: Callable[[], None]) -> None:
         """See ReadyCalls."""
@@ -77,14 +70,13 @@ class DirectCalls:
         """Wait, and call; false only if nothing came in time."""
         if not self._ready.wanted:
             return self._trios.get_events(timeout_s)
-        ended = self._ready.wait(timeout_s)
-        return _TRIOS if ended == TRIOS else _CALLED if ended == CALLED else None
+        return self._ready.wait(timeout_s)
 
     def process_events(self, events: object) -> None:
         """Wake the tasks for what `get_events` has found."""
-        if events is _TRIOS:
+        if events == TRIOS:
             self._trios.process_events(self._trios.get_events(0))
-        elif events and events is not _CALLED:
+        elif not isinstance(events, int):  # who was called by us woke what there was to wake
             self._trios.process_events(events)
 
     def close(self) -> None:
@@ -109,5 +101,5 @@ def direct_calls() -> DirectCalls | None:
         return None
     if runner.is_guest:  # another loop waits, in a thread
         return None
-    runner.io_manager = DirectCalls(runner, manager)
+    runner.io_manager = DirectCalls(manager, ReadyCalls(runner, manager._epoll.fileno()))
     return direct_calls()

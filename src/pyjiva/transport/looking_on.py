@@ -13,7 +13,7 @@ CALM_S: Final = 1.0
 
 
 @attrs.define
-class LookingOn:
+class LookingOn:  # hot
     """The past of one process, as far as it counts.
 
     What found nothing is not tried again for one wait, then two, four, up to RESTS_MAX: a slow peer costs one

@@ -16,7 +16,7 @@ __all__ = ["CALLED", "KEPT_WAITING_S", "LOOK_ON_S", "NOTHING", "TRIOS", "ReadyCa
 
 LOOK_ON_S: Final = 200e-6
 KEPT_WAITING_S: Final = 1e-3  # ours are done within some 100 µs; the slice of a busy process is 3 ms or more
-#: What a wait ended with.
+#: What a wait ended with; true if not only its time is up, as trio wants it.
 NOTHING: Final = 0
 """Its time is up."""
 CALLED: Final = 1

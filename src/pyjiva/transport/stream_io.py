@@ -1,5 +1,4 @@
-"""A TCP stream that is received and sent in batches: how all data-path sockets are read and
-written.
+"""A TCP stream that is received and sent in batches: how all sockets of the data path are read and written.
 
 Theory.  A trio stream costs a task switch for every message.  Here the owner of a stream waits once
 (`fill`) or is called (`serve`), takes every complete message out of `stream.buffer`, applies all of them,
@@ -23,6 +22,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from pyjiva.buffers import Buffer
 from pyjiva.recycled import Buffers
 from pyjiva.transport.batch import EndOfBatch
 from pyjiva.transport.direct_io import DirectCalls, direct_calls
@@ -40,7 +40,7 @@ class BatchedStream:
     _sock: socket.socket
     _batch: EndOfBatch
     buffer: ReceiveBuffer = attrs.field(factory=ReceiveBuffer)
-    send: Callable[..., None] = attrs.field(init=False)
+    send: Callable[[*tuple[Buffer, ...]], None] = attrs.field(init=False)
     """`BatchedSocket.send`: queue buffers, which nobody may change from now on, for the end of the batch."""
     _socket: BatchedSocket = attrs.field(init=False)
     _service: "_Service | None" = attrs.field(default=None, init=False)
@@ -154,7 +154,6 @@ class BatchedStream:
 
     def close(self) -> None:
         """Give the socket back; whoever waits on the stream is told that it has ended."""
-        self._socket.broken = True
         self._end_service()
         trio.lowlevel.notify_closing(self._sock)
         self._socket.close()

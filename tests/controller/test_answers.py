@@ -9,6 +9,7 @@ from pyjiva.controller.answers import Answers
 from pyjiva.replication import ANSWER, HEADER_BYTES, Frame, FrameDecoder, FrameType, encode_header
 from pyjiva.transport import EndOfBatch, ReceiveBuffer
 
+pytestmark = pytest.mark.patches  # a compiled class takes no stand-ins
 TWO = b"".join(encode_header(FrameType.WRITE | ANSWER, request_id=number, epoch=1) for number in (1, 2))
 
 

@@ -3,8 +3,10 @@
 In user space, over TCP: a listener per address and port, and two tasks per connection.  It needs nothing but
 the addresses, which are local in the cluster's namespace; rules of nftables would need one more package, and
 conntrack in the kernel.  What differs from life: a pod sees the cluster's address as the client's, and where
-a pod that is ready does not answer, a connection is reset instead of refused.  Left out: UDP, node ports,
-affinity.
+no ready pod answers, which in life leaves a client's SYN without an answer, the client's connection stands
+already; it is kept until a pod answers or the client ends it, never reset: Linux' initiator (6.1, with
+open-iscsi 2.1.8) now and then never logs in again after connections that are accepted and reset at once, for
+its daemon and its kernel then both end the connection.  Left out: UDP, node ports, affinity.
 
 As with kube-proxy, a service without a ready pod refuses connections; and when a pod dies, its connections
 are reset.
@@ -26,6 +28,9 @@ __all__ = ["ServiceProxy"]
 Target = tuple[str, int]  # address, port
 CHUNK_BYTES: Final = 1 << 18
 CONNECT_S: Final = 5.0
+#: Between two attempts to reach a pod for a client that waits.
+AGAIN_S: Final = 0.1
+TCP_ESTABLISHED: Final = 1  # include/net/tcp_states.h
 #: SO_LINGER that makes close() send a reset.
 RESET: Final = struct.pack("ii", 1, 0)
 
@@ -117,32 +122,43 @@ class ServiceProxy:
             taken.listen(128)
             while True:
                 client, _ = await taken.accept()
-                nursery.start_soon(self._carry, client, listener.next_target())
+                nursery.start_soon(self._serve, client, place)
 
-    async def _carry(self, client: trio.socket.SocketType, target: Target) -> None:
-        """Carry one connection; where it does not end as TCP's do, it is reset on both sides."""
-        scope = trio.CancelScope()
-        self._connections[scope] = target[0]
-        sides = [client]
-        try:
-            with scope:
-                server = trio.socket.socket()
-                sides.append(server)
+    async def _serve(self, client: trio.socket.SocketType, place: Target) -> None:
+        """One connection to a service, from its being accepted to its end."""
+        with client:
+            while True:
+                listener = self._listeners.get(place)
+                if listener is not None and await self._carry(client, listener.next_target()):
+                    return
+                if client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_ESTABLISHED:
+                    return  # the client has ended it
+                await trio.sleep(AGAIN_S)
+
+    async def _carry(self, client: trio.socket.SocketType, target: Target) -> bool:
+        """Carry one connection to a pod; whether the pod took it.
+
+        One that does not end as TCP's do is reset on both sides.
+        """
+        with trio.CancelScope() as scope, trio.socket.socket() as server:
+            try:
                 with trio.fail_after(CONNECT_S):
                     await server.connect(target)
-                for side in sides:
+            except (OSError, trio.TooSlowError):
+                return False
+            self._connections[scope] = target[0]
+            try:
+                for side in (client, server):
                     side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_pump, client, server, scope)
                     nursery.start_soon(_pump, server, client, scope)
-        except (OSError, trio.TooSlowError):
-            scope.cancel()
-        finally:
-            del self._connections[scope]
-            for side in sides:
-                if scope.cancel_called and side.fileno() >= 0:  # trio closes one whose connect is cancelled
-                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                side.close()
+            finally:
+                del self._connections[scope]
+                if scope.cancel_called:
+                    for side in (client, server):
+                        side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        return True
 
 
 async def _pump(

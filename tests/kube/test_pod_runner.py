@@ -170,6 +170,35 @@ def test_a_connection_to_a_pod_that_dies_is_reset(world: World) -> None:
     world.runner.revive_node(world.get("echo")["spec"]["nodeName"])
 
 
+def test_a_connection_waits_for_a_pod_that_is_ready_but_does_not_answer(world: World) -> None:
+    serve = 'import socket; s = socket.create_server(("", 7)); s.accept()[0].send(b"x"); s.accept()'
+    main = shell(f"until [ -e /tmp/go ]; do sleep 0.1; done; exec python3 -c '{serve}'")
+    world.apply(pod(world.namespace, "late", main), service(world.namespace, "late", 7, 7))
+    world.wait_ready("late")
+    found = world.cluster.get("service", "late", world.namespace)
+    assert found is not None
+    address = found["spec"]["clusterIP"]
+
+    async def connect() -> trio.SocketStream:
+        with trio.fail_after(30):
+            while True:
+                try:
+                    return await trio.open_tcp_stream(address, 7)
+                except OSError:  # the proxy does not know of the pod yet
+                    await trio.sleep(0.1)
+
+    async def wait() -> None:
+        async with await connect() as stream:
+            with trio.move_on_after(1) as waited:
+                await stream.receive_some(1)
+            assert waited.cancelled_caught
+            await trio.to_thread.run_sync(world.runner.execute, world.namespace, "late", ["touch", "/tmp/go"])
+            with trio.fail_after(30):
+                assert await stream.receive_some(1) == b"x"
+
+    world.cluster.in_namespace(wait)
+
+
 # --- what containers are told
 
 

@@ -4,7 +4,7 @@ import itertools
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjiva.transport.direct_io import direct_calls
-from pyjiva.transport.looking_on import CALM_S, RESTS_MAX, LookingOn
+from pyjiva.transport.looking_on import (
+    CALM_S_MAX,
+    CALM_S_MIN,
+    LOOKS_TO_FORGET,
+    RESTS_MAX,
+    LookingOn,
+)
 from pyjiva.transport.ready_sys import KEPT_WAITING_S, LOOK_ON_S
 
 PATIENCE_S = 5
@@ -51,12 +57,38 @@ def test_one_that_finds_something_begins_anew() -> None:
     assert looks_of(looking_on, 8) == [0, 2, 5]
 
 
-def test_who_was_kept_waiting_rests_for_a_while() -> None:
+def calm_of(looking_on: LookingOn, now_s: float) -> float:
+    """How long it does not look on when it is kept waiting now, to a millisecond."""
+    looking_on.was_kept_waiting(now_s)
+    return next(ms for ms in range(2000) if looking_on.wanted(now_s + (ms + 0.5) / 1000)) / 1000
+
+
+def test_who_is_kept_waiting_again_and_again_rests_ever_longer() -> None:
     looking_on = LookingOn()
-    looking_on.was_kept_waiting(100.0)
-    assert not looking_on.wanted(100.0)
-    assert not looking_on.wanted(100.0 + 0.99 * CALM_S)
-    assert looking_on.wanted(100.0 + CALM_S)
+    calms = [calm_of(looking_on, 10.0 * n) for n in range(10)]
+    assert calms[:7] == pytest.approx([CALM_S_MIN * 2**n for n in range(7)])
+    assert set(calms[7:]) == {CALM_S_MAX}
+
+
+@pytest.mark.parametrize("ends", [LookingOn.found, LookingOn.found_nothing])
+def test_who_is_kept_waiting_seldom_rests_shortly(ends: Callable[[LookingOn], None]) -> None:
+    """As a virtual machine is by its host."""
+    looking_on = LookingOn()
+    for n in range(20):
+        assert calm_of(looking_on, 10.0 * n) == CALM_S_MIN
+        for _ in range(LOOKS_TO_FORGET):
+            ends(looking_on)
+        while not looking_on.wanted(10.0 * n + CALM_S_MAX):  # rests of looks that found nothing
+            pass
+
+
+def test_a_long_calm_is_forgotten_by_halves() -> None:
+    looking_on = LookingOn()
+    for n in range(20):
+        calm_of(looking_on, 10.0 * n)
+    for _ in range(2 * LOOKS_TO_FORGET + LOOKS_TO_FORGET - 1):
+        looking_on.found()
+    assert calm_of(looking_on, 1000.0) == CALM_S_MAX / 4 == calm_of(looking_on, 2000.0) / 2
 
 
 @given(st.lists(st.sampled_from(["found", "nothing", "kept"]), max_size=200))
@@ -72,7 +104,7 @@ def test_whatever_happened_it_looks_on_again_soon(steps: list[str]) -> None:
                 looking_on.found_nothing()
         if step == "kept":
             looking_on.was_kept_waiting(now_s)
-    assert looks_of(looking_on, RESTS_MAX + 1, now_s + CALM_S)
+    assert looks_of(looking_on, RESTS_MAX + 1, now_s + CALM_S_MAX)
 
 
 class Epoll:
@@ -166,6 +198,23 @@ class TestTheWait:
         next(yields).append(2 * KEPT_WAITING_S)
         trio.run(self.play, 50)
         assert epoll.looks == 1
+
+    def test_a_look_that_was_kept_waiting_is_none_that_found_nothing(
+        self, epoll: Epoll, yields: Iterator[list[float]]
+    ) -> None:
+        """When the calm is over, no wait is slept through for it."""
+        next(yields).append(2 * KEPT_WAITING_S)
+        wanted: list[bool] = []
+
+        async def play() -> None:
+            calls = direct_calls()
+            assert calls is not None
+            await self.play(2)
+            wanted.append(calls._ready._looking_on.wanted(time.monotonic() + CALM_S_MAX))
+
+        trio.run(play)
+        assert epoll.looks == 1
+        assert wanted == [True]
 
     def test_tasks_that_can_run_come_first(self, epoll: Epoll, yields: Iterator[list[float]]) -> None:
         """The only call wakes a task."""

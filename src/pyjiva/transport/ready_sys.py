@@ -95,6 +95,7 @@ class ReadyCalls:  # hot
             before_s, now_s = now_s, monotonic()
             if now_s - before_s > KEPT_WAITING_S:
                 self._looking_on.was_kept_waiting(now_s)
+                return []
         self._looking_on.found_nothing()
         return []
 

@@ -3,6 +3,7 @@
 import struct
 from itertools import pairwise
 
+import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from pyjiva.block_sums import SUM_BYTES, sums_of, sums_of_all
 from pyjiva.units import STORED_BLOCK_BYTES
 
 DATA = bytes(n * 7 % 251 for n in range(5 * STORED_BLOCK_BYTES + 512))
+#: No two blocks are alike.
+MANY = b"".join(n.to_bytes(8, "little") * (STORED_BLOCK_BYTES // 8) for n in range(702))
 
 
 def test_each_block_has_its_xxh3() -> None:
@@ -18,6 +21,30 @@ def test_each_block_has_its_xxh3() -> None:
     wanted = [xxhash.xxh3_64_intdigest(DATA[at : at + STORED_BLOCK_BYTES]) for at in starts]
     assert [sum_ for (sum_,) in struct.iter_unpack("<Q", sums_of(DATA))] == wanted
     assert len(sums_of(DATA)) == 6 * SUM_BYTES
+
+
+@given(st.integers(0, 700), st.integers(-600, 600))
+def test_any_number_of_blocks_is_summed_one_by_one(blocks: int, more_bytes: int) -> None:
+    data = MANY[: max(0, blocks * STORED_BLOCK_BYTES + more_bytes)]
+    wanted = (
+        xxhash.xxh3_64_intdigest(data[at : at + STORED_BLOCK_BYTES]).to_bytes(SUM_BYTES, "little")
+        for at in range(0, len(data), STORED_BLOCK_BYTES)
+    )
+    assert sums_of(memoryview(data)) == b"".join(wanted)
+
+
+@pytest.mark.patches
+@pytest.mark.parametrize("count", [1, 2, 3, 256, 257])
+def test_a_block_whose_hash_says_unknown_has_1(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    hashes = [0 if n % 2 else 1 + n << 40 for n in range(count)]
+
+    def hash_of(block: memoryview) -> int:
+        assert len(block) == STORED_BLOCK_BYTES
+        return hashes[int.from_bytes(block[:8], "little")]
+
+    monkeypatch.setattr("pyjiva.block_sums._hash", hash_of)
+    sums = sums_of(memoryview(MANY)[: count * STORED_BLOCK_BYTES])
+    assert [sum_ for (sum_,) in struct.iter_unpack("<Q", sums)] == [each or 1 for each in hashes]
 
 
 @given(

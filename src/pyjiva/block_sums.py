@@ -3,9 +3,10 @@
 0 says *unknown*; a block whose hash is 0 has 1.
 """  # hot
 
+import operator
 import struct
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import xxhash
 
@@ -16,14 +17,42 @@ __all__ = ["SUM_BYTES", "sums_of", "sums_of_all"]
 
 SUM_BYTES: Final = 8
 _MASK: Final = STORED_BLOCK_BYTES - 1
+_PART_BLOCKS: Final = 256
+_PART_BYTES: Final = _PART_BLOCKS * STORED_BLOCK_BYTES
+#: Where a part's blocks lie.
+_SLICES: Final = tuple(slice(at, at + STORED_BLOCK_BYTES) for at in range(0, _PART_BYTES, STORED_BLOCK_BYTES))
+#: By a number of blocks, two or more: what cuts a view into them, and what packs their sums; made when first
+#: asked for.  All of them together would be a quarter of a megabyte, but a host writes in few sizes.
+_tools: Final[dict[int, tuple[Callable[[memoryview], tuple[memoryview, ...]], Callable[..., bytes]]]] = {}
+_UNKNOWN: Final = bytes(SUM_BYTES)
 _hash: Final = xxhash.xxh3_64_intdigest
 
 
 def sums_of(data: Buffer) -> bytes:
-    """The checksums of the blocks `data`, little-endian; the last one may be short."""
+    """The checksums of the blocks `data`, little-endian; the last one may be short.
+
+    For several, what cuts, hashes and packs is called once for all: a loop costs as much as the hashes.
+    """
+    size_bytes = len(data)
+    if size_bytes <= STORED_BLOCK_BYTES:
+        return struct.pack("<Q", _hash(data) or 1) if size_bytes else b""
     view = memoryview(data)
-    sums = [_hash(view[at : at + STORED_BLOCK_BYTES]) or 1 for at in range(0, len(view), STORED_BLOCK_BYTES)]
-    return struct.pack(f"<{len(sums)}Q", *sums)
+    if size_bytes > _PART_BYTES:
+        return b"".join([sums_of(view[at : at + _PART_BYTES]) for at in range(0, size_bytes, _PART_BYTES)])
+    cut, pack = _tools_for((size_bytes + _MASK) // STORED_BLOCK_BYTES)
+    blocks = cut(view)
+    sums = pack(*map(_hash, blocks))
+    if _UNKNOWN in sums:  # perhaps a sum, perhaps parts of two
+        return pack(*[_hash(block) or 1 for block in blocks])
+    return sums
+
+
+def _tools_for(count: int) -> tuple[Callable[[memoryview], tuple[memoryview, ...]], Callable[..., bytes]]:
+    tools = _tools.get(count)
+    if tools is None:
+        cut: Any = operator.itemgetter(*_SLICES[:count])
+        tools = _tools[count] = cut, struct.Struct(f"<{count}Q").pack
+    return tools
 
 
 def sums_of_all(buffers: Sequence[Buffer]) -> bytes:

@@ -13,6 +13,7 @@ import attrs
 import pytest
 import trio
 
+from bench.process_sys import FIRST_PORT
 from pyjiva.errors import ConfigError
 from pyjiva.maya.apiserver import (
     AlreadyExists,
@@ -50,8 +51,13 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record's ports are free while nothing of its volume runs: another test's Maya could take them."""
-    first = 20_000 + os.getpid() % 100 * 100
+    """A record's ports are free while nothing of its volume runs: another test's Maya could take them.
+
+    So each worker has its own, between those that Maya gives and those that the bench takes.
+    """
+    first = 11_000 + 100 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10)
+    assert first >= local_store_sys.API_PORTS.stop
+    assert first + 100 <= FIRST_PORT
     monkeypatch.setattr(local_store_sys, "PORTAL_PORTS", range(first, first + 50))
     monkeypatch.setattr(local_store_sys, "API_PORTS", range(first + 50, first + 100))
 

@@ -169,6 +169,17 @@ async def test_no_two_volumes_share_a_port(tmp_path: Path, machine: Machine) -> 
         assert len({port for each in records for port in (each.portal_port, each.api_port)}) == 6
 
 
+async def test_volumes_that_have_news_at_the_end_are_not_asked_any_more(
+    tmp_path: Path, machine: Machine
+) -> None:
+    async with backend_of(tmp_path, machine) as backend:
+        for name in ("a", "b", "c"):
+            await backend.create(asked(name))
+        await available(backend)
+        for volume in backend._volumes.values():
+            volume.news.set()
+
+
 @pytest.mark.parametrize(
     ("policies", "name"),
     [

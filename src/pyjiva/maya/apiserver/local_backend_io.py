@@ -89,18 +89,17 @@ async def open_local_backend(options: LocalOptions) -> AsyncIterator["LocalBacke
 
     Raises ConfigError: it cannot be that folder, or another process has it.
     """
-    store = await trio.to_thread.run_sync(LocalStore, options.data)
-    try:
+    async with contextlib.AsyncExitStack() as last:
+        store = await trio.to_thread.run_sync(LocalStore, options.data)
+        last.callback(store.close)
         async with trio.open_nursery() as nursery:
             backend = LocalBackend(options, store, nursery)
+            last.push_async_callback(backend.close)  # after all tasks: one just woken asks first
             try:
                 await backend.begin()
                 yield backend
             finally:
                 nursery.cancel_scope.cancel()
-                await backend.close()
-    finally:
-        store.close()
 
 
 @attrs.define(eq=False)

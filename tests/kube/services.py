@@ -5,8 +5,8 @@ the addresses, which are local in the cluster's namespace; rules of nftables wou
 conntrack in the kernel.  What differs from life: a pod sees the cluster's address as the client's, and where
 no ready pod answers, which in life leaves a client's SYN without an answer, the client's connection stands
 already; it is kept until a pod answers or the client ends it, never reset: Linux' initiator (6.1, with
-open-iscsi 2.1.8) now and then never logs in again after connections that are accepted and reset at once, for
-its daemon and its kernel then both end the connection.  Left out: UDP, node ports, affinity.
+open-iscsi 2.1.8) was seen never to log in again after connections that were accepted and reset at once, and
+always after ones that were refused.  Left out: UDP, node ports, affinity.
 
 As with kube-proxy, a service without a ready pod refuses connections; and when a pod dies, its connections
 are reset.

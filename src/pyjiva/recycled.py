@@ -6,17 +6,26 @@ give-back would be a rule for every holder of a view (and a forgotten or early o
 the buffers are asked: Python refuses to resize a bytearray while a view of it exists (BufferError), which
 is exactly the question.
 
-One task's business: two threads could be given the same buffer.
+Each begins at a page.  malloc gives large ones 16 bytes behind the start of one, and to copy a page of a file
+to there takes five times as long: on processors of AMD, and some of Intel, `rep movsb` is slow if the
+target lies up to 63 bytes behind its source, in the low 12 bits of their addresses (glibc, bug 30994).
+
+One thread's business: two could be given the same buffer.
 """
 
 import collections
+import ctypes
+import mmap
 from typing import Final, Protocol
 
 import attrs
 
+from pyjiva.units import MIB
+
 __all__ = ["Buffers", "RecycledBuffers"]
 
-KEPT_MAX: Final = 4  # for each stream and file: at 1 MiB each, not too much for 64 sessions
+KEPT_MAX: Final = 32  # more of them, and to look for one takes as long as to make it
+KEPT_BYTES_MAX: Final = 5 * MIB  # of each stream: four for a MiB of data, not too much for 64 of them
 
 
 class Buffers(Protocol):
@@ -26,12 +35,35 @@ class Buffers(Protocol):
         """A writable view of `size_bytes` bytes with unspecified content; nobody else has a view of them."""
 
 
-@attrs.define(eq=False)
-class RecycledBuffers:
-    """Gives out buffers of any size; keeps the last few for the next time."""
+@attrs.frozen(eq=False)
+class _Kept:  # hot
+    """One buffer."""
 
-    _kept_max: int = KEPT_MAX
-    _kept: collections.deque[bytearray] = attrs.field(factory=collections.deque, init=False)
+    storage: bytearray
+    start: int
+    """Its first byte that begins a page."""
+    room_bytes: int
+    """From there on."""
+
+    @classmethod
+    def of(cls, size_bytes: int) -> "_Kept":
+        """A new one."""
+        storage = bytearray(size_bytes + mmap.PAGESIZE)
+        start = -ctypes.addressof(ctypes.c_char.from_buffer(storage)) % mmap.PAGESIZE
+        return cls(storage, start, size_bytes)
+
+    def view(self, size_bytes: int) -> memoryview:
+        """Its first bytes."""
+        return memoryview(self.storage)[self.start : self.start + size_bytes]
+
+
+@attrs.define(eq=False)
+class RecycledBuffers:  # hot
+    """Gives out buffers of any size; keeps the last few for the next time, the last one in any case."""
+
+    _kept_bytes_max: int = KEPT_BYTES_MAX
+    _kept: collections.deque[_Kept] = attrs.field(factory=collections.deque, init=False)
+    _kept_bytes: int = attrs.field(default=0, init=False)
 
     def take(self, size_bytes: int) -> memoryview:
         """See Buffers."""
@@ -40,13 +72,14 @@ class RecycledBuffers:
             buffer = kept[0]
             kept.rotate(-1)
             # Not one that is much too large either: a small view would keep all of it.
-            if size_bytes <= len(buffer) <= 2 * size_bytes and _nobody_has_a_view(buffer):
-                return memoryview(buffer)[:size_bytes]
-        buffer = bytearray(size_bytes)
+            if size_bytes <= buffer.room_bytes <= 2 * size_bytes and _nobody_has_a_view(buffer.storage):
+                return buffer.view(size_bytes)
+        buffer = _Kept.of(size_bytes)
         kept.append(buffer)
-        if len(kept) > self._kept_max:
-            kept.popleft()
-        return memoryview(buffer)
+        self._kept_bytes += size_bytes
+        while len(kept) > KEPT_MAX or (self._kept_bytes > self._kept_bytes_max and len(kept) > 1):
+            self._kept_bytes -= kept.popleft().room_bytes
+        return buffer.view(size_bytes)
 
 
 def _nobody_has_a_view(buffer: bytearray) -> bool:

@@ -1,5 +1,6 @@
 """The volume over real replica daemons: loopback sockets, real files, one process."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,16 @@ from pyjiva.controller.volume_io import VolumeFenced
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot import Store
 from pyjiva.testing.cluster import open_cluster, wait_state
+from pyjiva.transport.near_io import near_listener
 from pyjiva.units import MIB
 from tests.suites.block_device import CASES, SIZE_BYTES, Case, Driver, case_name, noise
+
+
+def connected_ports() -> set[int]:
+    """The TCP ports of this network namespace that have a connection (proc(5), net/tcp)."""
+    lines = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    return {int(local.rpartition(":")[2], 16) for _, local, _, state, *_ in fields if state == "01"}
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_name)
@@ -68,6 +77,46 @@ async def test_large_payloads_to_replicas_on_this_machine_do_not_travel(tmp_path
             assert cluster.memory.generation == 1
         contents = [cluster.content(i) for i in (1, 2, 3)]
     assert contents[0] == contents[1] == contents[2] == bytes(driver.model)
+
+
+async def test_replicas_on_this_machine_are_reached_by_their_unix_sockets(tmp_path: Path) -> None:
+    async with open_cluster(tmp_path) as cluster, cluster.open_volume(new_volume=True) as (volume, batch):
+        await wait_state(volume, VolumeState.HEALTHY)
+        driver = Driver(volume, batch)
+        await driver.write(512, noise(512))
+        await driver.check()
+        assert not connected_ports() & set(cluster.ports.values())
+        with socket.create_connection(("127.0.0.1", cluster.ports[1])):  # it would be seen
+            assert connected_ports() & set(cluster.ports.values()) == {cluster.ports[1]}
+
+
+async def test_who_has_the_name_of_a_replicas_unix_socket_does_not_keep_it_from_the_volume(
+    tmp_path: Path,
+) -> None:
+    """It cannot prove the key; the next try is over TCP."""
+    async with open_cluster(tmp_path) as cluster:
+        await cluster.stop_replica(2)
+        impostor = near_listener(cluster.ports[2])
+        assert impostor is not None
+        visits = 0
+
+        async def hang_up(visitor: trio.SocketStream) -> None:
+            nonlocal visits
+            visits += 1
+            await visitor.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, hang_up, [impostor])
+            await cluster.start_replica(2)
+            async with cluster.open_volume(new_volume=True) as (volume, batch):
+                await wait_state(volume, VolumeState.HEALTHY)
+                driver = Driver(volume, batch)
+                await driver.write(512, noise(512))
+                await driver.check()
+            nursery.cancel_scope.cancel()
+        assert visits
+        contents = [cluster.content(i) for i in (1, 2, 3)]
+    assert contents[0] == contents[1] == contents[2]
 
 
 async def test_who_has_its_last_snapshot_when_the_volume_stops_is_given_nothing_more(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ from pyjiva.replication import (
     encode_message,
 )
 from pyjiva.transport import EndOfBatch, Stream
-from pyjiva.transport.stream_io import open_stream
+from pyjiva.transport.near_io import open_nearest
 
 __all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeEnded", "VolumeFenced", "VolumeUnsure"]
 
@@ -442,17 +442,18 @@ class Volume:
 
     async def _connect_again_and_again(self, address: ReplicaAddress) -> None:
         member_id = address.replica_id
-        retry_s = RETRY_S_MIN
+        retry_s, by_tcp = RETRY_S_MIN, False
         while True:
             reason, connected = "it closed the connection", False
             try:
-                async with self._open_link(address) as stream:
+                async with self._open_link(address, by_tcp) as stream:
+                    by_tcp = not by_tcp  # if nothing comes of this: next time by the other door
                     decoder = FrameDecoder(stream.buffer)
                     with trio.fail_after(CONNECT_S):
                         report = await shake_hands(
                             stream, decoder, self.options, address, self.controller_id, self.batch
                         )
-                    retry_s, connected = RETRY_S_MIN, True
+                    retry_s, connected, by_tcp = RETRY_S_MIN, True, False
                     now = self.clock()
                     self._directories[member_id] = report.directory
                     self._heard[member_id] = Heard(stream, stream.received_bytes, now, now + PING_S)
@@ -482,10 +483,10 @@ class Volume:
             await trio.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_S_MAX)
 
-    def _open_link(self, address: ReplicaAddress) -> AbstractAsyncContextManager[Stream]:
+    def _open_link(self, address: ReplicaAddress, by_tcp: bool) -> AbstractAsyncContextManager[Stream]:
         if self.connect is not None:
             return self.connect(address)
-        return open_stream(address.host, address.port, self.batch, CONNECT_S)
+        return open_nearest(address.host, address.port, self.batch, CONNECT_S, by_tcp=by_tcp)
 
     def _failed(self, member_id: int, reason: str) -> None:
         """The data path, a timer or a resync found a member failing."""

@@ -18,6 +18,7 @@ from pyjiva.replica.arrivals import Arrivals
 from pyjiva.replica.session import Phase, Session
 from pyjiva.replication import NONCE_BYTES, PAYLOAD_BYTES_MAX, Frame, FrameDecoder
 from pyjiva.transport import EndOfBatch, Stream
+from pyjiva.transport.near_io import near_listener
 from pyjiva.transport.slots import Slots
 from pyjiva.transport.stream_io import own_stream
 from pyjiva.transport.tls_stream_io import server_stream
@@ -70,11 +71,14 @@ class Connections:
     async def serve(
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve controllers on `host`:`port` until cancelled; reports the port.  Raises OSError: it is
-        taken.
+        """Serve controllers on `host`:`port`, and on the Unix socket beside it, until cancelled; reports the
+        port.  Raises OSError: it is taken.
         """
         listeners = await trio.open_tcp_listeners(port, host=host)
-        task_status.started(int(listeners[0].socket.getsockname()[1]))
+        port = int(listeners[0].socket.getsockname()[1])
+        if self.tls is None and (near := near_listener(port)) is not None:
+            listeners.append(near)
+        task_status.started(port)
         await trio.serve_listeners(self._serve_socket, listeners)
 
     async def _serve_socket(self, socket_stream: trio.SocketStream) -> None:

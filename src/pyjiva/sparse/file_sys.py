@@ -7,7 +7,8 @@ from the page cache (preadv2(2), RWF_NOWAIT): about 2 us for 4 KiB, against 150 
 Linux starts the read of what is missing at the same time, so the thread that asks again mostly finds it on
 its way.
 
-All methods may be called from any number of threads at once.  Every OSError leaves as a StorageError.
+All methods may be called from any number of threads at once, but for `read_nowait`: that is the event loop's.
+Every OSError leaves as a StorageError.
 Left out: O_DIRECT (the page cache is what makes small reads cheap) and io_uring.
 """
 
@@ -35,6 +36,11 @@ ZEROS: Final = bytes(MIB)
 FALLOC_FL_KEEP_SIZE: Final = 0x01
 FALLOC_FL_PUNCH_HOLE: Final = 0x02
 
+READ_BYTES_MAX: Final = (
+    16 * MIB
+)  # kept of what was read into, by all files together: enough for a MiB each at depth 8
+#: For `read_nowait` of all files, which one thread calls, that of the event loop; `read` may run in many.
+_large: Final = RecycledBuffers(READ_BYTES_MAX)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)  # CDLL, not PyDLL: gives the GIL back during the call
@@ -47,7 +53,9 @@ class DataFile(Protocol):
     """A file of fixed size with holes.  Ranges lie inside the file: the caller has seen to that."""
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
-        """The range, if it is all in memory; None when reading it would wait for the disk."""
+        """The range, if it is all in memory; None when reading it would wait for the disk.  One thread alone
+        may ask so, for all files.
+        """
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """The range."""
@@ -103,8 +111,6 @@ class SparseFile:  # hot
     """For messages."""
     _call_bytes_max: int = 0
     """What one call writes at most (`large_folios_sys`), a power of two; 0: no limit but the kernel's."""
-    _large: RecycledBuffers = attrs.field(factory=RecycledBuffers, init=False)
-    """For `read_nowait` alone, which one task calls; `read` may run in many threads."""
     _has_nowait: bool = attrs.field(default=True, init=False)
     _has_punch: bool = attrs.field(default=True, init=False)
 
@@ -113,10 +119,7 @@ class SparseFile:  # hot
         if not self._has_nowait:
             return None
         data: bytearray | memoryview
-        if length_bytes < RECYCLED_BYTES_MIN:
-            data = bytearray(length_bytes)
-        else:
-            data = self._large.take(length_bytes)
+        data = bytearray(length_bytes) if length_bytes < RECYCLED_BYTES_MIN else _large.take(length_bytes)
         try:
             count = os.preadv(self._fd, (data,), offset_bytes, os.RWF_NOWAIT)
         except BlockingIOError:

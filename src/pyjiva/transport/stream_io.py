@@ -1,4 +1,5 @@
-"""A TCP stream that is received and sent in batches: how all sockets of the data path are read and written.
+"""A stream, of TCP or Unix, that is received and sent in batches: how all sockets of the data path are read
+and written.
 
 Theory.  A trio stream costs a task switch for every message.  Here the owner of a stream waits once
 (`fill`) or is called (`serve`), takes every complete message out of `stream.buffer`, applies all of them,
@@ -18,6 +19,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import trio
@@ -29,8 +31,12 @@ from pyjiva.transport.direct_io import DirectCalls, direct_calls
 from pyjiva.transport.receive_buffer import ReceiveBuffer
 from pyjiva.transport.socket_sys import BatchedSocket, Served
 from pyjiva.transport.stream import serve_by_filling
+from pyjiva.units import MIB
 
-__all__ = ["BatchedStream", "open_stream", "own_stream"]
+__all__ = ["UNIX_HOST", "BatchedStream", "open_stream", "own_stream"]
+
+UNIX_HOST: Final = "unix"  # stands for the host of whoever is connected by a Unix socket
+UNIX_SEND_BYTES: Final = 1 * MIB  # asked for; the kernel gives what net.core.wmem_max allows
 
 
 @attrs.define(eq=False)
@@ -167,11 +173,13 @@ class BatchedStream:
     @property
     def is_local(self) -> bool:
         """Whether the peer is reached by an address of this machine, and its network namespace."""
-        return self.local_address[0] == self.peer_address[0]
+        return self._sock.family == socket.AF_UNIX or self.local_address[0] == self.peer_address[0]
 
     @property
     def peer_address(self) -> tuple[str, int]:
-        """Host and port of the peer; empty when it is gone already."""
+        """Host and port of the peer, UNIX_HOST and 0 of a Unix socket's; empty when it is gone already."""
+        if self._sock.family == socket.AF_UNIX:
+            return UNIX_HOST, 0
         try:
             host, port = self._sock.getpeername()[:2]
         except OSError:
@@ -198,12 +206,15 @@ class _Service:
 async def own_stream(
     stream: trio.SocketStream, batch: EndOfBatch, buffers: Buffers | None = None
 ) -> AsyncIterator[BatchedStream]:
-    """Take `stream` over (accepted by `trio.serve_tcp` or connected) as a BatchedStream with its sender
+    """Take `stream` over (accepted or connected, of TCP or Unix) as a BatchedStream with its sender
     task.  `buffers`: where data is received into; None: buffers of its own.
     """
     sock = socket.socket(fileno=stream.socket.detach())
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BYTES)
+    else:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     batched = BatchedStream(sock, batch, ReceiveBuffer() if buffers is None else ReceiveBuffer(buffers))
     error: Exception | None = None
     try:

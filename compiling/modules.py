@@ -15,11 +15,13 @@ COMPILED: Final = (
     "pyjiva.transport.ready_sys",
     "pyjiva.recycled",
     "pyjiva.block.device",
+    "pyjiva.block.limited_device",
     "pyjiva.block.meter",
     "pyjiva.block.interval_lock",
     "pyjiva.block_sums",
     "pyjiva.scsi.task",
     "pyjiva.scsi.cdb",
+    "pyjiva.scsi.command_lookup",
     "pyjiva.scsi.device_server",
     "pyjiva.scsi.traced_server",
     "pyjiva.scsi.read_write",
@@ -31,6 +33,7 @@ COMPILED: Final = (
     "pyjiva.iscsi.writes",
     "pyjiva.iscsi.answers",
     "pyjiva.iscsi.connection",
+    "pyjiva.iscsi.arrivals",
     "pyjiva.controller.path_times",
     "pyjiva.replication.frame",
     "pyjiva.replication.done",
@@ -50,11 +53,10 @@ COMPILED: Final = (
     "pyjiva.snapshot.window_sys",
     "pyjiva.snapshot.store_sys",
     "pyjiva.snapshot.layered_store_sys",
+    "pyjiva.snapshot.in_place_sys",
 )
 
 #: Hot modules that are not compiled → why.
 NOT_COMPILED: Final = {
     "pyjiva.transport.direct_io": "stands before trio's own I/O manager, whose interface is not typed",
-    "pyjiva.snapshot.device_io": "coroutines",
-    "pyjiva.scsi.command_table": "a table, which is made once",
 }

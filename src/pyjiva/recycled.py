@@ -35,7 +35,7 @@ class Buffers(Protocol):
         """A writable view of `size_bytes` bytes with unspecified content; nobody else has a view of them."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Kept:  # hot
     """One buffer."""
 

@@ -14,8 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write, WriteZeroes
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store, device_io, open_chain_device
-from pyjiva.snapshot.device_io import SPACE_S, WORKERS, WRITE_IN_PLACE_BYTES_MAX
+from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store, in_place_sys, open_chain_device
+from pyjiva.snapshot.device_io import SPACE_S, WORKERS
+from pyjiva.snapshot.in_place_sys import WRITE_IN_PLACE_BYTES_MAX
 from pyjiva.testing import MemoryDisk, fail_at
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import KIB, MIB
@@ -161,7 +162,7 @@ async def test_device_whose_reads_always_miss_keeps_the_contract(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "read_nowait", lambda *_: None)
-    monkeypatch.setattr(device_io, "WRITE_IN_PLACE_BYTES_MAX", 0)
+    monkeypatch.setattr(in_place_sys, "WRITE_IN_PLACE_BYTES_MAX", 0)
     store = Store.open_or_create(
         tmp_path, volume_id="v", replica_id=1, volume_name="v", size_bytes=SIZE_BYTES, block_size_bytes=512
     )

@@ -12,7 +12,8 @@ from pyjiva.block.device import (
     WriteZeroes,
 )
 from pyjiva.block.interval_lock import IntervalLocks, Lock
-from pyjiva.block.limit import LimitedDevice, Limiter, Limits
+from pyjiva.block.limit import Limiter, Limits
+from pyjiva.block.limited_device import LimitedDevice
 from pyjiva.block.memory import MemoryDevice
 from pyjiva.block.meter import OPERATIONS, Meter, MeteredDevice, Meters, Times
 from pyjiva.block.parameters import PARAMETERS_BYTES_MAX, MemoryParameters, ParameterStore

@@ -1,4 +1,4 @@
-"""How much a host may ask of a volume in a second: a wrapper that lets requests wait.  Pure; hot.
+"""How much a host may ask of a volume in a second: who has asked for too much waits.  Pure.
 
 Two buckets, of commands and of bytes, fill with time up to what `burst_s` seconds bring.  A request goes on
 as long as neither owes anything, and takes what it is from both, also more than there is: so a request may be
@@ -15,10 +15,10 @@ from typing import Final
 
 import attrs
 
-from pyjiva.block.device import BlockDevice, Flush, Read, Request, Write
+from pyjiva.block.device import Flush, Read, Request, Write
 from pyjiva.errors import ConfigError
 
-__all__ = ["LimitedDevice", "Limiter", "Limits"]
+__all__ = ["Limiter", "Limits"]
 
 _SMALL: Final = 1e-6  # of a command or a byte: sums of floating-point numbers are no sharper
 
@@ -160,23 +160,3 @@ class Limiter:
         commands.tokens -= 1
         if type(request) is Read or type(request) is Write:
             length.tokens -= request.length_bytes
-
-
-@attrs.frozen(eq=False)
-class LimitedDevice:
-    """The block device `device`, as fast as `limiter` lets it be."""
-
-    device: BlockDevice
-    limiter: Limiter
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the device below."""
-        return self.device.size_bytes
-
-    def submit(self, request: Request) -> None:
-        """See BlockDevice."""
-        if self.limiter.limited:
-            self.limiter.submit(request, self.device.submit)
-        else:
-            self.device.submit(request)

@@ -175,6 +175,8 @@ class Volume:
     ready: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when host I/O is carried out for the first time."""
     _roster: Roster = attrs.field(init=False)
+    submit: Callable[[Request | ChangeRequest | FillRequest], None] = attrs.field(init=False)
+    """Start a host request; it waits (parked) while the volume cannot carry it out: `DataPath.submit`."""
     _data: DataPath = attrs.field(init=False)
     _saves: ParameterSaves = attrs.field(init=False)
     _lease: Lease = attrs.field(init=False)
@@ -248,6 +250,7 @@ class Volume:
             times=PathTimes(self.clock_ns or self._clock_ns),
             windows=Windows(self.open_window),
         )
+        self.submit = self._data.submit
         self._data.now_s = self.clock()
         self._data.clock = self.clock
         self._lease = Lease()
@@ -264,10 +267,6 @@ class Volume:
     def size_bytes(self) -> int:
         """Size of the volume."""
         return self.past.lineage.size_bytes
-
-    def submit(self, request: Request | ChangeRequest | FillRequest) -> None:
-        """Start a host request; it waits (parked) while the volume cannot carry it out."""
-        self._data.submit(request)
 
     def waits_for(self, request: Request | ChangeRequest) -> str:
         """What a request that was submitted and not sent to any replica waits for, in words."""

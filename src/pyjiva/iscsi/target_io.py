@@ -15,6 +15,7 @@ import trio
 
 from pyjiva.errors import ConfigError, RemoteProtocolError
 from pyjiva.iscsi.access import EVERYBODY, InitiatorRules
+from pyjiva.iscsi.arrivals import Arrivals
 from pyjiva.iscsi.authentication import NO_AUTHENTICATION, Authentication
 from pyjiva.iscsi.chap import Chap, ChapSecrets, check_separate
 from pyjiva.iscsi.connection import COMMAND_WINDOW, QUEUED_BYTES_MAX, Connection
@@ -281,20 +282,13 @@ class Target:
 
     async def _serve(self, stream: BatchedStream, framing: Framing, connection: Connection) -> None:
         """Handle all that comes together, and send once."""
-        stopped = False
-
-        def arrived() -> bool:
-            nonlocal stopped
-            stopped = connection.receive_all()
-            self.batch.end()
-            return not (stopped or connection.closed)
-
-        arrived()  # what came with the last of the login
+        arrivals = Arrivals(connection, framing, self.batch)
+        arrivals.arrived()  # what came with the last of the login
         while not connection.closed:
-            if stopped:  # the initiator does not take its answers
+            if arrivals.stopped:  # the initiator does not take its answers
                 await stream.wait_queued_below(QUEUED_BYTES_MAX // 2)
-                arrived()
-            elif not await stream.serve(lambda: framing.wanted_bytes, arrived):
+                arrivals.arrived()
+            elif not await stream.serve(arrivals.wanted_bytes, arrivals.arrived):
                 return
 
     async def _watch(self, stream: BatchedStream, control: Control, finished: trio.Event) -> None:

@@ -35,7 +35,7 @@ from pyjiva.scsi.sense import Sense, invalid_field_in_cdb
 from pyjiva.scsi.task import Task
 from pyjiva.scsi.unit import LogicalUnit
 
-__all__ = ["COMMANDS", "Command", "Conflict", "Direction", "find", "has_service_actions"]
+__all__ = ["COMMANDS", "Command", "Conflict", "Direction"]
 
 Handler = Callable[[LogicalUnit, Task], None]
 
@@ -81,10 +81,6 @@ class Command:
                 return Conflict.WRITES if cdb[4] & 0x03 else Conflict.NEVER
             case conflict:
                 return conflict
-
-    def refuses(self, cdb: bytes) -> int:
-        """Whether a bit is set that must be zero; what the transport adds to fill its field is not seen."""
-        return int.from_bytes(cdb[1 : len(self.usage)], "big") & self.refused_bits
 
     def invalid_field(self, cdb: bytes) -> Sense:
         """Sense that points to the first bit of `cdb` that must be zero."""
@@ -293,26 +289,3 @@ COMMANDS: Final[tuple[Command, ...]] = (
              mode.mode_select_10, data_out_bytes=mode.parameter_list_10_bytes, writes_medium=False),
     _command("LOG SENSE", _OP.LOG_SENSE, "00 ff ff 00 ffff ffff 00", _IN, _NEVER, log.log_sense),
 )  # fmt: skip
-
-_SERVICE_ACTION: Final = 0x1F
-_BY_OPERATION_CODE: Final[dict[int, Command | dict[int, Command]]] = {}
-for _row in COMMANDS:
-    if _row.service_action is None:
-        _BY_OPERATION_CODE[_row.operation_code] = _row
-    else:
-        _actions = _BY_OPERATION_CODE.setdefault(_row.operation_code, {})
-        assert isinstance(_actions, dict)
-        _actions[_row.service_action] = _row
-
-
-def has_service_actions(cdb: bytes) -> bool:
-    """Whether `find` looks at the service action too: what is wrong with a CDB that it does not find."""
-    return type(_BY_OPERATION_CODE.get(cdb[0])) is dict
-
-
-def find(cdb: bytes) -> Command | None:  # hot
-    """The row for a CDB; None: not supported, or the CDB is cut short."""
-    row = _BY_OPERATION_CODE.get(cdb[0])
-    if type(row) is dict:
-        return row.get(cdb[1] & _SERVICE_ACTION)
-    return row  # type: ignore[return-value]  # mypy does not narrow by `type() is`

@@ -12,7 +12,8 @@ import attrs
 
 from pyjiva.errors import ConfigError
 from pyjiva.scsi.codes import AdditionalSense, OperationCode, PeripheralType, SenseKey
-from pyjiva.scsi.command_table import Command, find, has_service_actions
+from pyjiva.scsi.command_lookup import find, has_service_actions, refuses
+from pyjiva.scsi.command_table import Command
 from pyjiva.scsi.inquiry import standard_data
 from pyjiva.scsi.report import report_lun_list
 from pyjiva.scsi.sanitize import refusal, resume
@@ -88,7 +89,7 @@ class DeviceServer:
         command = find(task.cdb)
         if unit is None or command is None or command.data_out_bytes is None:
             return 0
-        if command.refuses(task.cdb):
+        if refuses(command, task.cdb):
             return 0
         return command.data_out_bytes(unit, task.cdb)
 
@@ -118,7 +119,7 @@ class DeviceServer:
                 return
         if unit.restricted and self._restricts(unit, task, command):
             return
-        if command.refuses(cdb):
+        if refuses(command, cdb):
             task.fail(command.invalid_field(cdb))
             return
         command.handler(unit, task)

@@ -10,7 +10,7 @@ import attrs
 from pyjiva.block import Attribute, Sampler, Step
 from pyjiva.scsi.cdb import block_range
 from pyjiva.scsi.codes import SenseKey, Status
-from pyjiva.scsi.command_table import find
+from pyjiva.scsi.command_lookup import find
 from pyjiva.scsi.device_server import DeviceServer
 from pyjiva.scsi.task import Task
 

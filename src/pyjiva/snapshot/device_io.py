@@ -1,6 +1,6 @@
 """A store as a block device on trio: what is quick is done in place, what may wait for the disk in threads.
 
-In place, inside `submit`: reads that the page cache can answer and writes of up to
+In place, inside `submit` (`in_place_sys`): reads that the page cache can answer and writes of up to
 WRITE_IN_PLACE_BYTES_MAX, which only copy into it.  To threads: reads that miss, larger writes, zeroing (a
 punch waits for the write-back of what it removes), the first write after a clean point (it makes the state
 durable), writes that copy the rest of a block from a snapshot, atomic writes, maps, hashes and flushes.  A
@@ -28,12 +28,12 @@ import trio
 from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write, WriteZeroes
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.snapshot.in_place_sys import InPlace, Verb
 from pyjiva.snapshot.layered_store_sys import Store
 from pyjiva.snapshot.past_sys import carry_out_past
 from pyjiva.snapshot.requests import Hash, Past, Spoil
 from pyjiva.snapshot.statistics import ChainStatistics, DiskTimes, no_times
 from pyjiva.transport import EndOfBatch
-from pyjiva.units import MIB
 
 __all__ = ["ChainDevice", "open_chain_device"]
 
@@ -41,17 +41,15 @@ WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes 
 REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
 SPACE_S: Final = 5.0  # between two looks at how full the disk is
 RETIRE_S: Final = 60.0  # between two looks at which regions are not written to any more
-WRITE_IN_PLACE_BYTES_MAX: Final = 1 * MIB  # 50 us of copying at most: less than the trip
 QUICK: Final = frozenset({Read, Write})
 
-Verb = Callable[[Any], None]
 RunInThread = Callable[[Callable[[], None]], Awaitable[None]]
 """Run a blocking call while other tasks go on.  Simulations give one that lets virtual time pass instead.
 """
 
 
 @attrs.define(eq=False)
-class ChainDevice:  # hot
+class ChainDevice:
     """A BlockDevice over `store`, which stays the caller's to close after `run` has ended."""
 
     store: Store
@@ -63,9 +61,11 @@ class ChainDevice:  # hot
     """Part of SpaceSource; at most SPACE_S old, unless the disk hangs."""
     chain_changed: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set by a change of the chain, for whoever looks what is to be merged; replaced then."""
-    _verbs: dict[type, Verb] = attrs.field(init=False)
+    submit: Callable[[Request | Hash | Spoil | Past], None] = attrs.field(init=False)
+    """See BlockDevice."""
+    _in_place: InPlace = attrs.field(init=False)
     _open_verbs: dict[type, Verb] = attrs.field(init=False)
-    """What `_verbs` is when nobody is alone."""
+    """Those of `_in_place` when nobody is alone."""
     _thread_verbs: dict[type, Verb] = attrs.field(init=False)
     _queue: collections.deque[Any] = attrs.field(factory=collections.deque, init=False)
     _flush_waiters: list[Any] = attrs.field(factory=list, init=False)
@@ -81,11 +81,6 @@ class ChainDevice:  # hot
     """Our own, so that nobody else's slow calls hold the disk up."""
     _started_at: dict[object, float] = attrs.field(factory=dict, init=False)
     """Start of what each task has in a thread now; oldest first."""
-    _reads: int = attrs.field(default=0, init=False)
-    _read_bytes: int = attrs.field(default=0, init=False)
-    _reads_missed: int = attrs.field(default=0, init=False)
-    _writes: int = attrs.field(default=0, init=False)
-    _written_bytes: int = attrs.field(default=0, init=False)
     _zeroings: int = attrs.field(default=0, init=False)
     _zeroed_bytes: int = attrs.field(default=0, init=False)
     _flushes: int = attrs.field(default=0, init=False)
@@ -99,9 +94,11 @@ class ChainDevice:  # hot
     """While somebody is alone: what overlaps it is held back; None: everything is."""
 
     def __attrs_post_init__(self) -> None:
+        self._in_place = InPlace(self.store, self._queue_for_thread, self._wait_for_flush)
+        self.submit = self._in_place.submit
         self._open_verbs = {
-            Read: self._read,
-            Write: self._write,
+            Read: self._in_place.read,
+            Write: self._in_place.write,
             Unmap: self._zero,
             WriteZeroes: self._zero,
             Flush: self._wait_for_flush,
@@ -110,7 +107,7 @@ class ChainDevice:  # hot
             Spoil: self._queue_for_thread,
             Past: self._queue_for_thread,
         }
-        self._verbs = self._open_verbs
+        self._in_place.verbs = self._open_verbs
         self._thread_verbs = {
             Read: self._read_in_thread,
             Write: self._write_in_thread,
@@ -128,47 +125,6 @@ class ChainDevice:  # hot
     def size_bytes(self) -> int:
         """Size of the volume."""
         return self.store.size_bytes
-
-    def submit(self, request: Request | Hash | Spoil | Past) -> None:
-        """See BlockDevice."""
-        self._verbs[type(request)](request)
-
-    def _read(self, request: Read) -> None:
-        length = request.length_bytes
-        self._reads += 1
-        self._read_bytes += length
-        try:
-            data = self.store.read_nowait(request.offset_bytes, length)
-        except StorageError as error:
-            request.error = error
-        else:
-            if data is None:
-                self._reads_missed += 1
-                self._queue_for_thread(request)
-                return
-            request.data = (data,)
-        request.done(request)
-
-    def _write(self, request: Write) -> None:
-        length = request.length_bytes
-        self._writes += 1
-        self._written_bytes += length
-        offset = request.offset_bytes
-        if (
-            length > WRITE_IN_PLACE_BYTES_MAX
-            or request.atomic
-            or not self.store.writes_in_place(offset, length)
-        ):
-            self._queue_for_thread(request)
-            return
-        try:
-            self.store.write(offset, length, request.data, request.sums)
-        except StorageError as error:
-            request.error = error
-        if request.force_unit_access and request.error is None:
-            self._wait_for_flush(request)
-        else:
-            request.done(request)
 
     def _zero(self, request: Unmap | WriteZeroes) -> None:
         self._zeroings += 1
@@ -375,7 +331,7 @@ class ChainDevice:  # hot
     async def alone(self, extent: Extent | None, call: Callable[[], None]) -> None:
         """Run `call` in a thread while no request that overlaps `extent` is in flight; None: none at all."""
         async with self._one_alone:
-            self._verbs = dict.fromkeys(self._open_verbs, self._hold_back)
+            self._in_place.verbs = dict.fromkeys(self._open_verbs, self._hold_back)
             try:
                 await self._wait_in_flight()
                 if extent is not None:
@@ -383,7 +339,7 @@ class ChainDevice:  # hot
                     self._let_go()
                 await self._call(call, call)
             finally:
-                self._verbs, self._in_the_way_of = self._open_verbs, None
+                self._in_place.verbs, self._in_the_way_of = self._open_verbs, None
                 self._let_go()
 
     def _hold_back(self, request: Any) -> None:
@@ -432,16 +388,17 @@ class ChainDevice:  # hot
     @property
     def requests(self) -> int:
         """How many there have been that read or change data, since the device was opened."""
-        return self._reads + self._writes + self._zeroings
+        return self._in_place.reads + self._in_place.writes + self._zeroings
 
     def statistics(self) -> ChainStatistics:
         """Counters since the device was opened."""
+        quick = self._in_place
         return ChainStatistics(
-            reads=self._reads,
-            read_bytes=self._read_bytes,
-            reads_missed=self._reads_missed,
-            writes=self._writes,
-            written_bytes=self._written_bytes,
+            reads=quick.reads,
+            read_bytes=quick.read_bytes,
+            reads_missed=quick.reads_missed,
+            writes=quick.writes,
+            written_bytes=quick.written_bytes,
             zeroings=self._zeroings,
             zeroed_bytes=self._zeroed_bytes,
             flushes=self._flushes,

@@ -16,6 +16,7 @@ What needs no task is `socket_sys.BatchedSocket`, which is compiled; here are th
 """
 
 import errno
+import operator
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -59,10 +60,10 @@ class BatchedStream:
         self._socket = BatchedSocket(self._sock, self._batch, self.buffer, lambda: self._wake.set())
         self.send = self._socket.send
 
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes handed to `send` that the kernel has not taken yet."""
-        return self._socket.queued_bytes
+    queued_bytes = property(
+        operator.attrgetter("_socket.queued_bytes"),  # asked for each batch, and this calls no function
+        doc="Bytes handed to `send` that the kernel has not taken yet.",
+    )
 
     @property
     def received_bytes(self) -> int:

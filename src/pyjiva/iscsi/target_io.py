@@ -28,9 +28,9 @@ from pyjiva.iscsi.session import Session, SessionStatus, SessionTable
 from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus
 from pyjiva.transport import EndOfBatch
+from pyjiva.transport.receive_buffer import SHARED_BYTES_MAX
 from pyjiva.transport.slots import Slots
 from pyjiva.transport.stream_io import BatchedStream, own_stream
-from pyjiva.units import MIB
 
 __all__ = [
     "Target",
@@ -42,7 +42,6 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-RECEIVE_BUFFERS_BYTES_MAX: Final = 34 * MIB  # 32 for a MiB of data each, for all sessions together
 SHUT_DOWN_TIME_S: Final = 5.0  # for tasks in flight and for logouts, when the target stops
 
 
@@ -69,7 +68,7 @@ class TargetOptions:
 
 
 def _or_own(buffers: Buffers | None) -> Buffers:
-    return RecycledBuffers(RECEIVE_BUFFERS_BYTES_MAX) if buffers is None else buffers
+    return RecycledBuffers(SHARED_BYTES_MAX) if buffers is None else buffers
 
 
 def format_portal(host: str, port: int) -> str:

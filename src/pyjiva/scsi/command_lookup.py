@@ -16,6 +16,7 @@ for _row in COMMANDS:
         _ROWS[_row.operation_code] = _row
     else:
         _ACTIONS.setdefault(_row.operation_code, {})[_row.service_action] = _row
+assert not _ROWS.keys() & _ACTIONS.keys()
 
 
 def has_service_actions(cdb: bytes) -> bool:

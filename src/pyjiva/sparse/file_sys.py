@@ -35,12 +35,9 @@ PUNCH_BYTES_MAX: Final = 256 * MIB  # a punch holds the inode's lock, and every 
 ZEROS: Final = bytes(MIB)
 FALLOC_FL_KEEP_SIZE: Final = 0x01
 FALLOC_FL_PUNCH_HOLE: Final = 0x02
-
-READ_BYTES_MAX: Final = (
-    16 * MIB
-)  # kept of what was read into, by all files together: enough for a MiB each at depth 8
+KEPT_BYTES_MAX: Final = 16 * MIB  # of buffers that were read into: enough for a MiB each at depth 8
 #: For `read_nowait` of all files, which one thread calls, that of the event loop; `read` may run in many.
-_large: Final = RecycledBuffers(READ_BYTES_MAX)
+_large: Final = RecycledBuffers(KEPT_BYTES_MAX)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)  # CDLL, not PyDLL: gives the GIL back during the call

@@ -55,7 +55,7 @@ async def open_nearest(
 ) -> AsyncIterator[BatchedStream]:
     """Connect to `host`:`port`, by its second door if that is on this machine and not `by_tcp`.
 
-    Raises the errors of `open_stream`.
+    To look for the door may take `timeout_s`, and TCP as long again.  Raises the errors of `open_stream`.
     """
     sock = None
     if not by_tcp:

@@ -17,13 +17,15 @@ import attrs
 from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.units import KIB, MIB
 
-__all__ = ["RECEIVE_BYTES_MAX", "RECEIVE_BYTES_MIN", "ReceiveBuffer"]
+__all__ = ["RECEIVE_BYTES_MAX", "RECEIVE_BYTES_MIN", "SHARED_BYTES_MAX", "ReceiveBuffer"]
 
 RECEIVE_BYTES_MIN: Final = (
     64 * KIB
 )  # a receive is offered at least this much room: a full 64 KiB burst in one call
 RECEIVE_BYTES_MAX: Final = 1 * MIB + RECEIVE_BYTES_MIN
 """One buffer for a MiB of write data, so that a message of that size with its header lies in one."""
+SHARED_BYTES_MAX: Final = 32 * RECEIVE_BYTES_MAX
+"""Kept for the next receive, where all streams of a process are given their buffers from one place."""
 EXACT_BYTES_MIN: Final = 256 * KIB
 """Of a message that misses this much no more is received than it misses: what came of the next one beside it
 would have to be copied, up to all of it.

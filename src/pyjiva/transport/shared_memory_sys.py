@@ -32,7 +32,7 @@ import attrs
 
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.recycled import RecycledBuffers
-from pyjiva.transport.receive_buffer import RECEIVE_BYTES_MAX
+from pyjiva.transport.receive_buffer import RECEIVE_BYTES_MAX, SHARED_BYTES_MAX
 from pyjiva.units import KIB, MIB
 
 __all__ = ["SECRET_BYTES", "MappedMemory", "MemoryName", "SharedBuffers"]
@@ -45,7 +45,6 @@ SLOTS_MAX: Final = (
 TAKE_BYTES_MIN: Final = 96 * KIB  # what is smaller than that would waste its slot
 SECRET_BYTES: Final = 32
 SIZE_BYTES: Final = PAGE_BYTES + SLOTS_MAX * SLOT_BYTES
-OTHERS_BYTES_MAX: Final = 34 * MIB  # kept of what is not shared: 32 for a MiB of data each
 _SIZE_BYTES_LIMIT: Final = 256 * MIB  # all that a replica maps
 _F_ADD_SEALS: Final = 1033  # linux/fcntl.h
 _F_GET_SEALS: Final = 1034
@@ -89,7 +88,7 @@ class SharedBuffers:
     _used: set[int] = attrs.field(factory=set, init=False)
     """Numbers of the slots that were taken since `trim`."""
     _holds_memory: set[int] = attrs.field(factory=set, init=False)
-    _others: RecycledBuffers = attrs.field(factory=lambda: RecycledBuffers(OTHERS_BYTES_MAX), init=False)
+    _others: RecycledBuffers = attrs.field(factory=lambda: RecycledBuffers(SHARED_BYTES_MAX), init=False)
     """For what no slot is free, too large or too small."""
 
     def __attrs_post_init__(self) -> None:

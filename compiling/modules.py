@@ -37,6 +37,8 @@ COMPILED: Final = (
     "pyjiva.controller.path_times",
     "pyjiva.replication.frame",
     "pyjiva.replication.done",
+    "pyjiva.replication.request_frame",
+    "pyjiva.replication.reference",
     "pyjiva.controller.sharing_link",
     "pyjiva.controller.dirty_map",
     "pyjiva.controller.windows",

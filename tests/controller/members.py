@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pyjiva.block import Buffer, Request
+from pyjiva.block import Request
 from pyjiva.controller.data_path import DataPath
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change
@@ -13,6 +13,7 @@ from pyjiva.replication import (
     Frame,
     FrameDecoder,
     FrameType,
+    RequestFrame,
     Status,
     encode_extents,
 )
@@ -33,11 +34,11 @@ class FakeMember:
         """All that it ever got on this connection."""
         self._decoder = FrameDecoder(ReceiveBuffer(), PAYLOAD_BYTES_MAX)
 
-    def send(self, *buffers: Buffer) -> None:
-        self._decoder.buffer.receive_data(b"".join(buffers))
-        while (frame := self._decoder.next_frame()) is not None:
-            self.inbox.append(frame)
-            self.frames.append(frame)
+    def send(self, frame: RequestFrame) -> None:
+        self._decoder.buffer.receive_data(b"".join(frame.buffers()))
+        while (arrived := self._decoder.next_frame()) is not None:
+            self.inbox.append(arrived)
+            self.frames.append(arrived)
 
     def forget(self) -> None:
         """The connection is gone, and what came on it and was not looked at."""

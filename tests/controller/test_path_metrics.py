@@ -25,7 +25,7 @@ from pyjiva.controller.data_path import DataPath
 from pyjiva.controller.metrics import VolumeCollector
 from pyjiva.controller.path_metrics import HostPath
 from pyjiva.controller.path_times import TIMED, PathTimes, Stopwatch
-from pyjiva.replication import FrameType
+from pyjiva.replication import FrameType, RequestFrame
 from pyjiva.testing.cluster import open_cluster, wait_state
 from pyjiva.units import KIB
 from tests.controller.test_metrics import EXAMPLE, Samples, samples_of
@@ -43,9 +43,9 @@ class SentTo:
 
     frames: list[Buffer]
 
-    def send(self, *buffers: Buffer) -> None:
+    def send(self, frame: RequestFrame) -> None:
         """Of no payload here."""
-        self.frames.extend(buffers)
+        self.frames.extend(frame.buffers())
 
 
 class Bench:

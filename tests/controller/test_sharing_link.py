@@ -11,18 +11,18 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from pyjiva.block import Buffer
 from pyjiva.block_sums import sums_of
-from pyjiva.controller.sharing_link import SHARED_BYTES_MIN, Sharing, SharingLink
+from pyjiva.controller.sharing_link import SHARED_BYTES_MIN, Sharing, SharingLink, StreamLink
 from pyjiva.replication import (
     ANSWER,
     Flag,
     Frame,
     FrameDecoder,
     FrameType,
+    RequestFrame,
     Status,
     decode_message,
     decode_reference,
     encode_done,
-    encode_header,
 )
 from pyjiva.transport import ReceiveBuffer
 from pyjiva.transport.shared_memory_sys import MappedMemory, MemoryName, SharedBuffers
@@ -30,6 +30,12 @@ from pyjiva.units import KIB
 
 READ, WRITE = FrameType.READ, FrameType.WRITE
 LARGE = 128 * KIB
+
+
+def request(type_: FrameType, id_: int, *payload: Buffer, length: int = 0, **fields: Any) -> RequestFrame:
+    """As the data path makes them."""
+    length = length or sum(map(len, payload))
+    return RequestFrame(type_, id_, 0, 0, length_bytes=length, payload=payload, **fields)
 
 
 class FakeStream:
@@ -89,9 +95,7 @@ class World:
     def send(self, member: int, type_: FrameType, *payload: Buffer, length: int = 0, **fields: Any) -> Frame:
         """Ask; the frame that the replica gets."""
         self.ids += 1
-        length = length or sum(map(len, payload))
-        header = encode_header(type_, request_id=self.ids, length_bytes=length, payload=payload, **fields)
-        self.links[member].send(header, *payload)
+        self.links[member].send(request(type_, self.ids, *payload, length=length, **fields))
         return self.streams[member].frame()
 
     def answer(self, member: int, frame: Frame, payload: bytes = b"", code: int = Status.OK) -> Frame:
@@ -114,15 +118,37 @@ def test_what_was_received_into_the_memory_is_not_sent() -> None:
         assert len(frame.payload) < 1000
 
 
+def test_replicas_are_told_in_the_same_words_where_it_lies() -> None:
+    world = World()
+    asked = request(WRITE, 7, world.buffers.take(LARGE))
+    world.links[1].send(asked)
+    said = asked.referring
+    world.links[2].send(asked)
+    assert asked.referring is said
+    first, second = world.streams[1].frame(), world.streams[2].frame()
+    assert (first.code, first.payload) == (second.code, second.payload) == (Flag.SHARED, said[1])
+    assert all(link.lends for link in world.links.values())
+
+
+def test_what_was_said_of_another_memory_is_not_repeated() -> None:
+    """The frame comes again to a replica that has mapped the next one."""
+    world = World()
+    asked = request(WRITE, 7, world.buffers.take(LARGE))
+    world.links[1].send(asked)
+    world.sharing.lost(1)
+    world.answer_offers()
+    world.links[2].send(asked)
+    frame = world.streams[2].frame()
+    assert (frame.code, len(frame.payload)) == (0, LARGE)
+
+
 def test_checksums_are_those_of_this_write() -> None:
-    """The same id with a part of the payload goes to a replica that is rebuilt."""
+    """A part of the payload goes under the same id to a replica that is rebuilt."""
     world = World()
     data = world.buffers.take(LARGE)
     data[:] = Random(2).randbytes(LARGE)
-    whole = encode_header(WRITE, request_id=7, length_bytes=LARGE, payload=(data,))
-    part = encode_header(WRITE, request_id=7, length_bytes=LARGE // 2, payload=(data[: LARGE // 2],))
-    world.links[1].send(whole, data)
-    world.links[2].send(part, data[: LARGE // 2])
+    world.links[1].send(request(WRITE, 7, data))
+    world.links[2].send(request(WRITE, 7, data[: LARGE // 2]))
     first, second = world.streams[1].frame(), world.streams[2].frame()
     assert decode_reference(first.payload, 0, LARGE).sums == sums_of(data)
     assert decode_reference(second.payload, 0, LARGE // 2).sums == sums_of(data[: LARGE // 2])
@@ -202,7 +228,7 @@ def test_a_replica_that_cannot_reach_it_is_sent_everything() -> None:
 def test_without_a_memory_links_are_streams() -> None:
     sharing = Sharing(None, lambda *_: None)
     stream = FakeStream()
-    assert sharing.link(1, stream) is stream  # type: ignore[comparison-overlap, arg-type]
+    assert type(sharing.link(1, stream)) is StreamLink  # type: ignore[arg-type]
     sharing.offer(1)
     sharing.lost(1)
 

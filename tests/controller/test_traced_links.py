@@ -1,17 +1,17 @@
 """Frames to replicas and their answers become spans of the request that they are for."""
 
-from pyjiva.block import Buffer, Sampler, Span, Write
+from pyjiva.block import Sampler, Span, Write
 from pyjiva.controller.traced_links import TracedLinks
-from pyjiva.replication import Frame, FrameType, Status, encode_done, encode_header
+from pyjiva.replication import Frame, FrameType, RequestFrame, Status, encode_done
 from pyjiva.replication.frame import ANSWER
 
 
 class Link:
     def __init__(self) -> None:
-        self.sent: list[tuple[Buffer, ...]] = []
+        self.sent: list[RequestFrame] = []
 
-    def send(self, *buffers: Buffer) -> None:
-        self.sent.append(buffers)
+    def send(self, frame: RequestFrame) -> None:
+        self.sent.append(frame)
 
 
 def answer(request_id: int, code: int = Status.OK) -> Frame:
@@ -28,20 +28,20 @@ def test_each_replica_has_a_span_until_it_answers_is_lost_or_refuses() -> None:
     members = {member: links.link(member, wire) for member, wire in wires.items()}
     other, own = Write(0, 512, [], lambda _: None), Write(0, 512, [], lambda _: root.end())
     requests |= {7: other, 8: own}
-    headers = {id_: encode_header(FrameType.WRITE, request_id=id_, length_bytes=512) for id_ in (7, 8, 9)}
-    members[1].send(headers[7])
+    frames = {id_: RequestFrame(FrameType.WRITE, id_, 1, 0, 0, 512) for id_ in (7, 8, 9)}
+    members[1].send(frames[7])
     root = sampler.begin("WRITE(10)")
     sampler.follow(own, "write", root)
     for member in members.values():
-        for header in headers.values():  # 9 is a ping: nobody waits for it
-            member.send(header, b"data")
-    assert wires[2].sent == [(header, b"data") for header in headers.values()]
+        for frame in frames.values():  # 9 is a ping: nobody waits for it
+            member.send(frame)
+    assert wires[2].sent == list(frames.values())
     links.answered(2, answer(7))
     now[0] = 10
     links.answered(1, answer(8))
     now[0] = 20
     links.lost(2, "no answer for 4.0 s")
-    members[2].send(headers[8])  # it is back, and gets it again
+    members[2].send(frames[8])  # it is back, and gets it again
     now[0] = 30
     links.answered(2, answer(8))
     links.answered(3, answer(8, Status.NO_SPACE))
@@ -68,7 +68,7 @@ def test_a_frame_that_answers_many_ends_the_spans_of_all() -> None:
         root = sampler.begin("WRITE(10)")
         requests[id_] = write = Write(0, 512, [], lambda _, root=root: root.end())  # type: ignore[misc]
         sampler.follow(write, "write", root)
-        member.send(encode_header(FrameType.WRITE, request_id=id_, length_bytes=512), b"data")
+        member.send(RequestFrame(FrameType.WRITE, id_, 1, 0, 0, 512))
     now[0] = 10
     links.answered(1, Frame(FrameType.DONE, Status.OK, 0, 1, 0, 0, 0, memoryview(encode_done((7, 8, 9)))))
     now[0] = 20

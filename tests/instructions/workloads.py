@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import attrs
 
 from pyjiva.block import BlockDevice, Buffer, Read, Request, Write
 from pyjiva.controller.answers import Answers
 from pyjiva.controller.data_path import DataPath as ControllerDataPath
-from pyjiva.controller.sharing_link import Sharing
+from pyjiva.controller.sharing_link import Sharing, StreamLink
 from pyjiva.iscsi.connection import Connection
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.parameters import DATA_SEGMENT_LENGTH_MAX, Parameters
@@ -49,7 +49,7 @@ from pyjiva.replication import (
 from pyjiva.replication.frame import HEADER
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, UnitIdentity
 from pyjiva.snapshot import ChainDevice, Store
-from pyjiva.transport import EndOfBatch, ReceiveBuffer
+from pyjiva.transport import EndOfBatch, ReceiveBuffer, Stream
 from pyjiva.units import KIB, MIB
 from tests.controller.roster_bench import three
 
@@ -112,7 +112,7 @@ class InstantDevice:
 
 @attrs.define(eq=False)
 class Out:
-    """Where PDUs or frames go."""
+    """Where PDUs or frames go; a Stream, as far as a link looks at it."""
 
     sent: list[Buffer] = attrs.field(factory=list)
     queued_bytes: int = 0
@@ -244,14 +244,14 @@ def _controller(_: Path) -> Iterator[Round]:
         park_limit_s=120.0,
     )
     path.epoch = 1
-    links = {id_: Out() for id_ in ids}
+    outs = {id_: Out() for id_ in ids}
     sharing, batch = Sharing(None, _never), EndOfBatch()
     arrivals = {
         id_: Answers(id_, FrameDecoder(ReceiveBuffer(), PAYLOAD_BYTES_MAX), path, sharing, path.times, batch)
         for id_ in ids
     }
-    for id_, link in links.items():
-        path.member_up(id_, link)
+    for id_, out in outs.items():
+        path.member_up(id_, StreamLink(cast("Stream", out)))
     every = path.mask(set(ids))
     path.set_members(must_ack=every, writable=every, readable=every, rebuilding=0, min_copies=1, serving=True)
     data = _data(_SMALL_BYTES)
@@ -261,8 +261,8 @@ def _controller(_: Path) -> Iterator[Round]:
         for place in range(0, COMMANDS * _SMALL_BYTES, 2 * _SMALL_BYTES):
             path.submit(Read(place, _SMALL_BYTES, finished.append))
             path.submit(Write(place + _SMALL_BYTES, _SMALL_BYTES, (data,), finished.append))
-        for id_, link in links.items():
-            arrivals[id_].decoder.buffer.receive_data(_answers(link.take(), data))
+        for id_, out in outs.items():
+            arrivals[id_].decoder.buffer.receive_data(_answers(out.take(), data))
             arrivals[id_].arrived()
         assert len(finished) == COMMANDS
         assert all(request.error is None for request in finished)

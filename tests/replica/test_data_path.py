@@ -24,11 +24,11 @@ from pyjiva.replication import (
     FrameDecoder,
     FrameType,
     Refusal,
+    RequestFrame,
     Status,
     decode_done,
     decode_extents,
     decode_message,
-    encode_header,
     refer,
     squeeze,
 )
@@ -366,37 +366,39 @@ class TestSharedMemory:
         return world, buffers
 
     @staticmethod
-    def ask(world: World, header: bytes, parts: list[tuple[int, int]], sums: bytes = b"") -> Frame:
+    def ask(world: World, asked: RequestFrame, parts: list[tuple[int, int]]) -> Frame:
         decoder = FrameDecoder(ReceiveBuffer())
-        decoder.buffer.receive_data(b"".join(refer(header, parts, sums)))
+        decoder.buffer.receive_data(b"".join(refer(asked, parts)))
         frame = decoder.next_frame()
         assert frame is not None
         world.data.frame_received(world.session, frame)
         world.batch.end()
         return world.peer.answer()
 
-    def write(self, world: World, buffers: SharedBuffers, data: bytes, sums: bytes = b"") -> Frame:
+    def write(
+        self, world: World, buffers: SharedBuffers, data: bytes, offset: int = 4096, said: bytes = b""
+    ) -> Frame:
+        """`said`: what it is said to be."""
         room = buffers.take(2 * len(data) + 200_000)
         half = len(data) // 2
         room[1000 : 1000 + half], room[100_000 : 100_000 + len(data) - half] = data[:half], data[half:]
         places = [
             (buffers.place(room[at:]) or 0, size) for at, size in ((1000, half), (100_000, len(data) - half))
         ]
-        header = encode_header(
-            FrameType.WRITE, epoch=1, request_id=9, offset_bytes=4096, length_bytes=len(data), payload=(data,)
-        )
-        return self.ask(world, header, places, sums)
+        asked = RequestFrame(FrameType.WRITE, 9, 1, 0, offset, len(data), payload=(said or data,))
+        return self.ask(world, asked, places)
 
-    @pytest.mark.parametrize("told", [True, False])
-    def test_what_lies_there_is_written(self, told: bool) -> None:
+    @pytest.mark.parametrize("offset", [4096, 512])
+    def test_what_lies_there_is_written(self, offset: int) -> None:
+        """With checksums, and with a digest."""
         world, buffers = self.world()
         data = Random(1).randbytes(8192)
-        answer = self.write(world, buffers, data, sums_of(data) if told else b"")
+        answer = self.write(world, buffers, data, offset)
         assert (answer.type, answer.code, answer.request_id) == (FrameType.WRITE | ANSWER, Status.OK, 9)
-        read = world.ask(FrameType.READ, offset_bytes=4096, length_bytes=8192)
+        read = world.ask(FrameType.READ, offset_bytes=offset, length_bytes=8192)
         assert bytes(read.payload) == data
         assert world.data.shared_bytes == len(data)
-        assert world.unstable.extents() == [Extent(4096, 8192)]
+        assert world.unstable.extents() == [Extent(offset, 8192)]
 
     def test_its_checksums_go_to_the_device_as_they_are(self) -> None:
         world, buffers = self.world()
@@ -408,43 +410,43 @@ class TestSharedMemory:
             submit(request)
 
         world.data.device = FakeDevice(note)
-        assert self.write(world, buffers, bytes(4096), b"checksum").code == Status.OK
-        assert asked[0].sums == b"checksum"
+        assert self.write(world, buffers, bytes(4096), said=b"x" * 4096).code == Status.OK
+        assert asked[0].sums == sums_of(b"x" * 4096)
 
     def test_what_is_read_is_put_there(self) -> None:
         world, buffers = self.world()
         world.write(4096, b"x" * 5000)
         room = buffers.take(200_000)
-        header = encode_header(FrameType.READ, epoch=1, request_id=5, offset_bytes=4095, length_bytes=5002)
-        answer = self.ask(world, header, [(buffers.place(room[7:]) or 0, 5002)])
+        asked = RequestFrame(FrameType.READ, 5, 1, 0, 4095, 5002)
+        answer = self.ask(world, asked, [(buffers.place(room[7:]) or 0, 5002)])
         assert (answer.type, answer.code, bytes(answer.payload)) == (FrameType.READ | ANSWER, Status.OK, b"")
         assert bytes(room[7:5009]) == b"\0" + b"x" * 5000 + b"\0"
 
     def test_a_failed_read_puts_nothing_there(self) -> None:
         world, buffers = self.world()
         room = buffers.take(200_000)
-        header = encode_header(FrameType.READ, epoch=1, offset_bytes=SIZE_BYTES, length_bytes=512)
-        assert self.ask(world, header, [(buffers.place(room) or 0, 512)]).code == Status.OUT_OF_RANGE
+        asked = RequestFrame(FrameType.READ, 1, 1, 0, SIZE_BYTES, 512)
+        assert self.ask(world, asked, [(buffers.place(room) or 0, 512)]).code == Status.OUT_OF_RANGE
 
     def test_data_that_is_not_what_was_meant_ends_the_connection(self) -> None:
         world, buffers = self.world()
         room = buffers.take(200_000)
-        header = encode_header(FrameType.WRITE, epoch=1, length_bytes=512, payload=(b"x" * 512,))
+        asked = RequestFrame(FrameType.WRITE, 1, 1, 0, 0, 512, payload=(b"x" * 512,))
         room[:512] = b"y" * 512
         with pytest.raises(RemoteProtocolError, match="checksum"):
-            self.ask(world, header, [(buffers.place(room) or 0, 512)])
+            self.ask(world, asked, [(buffers.place(room) or 0, 512)])
         assert bytes(world.ask(FrameType.READ, length_bytes=512).payload) == bytes(512)
 
     def test_without_a_memory_it_is_refused(self) -> None:
-        header = encode_header(FrameType.READ, epoch=1, length_bytes=512)
+        asked = RequestFrame(FrameType.READ, 1, 1, 0, 0, 512)
         with pytest.raises(RemoteProtocolError, match="not shared"):
-            self.ask(World(), header, [(4096, 512)])
+            self.ask(World(), asked, [(4096, 512)])
 
     def test_a_place_outside_is_refused(self) -> None:
         world, _ = self.world()
-        header = encode_header(FrameType.READ, epoch=1, length_bytes=512)
+        asked = RequestFrame(FrameType.READ, 1, 1, 0, 0, 512)
         with pytest.raises(RemoteProtocolError, match="lie not in"):
-            self.ask(world, header, [(0, 512)])
+            self.ask(world, asked, [(0, 512)])
 
     @pytest.mark.parametrize(
         ("type_", "code"),
@@ -453,14 +455,14 @@ class TestSharedMemory:
     def test_other_frames_have_no_payload_there(self, type_: FrameType, code: int) -> None:
         world, buffers = self.world()
         room = buffers.take(200_000)
-        header = encode_header(type_, epoch=1, code=code, length_bytes=512)
-        assert self.ask(world, header, [(buffers.place(room) or 0, 512)]).code == Status.BAD_REQUEST
+        asked = RequestFrame(type_, 1, 1, 0, 0, 512, code)
+        assert self.ask(world, asked, [(buffers.place(room) or 0, 512)]).code == Status.BAD_REQUEST
 
     def test_a_read_has_one_place(self) -> None:
         world, buffers = self.world()
         place = buffers.place(buffers.take(200_000)) or 0
-        header = encode_header(FrameType.READ, epoch=1, length_bytes=1024)
-        assert self.ask(world, header, [(place, 512), (place + 512, 512)]).code == Status.BAD_REQUEST
+        asked = RequestFrame(FrameType.READ, 1, 1, 0, 0, 1024)
+        assert self.ask(world, asked, [(place, 512), (place + 512, 512)]).code == Status.BAD_REQUEST
 
     def test_a_lower_epoch_is_fenced(self) -> None:
         world, buffers = self.world()

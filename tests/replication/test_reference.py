@@ -5,20 +5,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjiva.block_sums import sums_of
+from pyjiva.buffers import Buffer
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.replication import (
     PARTS_MAX,
     Flag,
     FrameDecoder,
     FrameType,
+    RequestFrame,
     decode_reference,
     digest_of,
-    encode_header,
     refer,
 )
 from pyjiva.transport import ReceiveBuffer
 
+READ = RequestFrame(FrameType.READ, 1, 1, 0)
 PARTS = st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 2**20)), min_size=1, max_size=20)
+
+
+def payload_of(buffers: tuple[Buffer, ...]) -> memoryview:
+    """Of a frame."""
+    _, payload = buffers
+    return memoryview(payload)
 
 
 @given(parts=PARTS, code=st.sampled_from([0, 1, 4]), ids=st.tuples(*[st.integers(0, 2**63)] * 4))
@@ -27,12 +35,9 @@ def test_what_was_referred_to_is_what_is_found(
 ) -> None:
     request_id, epoch, stable, offset = ids
     length = sum(size for _, size in parts)
-    header = encode_header(
-        FrameType.WRITE, code=code, request_id=request_id, epoch=epoch, offset_bytes=offset,
-        length_bytes=length, stable=stable, payload=(b"one", b"two"),
-    )  # fmt: skip
+    one = RequestFrame(FrameType.WRITE, request_id, epoch, stable, offset, length, code, (b"one", b"two"))
     decoder = FrameDecoder(ReceiveBuffer())
-    decoder.buffer.receive_data(b"".join(refer(header, parts)))
+    decoder.buffer.receive_data(b"".join(refer(one, parts)))
     frame = decoder.next_frame()
     assert frame is not None
     assert (frame.type, frame.code) == (FrameType.WRITE, code | Flag.SHARED)
@@ -49,9 +54,8 @@ def test_what_was_referred_to_is_what_is_found(
 
 def test_checksums_come_along() -> None:
     data = bytes(range(256)) * 32
-    header = encode_header(FrameType.WRITE, offset_bytes=4096, length_bytes=8192, payload=(data,))
-    _, payload = refer(header, [(4096, 8192)], sums_of(data))
-    found = decode_reference(memoryview(payload), 4096, 8192)
+    frame = RequestFrame(FrameType.WRITE, 1, 1, 0, 4096, 8192, payload=(data[:4096], data[4096:]))
+    found = decode_reference(payload_of(refer(frame, [(4096, 8192)])), 4096, 8192)
     assert (found.sums, found.digest) == (sums_of(data), 0)
 
 
@@ -71,15 +75,16 @@ def test_checksums_come_along() -> None:
 def test_what_does_not_fit_the_range_is_refused(
     parts: list[tuple[int, int]], sums: bytes, offset: int, length: int
 ) -> None:
-    _, payload = refer(encode_header(FrameType.WRITE), parts, sums)
+    _, payload = refer(READ, parts)
+    payload = bytes(payload) + sums
     with pytest.raises(RemoteProtocolError):
         decode_reference(memoryview(payload), offset, length)
 
 
 def test_more_parts_than_one_write_takes_are_refused() -> None:
-    _, payload = refer(encode_header(FrameType.WRITE), [(n, 1) for n in range(PARTS_MAX)])
-    assert len(decode_reference(memoryview(payload), 0, PARTS_MAX).parts) == PARTS_MAX
-    more = payload[:8] + (PARTS_MAX + 1).to_bytes(4, "little") + payload[12:] + payload[12:24]
+    payload = payload_of(refer(READ, [(n, 1) for n in range(PARTS_MAX)]))
+    assert len(decode_reference(payload, 0, PARTS_MAX).parts) == PARTS_MAX
+    more = b"".join((payload[:8], (PARTS_MAX + 1).to_bytes(4, "little"), payload[12:], payload[12:24]))
     with pytest.raises(RemoteProtocolError, match="parts"):
         decode_reference(memoryview(more), 0, PARTS_MAX + 1)
 

@@ -61,8 +61,8 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         "controller/data_path.py",
         (
             (
-                "            if pending.buffers:\n                pending.lost |= bit\n",
-                "            if pending.buffers:\n                pending.waiting &= ~bit\n                if not pending.waiting:\n                    self._settle(id_, pending)\n",
+                "            if pending.frame is not None:\n                pending.lost |= bit\n",
+                "            if pending.frame is not None:\n                pending.waiting &= ~bit\n                if not pending.waiting:\n                    self._settle(id_, pending)\n",
             ),
         ),
     ),
@@ -265,7 +265,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         (
             (
                 "            if pending.lost & member.bit:",
-                "            if pending.buffers and pending.waiting & member.bit:",
+                "            if pending.waiting & member.bit:",
             ),
         ),
         scenario="parked requests are sent once",

@@ -63,11 +63,11 @@ from pyjiva.replication import (
     Frame,
     FrameType,
     Refusal,
+    RequestFrame,
     Status,
     decode_done,
     decode_extents,
     decode_message,
-    encode_header,
     encode_message,
 )
 from pyjiva.units import STORED_BLOCK_BYTES, align_down, align_up
@@ -83,8 +83,8 @@ _DONE: Final = int(FrameType.DONE)
 class Link(Protocol):
     """Where the frames for one member go: a connection, or a list in tests."""
 
-    def send(self, *buffers: Buffer) -> None:
-        """Queue `buffers` for the replica; never waits, never raises."""
+    def send(self, frame: RequestFrame) -> None:
+        """Queue `frame` for the replica; never waits, never raises."""
 
 
 class LockOwner(Protocol):
@@ -104,8 +104,8 @@ class Pending:
     request: "Request | ChangeRequest | FillRequest | None"
     """The host's; None once it was told NOT READY."""
     lock: Lock | None
-    buffers: Sequence[Buffer]
-    """Header and payload, for a member that comes back (writes and flushes)."""
+    frame: RequestFrame | None
+    """For a member that comes back (of writes and flushes)."""
     extent: tuple[int, int]
     at_s: float
     sent_ns: int | None = None
@@ -330,21 +330,14 @@ class DataPath:
         assert best.link is not None
         self._last_id = id_ = self._last_id + 1
         offset, length = request.offset_bytes, request.length_bytes
-        header = encode_header(
-            type_,
-            request_id=id_,
-            epoch=self.epoch,
-            offset_bytes=offset,
-            length_bytes=length,
-            stable=self.stable(),
-        )
+        frame = RequestFrame(type_, id_, self.epoch, self.stable(), offset, length)
         sent_ns = self.times.clock_ns()
         pending = Pending(
-            type_, best.bit, request, lock, (), (offset, length), self.now_s, sent_ns, 0, without
+            type_, best.bit, request, lock, None, (offset, length), self.now_s, sent_ns, 0, without
         )
         self._pending[id_] = pending
         best.in_flight += 1
-        best.link.send(header)
+        best.link.send(frame)
 
     def _dispatch_write(self, lock: Lock) -> None:
         request = lock.owner
@@ -368,25 +361,15 @@ class DataPath:
         self._last_id = id_ = self._last_id + 1
         self._writes[id_] = None  # before the header, which must not call this write stable
         offset, length = request.offset_bytes, request.length_bytes
-        header = encode_header(
-            type_,
-            code=code,
-            request_id=id_,
-            epoch=self.epoch,
-            offset_bytes=offset,
-            length_bytes=length,
-            stable=self.stable(),
-            payload=payload,
-        )
-        buffers = (header, *payload)
+        frame = RequestFrame(type_, id_, self.epoch, self.stable(), offset, length, code, payload)
         sent_ns = self.times.clock_ns()
-        pending = Pending(type_, self.must_ack, request, lock, buffers, (offset, length), self.now_s, sent_ns)
+        pending = Pending(type_, self.must_ack, request, lock, frame, (offset, length), self.now_s, sent_ns)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
         for member in self._of(self.writable):
             member.in_flight += 1
             assert member.link is not None
-            member.link.send(*buffers)
+            member.link.send(frame)
         if self.rebuilding:
             self._write_to_rebuilding(id_, code, pending, payload)
         if self.dirty:
@@ -408,21 +391,12 @@ class DataPath:
             if part <= 0:
                 continue
             cut = first_bytes(payload, part) if payload else ()
-            header = encode_header(
-                pending.type,
-                code=code,
-                request_id=id_,
-                epoch=self.epoch,
-                offset_bytes=offset,
-                length_bytes=part,
-                stable=self.stable(),
-                payload=cut,
-            )
+            frame = RequestFrame(pending.type, id_, self.epoch, self.stable(), offset, part, code, cut)
             pending.waiting |= member.bit
             pending.copying |= member.bit
             member.in_flight += 1
             assert member.link is not None
-            member.link.send(header, *cut)
+            member.link.send(frame)
 
     def _dispatch_flush(self, request: Flush) -> None:
         if not self.writes_open:
@@ -430,21 +404,19 @@ class DataPath:
             self.times.parked.set(running=True)
             return
         self._last_id = id_ = self._last_id + 1
-        header = encode_header(FrameType.FLUSH, request_id=id_, epoch=self.epoch, stable=self.stable())
+        frame = RequestFrame(FrameType.FLUSH, id_, self.epoch, self.stable())
         sent_ns = self.times.clock_ns()
-        pending = Pending(
-            FrameType.FLUSH, self.must_ack, request, None, (header,), (0, 0), self.now_s, sent_ns
-        )
+        pending = Pending(FrameType.FLUSH, self.must_ack, request, None, frame, (0, 0), self.now_s, sent_ns)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
-        self._send(self.writable, header)
+        self._send(self.writable, frame)
 
-    def _send(self, mask: int, *buffers: Buffer) -> None:
+    def _send(self, mask: int, frame: RequestFrame) -> None:
         """To each member of `mask`; a write does this in its own place, as it is hot."""
         for member in self._of(mask):
             member.in_flight += 1
             assert member.link is not None
-            member.link.send(*buffers)
+            member.link.send(frame)
 
     def _dispatch_change(self, lock: Lock) -> None:
         """The lock is that of the whole volume: no other request is in flight."""
@@ -461,19 +433,16 @@ class DataPath:
         payload = (encode_message(request.change),)
         self._own_ids += 1
         self._last_id = id_ = self._last_id + 1
-        header = encode_header(
-            FrameType.CHANGE, request_id=id_, epoch=self.epoch, stable=self.stable(), payload=payload
-        )
-        buffers = (header, *payload)
+        frame = RequestFrame(FrameType.CHANGE, id_, self.epoch, self.stable(), payload=payload)
         place = (0, request.length_bytes)
-        pending = Pending(FrameType.CHANGE, self.must_ack, request, lock, buffers, place, self.now_s)
+        pending = Pending(FrameType.CHANGE, self.must_ack, request, lock, frame, place, self.now_s)
         pending.lost, pending.change = self.must_ack & ~self.writable, request.change
         self._pending[id_] = pending
         self.on_changing()
         if request.change.kind is ChangeKind.REVERT:
             for member_id in self.dirty:
                 self.dirty[member_id] = DirtyMap(self.size_bytes, everything=True)
-        self._send(self.writable, *buffers)
+        self._send(self.writable, frame)
 
     def _dispatch_fill(self, lock: Lock) -> None:
         request = lock.owner
@@ -484,24 +453,16 @@ class DataPath:
         self._own_ids += 1
         self._last_id = id_ = self._last_id + 1
         offset, length = request.offset_bytes, request.length_bytes
-        header = encode_header(
-            FrameType.PAST_WRITE,
-            request_id=id_,
-            epoch=self.epoch,
-            offset_bytes=offset,
-            length_bytes=length,
-            stable=request.number,
-            payload=payload,
-        )
-        buffers, place = (header, *payload), (offset, length)
-        pending = Pending(FrameType.PAST_WRITE, self.must_ack, request, lock, buffers, place, self.now_s)
+        type_, place = FrameType.PAST_WRITE, (offset, length)
+        frame = RequestFrame(type_, id_, self.epoch, request.number, offset, length, payload=payload)
+        pending = Pending(type_, self.must_ack, request, lock, frame, place, self.now_s)
         pending.lost = self.must_ack & ~self.writable
         self._pending[id_] = pending
         for member_id in self._ids(self.rebuilding):
             if self.takes_fills(member_id):
                 pending.copying |= self.members[member_id].bit
         pending.waiting |= self.writable | pending.copying
-        self._send(self.writable | pending.copying, *buffers)
+        self._send(self.writable | pending.copying, frame)
 
     @property
     def changing(self) -> bool:
@@ -557,21 +518,13 @@ class DataPath:
         assert member.link is not None, f"replica {member_id} is not connected"
         self._own_ids += 1
         self._last_id = id_ = self._last_id + 1
-        header = encode_header(
-            type_,
-            code=code,
-            request_id=id_,
-            epoch=self.epoch,
-            offset_bytes=offset_bytes,
-            length_bytes=length_bytes,
-            stable=self.stable() if number is None else number,
-            payload=payload,
-        )
+        stable = self.stable() if number is None else number
+        frame = RequestFrame(type_, id_, self.epoch, stable, offset_bytes, length_bytes, code, payload)
         self._pending[id_] = Pending(
-            type_, member.bit, None, None, (), (offset_bytes, length_bytes), self.now_s, on_answer=on_answer
+            type_, member.bit, None, None, None, (offset_bytes, length_bytes), self.now_s, on_answer=on_answer
         )
         member.in_flight += 1
-        member.link.send(header, *payload)
+        member.link.send(frame)
 
     def acquire(self, extent: Extent, owner: LockOwner, *, exclusive: bool = False) -> None:
         """Keep writers (`exclusive`: and readers) out of `extent`; `owner.lock_held` is called when that is
@@ -923,7 +876,8 @@ class DataPath:
                 continue
             pending.lost &= ~bit
             if pending.type is FrameType.FLUSH:
-                self._send(bit, *pending.buffers)
+                assert pending.frame is not None
+                self._send(bit, pending.frame)
                 continue
             pending.waiting &= ~bit | pending.copying
             if not pending.waiting:
@@ -965,7 +919,7 @@ class DataPath:
         for id_, pending in list(self._pending.items()):
             if not pending.waiting & bit or id_ not in self._pending:
                 continue
-            if pending.buffers:
+            if pending.frame is not None:
                 pending.lost |= bit
                 pending.copying &= ~bit
             else:
@@ -983,7 +937,7 @@ class DataPath:
         if (dirty := self.dirty.get(member_id)) is not None:
             for pending in self._pending.values():
                 # Also what it has refused, while others have still to answer.
-                if (pending.waiting | pending.failed) & bit and pending.buffers:
+                if (pending.waiting | pending.failed) & bit and pending.frame is not None:
                     if pending.change is None:
                         dirty.mark(*pending.extent)
                     elif pending.change.kind is ChangeKind.REVERT:
@@ -999,7 +953,8 @@ class DataPath:
             if pending.lost & member.bit:
                 pending.lost &= ~member.bit
                 member.in_flight += 1
-                member.link.send(*pending.buffers)
+                assert pending.frame is not None
+                member.link.send(pending.frame)
 
     def tick(self, now_s: float) -> None:
         """Take over the time; host requests that waited longer than the limit are answered NOT READY."""
@@ -1026,8 +981,8 @@ class DataPath:
                 break
             if pending.request is not None:
                 request, pending.request = pending.request, None
-                # The buffers are the host's again; a replay needs them still.
-                pending.buffers = tuple(bytes(buffer) for buffer in pending.buffers)
+                if pending.frame is not None:  # its data is the host's again; a replay needs it still
+                    pending.frame.keep()
                 _complete(request, error)
 
     @property

@@ -1,6 +1,6 @@
 """Payloads to and from replicas on the controller's machine go through shared memory.  Pure.
 
-Theory.  A `SharingLink` stands between the data path and the stream of one replica, which knows nothing of
+Theory.  A `SharingLink` stands between the data path and the stream of one replica, which know nothing of
 it.  Of a WRITE whose payload lies in the shared memory it sends only where that is; for a READ it says
 where the data is to be put.  Everything else, and everything while the replica has not mapped the memory,
 goes over the stream as it is.
@@ -10,7 +10,6 @@ that part of the memory.  When a replica is lost with something lent, it may use
 the memory is abandoned, and the others are told of a new one.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -18,26 +17,24 @@ from typing import Final, Protocol
 import attrs
 
 from pyjiva.block import Buffer
-from pyjiva.block_sums import sums_of_all
 from pyjiva.replication import (
     ANSWER,
     PARTS_MAX,
     Flag,
     Frame,
     FrameType,
+    RequestFrame,
     Status,
     decode_done,
     encode_message,
     refer,
 )
 from pyjiva.transport import Stream
-from pyjiva.units import KIB, STORED_BLOCK_BYTES
+from pyjiva.units import KIB
 
-__all__ = ["Memory", "Sharing", "SharingLink"]
+__all__ = ["Memory", "Sharing", "SharingLink", "StreamLink"]
 
 SHARED_BYTES_MIN: Final = 32 * KIB  # to copy less costs no more than to say where it is
-_NUMBERS: Final = struct.Struct("<5xBHQ16xQ")  # type, code, request id and length in a frame's header
-_RANGE: Final = struct.Struct("<8xQ8xQQ")  # request id, offset and length
 _READ: Final = int(FrameType.READ)
 _WRITE: Final = int(FrameType.WRITE)
 _DONE: Final = int(FrameType.DONE)
@@ -64,19 +61,14 @@ class Memory(Protocol):
 
 
 @attrs.define(eq=False)
-class _LastSums:
-    """The checksums of a write are those for every replica that it goes to, one after the other."""
+class StreamLink:  # hot
+    """Where the frames for a replica go that shares nothing (`data_path.Link`)."""
 
-    _key: tuple[int, int, int] = (0, 0, 0)
-    _sums: bytes = b""
+    stream: Stream
 
-    def of(self, header: bytes, payload: Sequence[Buffer]) -> bytes:
-        """Of the blocks of the frame's payload; none if it does not begin and end where blocks do."""
-        key = _, offset, length = _RANGE.unpack_from(header)
-        if key != self._key:
-            whole = not (offset | length) % STORED_BLOCK_BYTES
-            self._key, self._sums = key, sums_of_all(payload) if whole else b""
-        return self._sums
+    def send(self, frame: RequestFrame) -> None:
+        """See Link."""
+        self.stream.send(*frame.buffers())
 
 
 @attrs.define(eq=False)
@@ -85,7 +77,6 @@ class SharingLink:  # hot
 
     stream: Stream
     memory: Memory
-    sums: "_LastSums"
     mapped: int | None = attrs.field(default=None, init=False)
     """The generation that the replica has mapped."""
     _lent: dict[int, Sequence[Buffer]] = attrs.field(factory=dict, init=False)
@@ -96,38 +87,41 @@ class SharingLink:  # hot
         """Whether the replica may be using a part of the memory."""
         return bool(self._lent)
 
-    def send(self, *buffers: Buffer) -> None:
-        """One frame, header first."""
-        if self.mapped == self.memory.generation:
-            type_, code, request_id, length = _NUMBERS.unpack_from(buffers[0])
-            if length >= SHARED_BYTES_MIN:
-                if type_ == _WRITE:
-                    buffers = self._refer_to_data(request_id, buffers)
-                elif type_ == _READ and not code & _LZ4:
-                    buffers = self._refer_to_room(request_id, buffers, length)
-        self.stream.send(*buffers)
+    def send(self, frame: RequestFrame) -> None:
+        """See Link."""
+        self.stream.send(*self._said_by(frame))
 
-    def _refer_to_data(self, request_id: int, buffers: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
-        header, *payload = buffers
-        if len(payload) > PARTS_MAX:
-            return buffers
-        parts = []
-        for part in payload:
-            if not len(part) or (place := self.memory.place(part)) is None:
-                return buffers
-            parts.append((place, len(part)))
-        self._lent[request_id] = payload
-        return refer(bytes(header), parts, self.sums.of(bytes(header), payload))
+    def _said_by(self, frame: RequestFrame) -> tuple[Buffer, ...]:
+        """What the replica is to get, header first."""
+        if frame.length_bytes >= SHARED_BYTES_MIN and self.mapped == self.memory.generation:
+            if frame.type == _WRITE:
+                if (frame.referring and frame.generation == self.mapped) or self._refer_to_data(frame):
+                    self._lent[frame.request_id] = frame.payload
+                    return frame.referring
+            elif frame.type == _READ and not frame.code & _LZ4:
+                return self._with_room(frame)
+        return frame.buffers()
 
-    def _refer_to_room(
-        self, request_id: int, buffers: tuple[Buffer, ...], length_bytes: int
-    ) -> tuple[Buffer, ...]:
-        if (room := self.memory.take_shared(length_bytes)) is None:
-            return buffers
+    def _with_room(self, frame: RequestFrame) -> tuple[Buffer, ...]:
+        """A READ that says where the data is to be put, if there is room in the memory."""
+        if (room := self.memory.take_shared(frame.length_bytes)) is None:
+            return frame.buffers()
         place = self.memory.place(room)
         assert place is not None
-        self._lent[request_id] = (room,)
-        return refer(bytes(buffers[0]), [(place, length_bytes)])
+        self._lent[frame.request_id] = (room,)
+        return refer(frame, [(place, frame.length_bytes)])
+
+    def _refer_to_data(self, frame: RequestFrame) -> bool:
+        """Have `frame` say where its payload lies, if all of it lies in the memory."""
+        if len(frame.payload) > PARTS_MAX:
+            return False
+        parts = []
+        for part in frame.payload:
+            if not len(part) or (place := self.memory.place(part)) is None:
+                return False
+            parts.append((place, len(part)))
+        frame.referring, frame.generation = refer(frame, parts), self.memory.generation
+        return True
 
     def received(self, frame: Frame) -> Frame:
         """An answer, with its payload wherever that lies.  Raises RemoteProtocolError."""
@@ -159,14 +153,13 @@ class Sharing:
     memory: Memory | None
     """None: nothing is shared."""
     call: Call
-    _sums: _LastSums = attrs.field(factory=_LastSums, init=False)
     _links: dict[int, SharingLink] = attrs.field(factory=dict, init=False)
 
-    def link(self, member: int, stream: Stream) -> "Stream | SharingLink":
+    def link(self, member: int, stream: Stream) -> "StreamLink | SharingLink":
         """What the frames for `member` are to be given to."""
         if self.memory is None or not stream.is_local:
-            return stream
-        self._links[member] = link = SharingLink(stream, self.memory, self._sums)
+            return StreamLink(stream)
+        self._links[member] = link = SharingLink(stream, self.memory)
         return link
 
     def offer(self, member: int) -> None:

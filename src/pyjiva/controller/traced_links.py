@@ -8,14 +8,11 @@ from collections.abc import Callable
 
 import attrs
 
-from pyjiva.block import Buffer, Sampler
+from pyjiva.block import Sampler
 from pyjiva.controller.data_path import Link
-from pyjiva.replication import Frame, FrameType, Status, decode_done
-from pyjiva.replication.frame import HEADER
+from pyjiva.replication import Frame, FrameType, RequestFrame, Status, decode_done
 
 __all__ = ["TracedLinks"]
-
-_TYPE, _REQUEST_ID = 2, 4  # among the fields of HEADER
 
 
 @attrs.define(eq=False)
@@ -30,14 +27,13 @@ class TracedLinks:
         """`link`, watched."""
         return _TracedLink(self, member, link)
 
-    def sent(self, member: int, header: Buffer) -> None:
+    def sent(self, member: int, frame: RequestFrame) -> None:
         """A frame goes to `member`."""
-        fields = HEADER.unpack_from(header)
-        id_ = fields[_REQUEST_ID]
+        id_ = frame.request_id
         step = self.sampler.step_of(self.request_of(id_))
         if step is not None:
             step.goes_on()
-            operation = FrameType(fields[_TYPE]).name.lower()
+            operation = FrameType(frame.type).name.lower()
             step.begin_part((member, id_), f"replica {member}", replica=member, operation=operation)
 
     def answered(self, member: int, frame: Frame) -> None:
@@ -67,11 +63,11 @@ class _TracedLink:
     member: int
     link: Link
 
-    def send(self, *buffers: Buffer) -> None:
+    def send(self, frame: RequestFrame) -> None:
         """See Link."""
         if self.links.sampler.requests:
-            self.links.sent(self.member, buffers[0])
-        self.link.send(*buffers)
+            self.links.sent(self.member, frame)
+        self.link.send(frame)
 
 
 def _status_name(code: int) -> str:

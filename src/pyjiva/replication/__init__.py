@@ -34,6 +34,7 @@ from pyjiva.replication.message import (
     replica_proof,
 )
 from pyjiva.replication.reference import PARTS_MAX, Reference, decode_reference, digest_of, refer
+from pyjiva.replication.request_frame import RequestFrame
 from pyjiva.replication.squeeze import squeeze, unsqueeze
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Reference",
     "Refusal",
     "ReplicaReport",
+    "RequestFrame",
     "Status",
     "controller_proof",
     "decode_done",

@@ -24,8 +24,10 @@ import attrs
 import xxhash
 
 from pyjiva.block_sums import SUM_BYTES
+from pyjiva.buffers import Buffer
 from pyjiva.errors import RemoteProtocolError
-from pyjiva.replication.frame import HEADER, PAYLOAD_BYTES_MAX, Flag, encode_header
+from pyjiva.replication.frame import PAYLOAD_BYTES_MAX, Flag, encode_header
+from pyjiva.replication.request_frame import RequestFrame
 from pyjiva.units import STORED_BLOCK_BYTES
 
 __all__ = ["PARTS_MAX", "Reference", "decode_reference", "digest_of", "refer"]
@@ -35,8 +37,8 @@ _PART: Final = struct.Struct("<QI")
 PARTS_MAX: Final = 1024  # of one payload: as many as one pwritev takes
 
 
-@attrs.frozen
-class Reference:
+@attrs.define
+class Reference:  # hot
     """Where a payload lies."""
 
     digest: int
@@ -52,23 +54,25 @@ class Reference:
         return sum(length for _, length in self.parts)
 
 
-def refer(header: bytes, parts: Sequence[tuple[int, int]], sums: bytes = b"") -> tuple[bytes, bytes]:
-    """The frame of `header` with its payload at `parts`, as header and payload."""
+def refer(frame: RequestFrame, parts: Sequence[tuple[int, int]]) -> tuple[Buffer, ...]:
+    """`frame` with its payload at `parts`, as header and payload."""
     assert len(parts) <= PARTS_MAX
-    _, _, type_, code, request_id, epoch, offset, length, stable, digest, _ = HEADER.unpack_from(header)
-    head = _HEAD.pack(0 if sums else digest, len(parts))
-    payload = b"".join((head, *(_PART.pack(*part) for part in parts), sums))
-    new = encode_header(
-        type_,
-        code=code | Flag.SHARED,
-        request_id=request_id,
-        epoch=epoch,
-        offset_bytes=offset,
-        length_bytes=length,
-        stable=stable,
+    sums, digest = b"", 0
+    if frame.payload:
+        sums = frame.sums()
+        digest = 0 if sums else digest_of(frame.payload)
+    payload = b"".join((_HEAD.pack(digest, len(parts)), *(_PART.pack(*part) for part in parts), sums))
+    header = encode_header(
+        frame.type,
+        code=frame.code | Flag.SHARED,
+        request_id=frame.request_id,
+        epoch=frame.epoch,
+        offset_bytes=frame.offset_bytes,
+        length_bytes=frame.length_bytes,
+        stable=frame.stable,
         payload=(payload,),
     )
-    return new, payload
+    return header, payload
 
 
 def decode_reference(payload: memoryview, offset_bytes: int, length_bytes: int) -> Reference:
@@ -94,7 +98,7 @@ def decode_reference(payload: memoryview, offset_bytes: int, length_bytes: int) 
     return found
 
 
-def digest_of(parts: Sequence[memoryview]) -> int:
+def digest_of(parts: Sequence[Buffer]) -> int:
     """The xxh3-64 of `parts` one after the other."""
     if len(parts) == 1:
         return xxhash.xxh3_64_intdigest(parts[0])

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pyjiva.block_sums import sums_of
-from pyjiva.replication import FrameDecoder, FrameType, RequestFrame, refer, request_frame
+from pyjiva.block_sums import sums_of, sums_of_all
+from pyjiva.replication import FrameDecoder, FrameType, RequestFrame, encode_header, refer, request_frame
 from pyjiva.transport import ReceiveBuffer
 
 DATA = Random(1).randbytes(8192)
@@ -28,25 +28,27 @@ def test_it_is_the_frame_that_was_meant() -> None:
 
 @pytest.mark.patches
 def test_header_and_checksums_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+    """The whole is not hashed for a payload that does not travel."""
+    hashed: list[tuple[str, int]] = []
 
-    def noting(name: str) -> None:
-        true = getattr(request_frame, name)
+    def note_header(*args: Any, payload: Any, **fields: Any) -> bytes:
+        hashed.append(("header", sum(map(len, payload))))
+        return encode_header(*args, payload=payload, **fields)
 
-        def note(*args: Any, **fields: Any) -> Any:
-            made.append(name)
-            return true(*args, **fields)
+    def note_sums(payload: Any) -> bytes:
+        hashed.append(("sums", sum(map(len, payload))))
+        return sums_of_all(payload)
 
-        monkeypatch.setattr(request_frame, name, note)
-
-    noting("encode_header")
-    noting("sums_of_all")
+    monkeypatch.setattr(request_frame, "encode_header", note_header)
+    monkeypatch.setattr(request_frame, "sums_of_all", note_sums)
     frame = frame_of(DATA)
-    assert made == []
-    assert refer(frame, [(0, 8192)]) == refer(frame, [(0, 8192)])
-    assert made == ["sums_of_all"], "no hash of the whole for a payload that does not travel"
+    assert hashed == []
+    first = refer(frame, [(0, 8192)])
+    assert refer(frame, [(0, 8192)]) == first
+    reference = ("header", len(first[1]))
+    assert hashed == [("sums", 8192), reference, reference]
     assert frame.buffers() is frame.buffers()
-    assert made == ["sums_of_all", "encode_header"]
+    assert hashed == [("sums", 8192), reference, reference, ("header", 8192)]
 
 
 @pytest.mark.parametrize(("offset", "length"), [(512, 4096), (4096, 512), (4096, 0)])

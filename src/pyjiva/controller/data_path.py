@@ -105,7 +105,7 @@ class Pending:
     """The host's; None once it was told NOT READY."""
     lock: Lock | None
     frame: RequestFrame | None
-    """For a member that comes back (of writes and flushes)."""
+    """What a member that comes back is sent again; None: reads are asked of others, calls have failed."""
     extent: tuple[int, int]
     at_s: float
     sent_ns: int | None = None
@@ -359,7 +359,7 @@ class DataPath:
         if type_ is not FrameType.UNMAP and request.force_unit_access:
             code |= Flag.FORCE_UNIT_ACCESS
         self._last_id = id_ = self._last_id + 1
-        self._writes[id_] = None  # before the header, which must not call this write stable
+        self._writes[id_] = None  # before the frame, which must not call this write stable
         offset, length = request.offset_bytes, request.length_bytes
         frame = RequestFrame(type_, id_, self.epoch, self.stable(), offset, length, code, payload)
         sent_ns = self.times.clock_ns()

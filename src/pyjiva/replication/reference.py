@@ -26,7 +26,7 @@ import xxhash
 from pyjiva.block_sums import SUM_BYTES
 from pyjiva.buffers import Buffer
 from pyjiva.errors import RemoteProtocolError
-from pyjiva.replication.frame import PAYLOAD_BYTES_MAX, Flag, encode_header
+from pyjiva.replication.frame import PAYLOAD_BYTES_MAX, Flag
 from pyjiva.replication.request_frame import RequestFrame
 from pyjiva.units import STORED_BLOCK_BYTES
 
@@ -57,22 +57,10 @@ class Reference:  # hot
 def refer(frame: RequestFrame, parts: Sequence[tuple[int, int]]) -> tuple[Buffer, ...]:
     """`frame` with its payload at `parts`, as header and payload."""
     assert len(parts) <= PARTS_MAX
-    sums, digest = b"", 0
-    if frame.payload:
-        sums = frame.sums()
-        digest = 0 if sums else digest_of(frame.payload)
+    sums = frame.sums()
+    digest = digest_of(frame.payload) if frame.payload and not sums else 0
     payload = b"".join((_HEAD.pack(digest, len(parts)), *(_PART.pack(*part) for part in parts), sums))
-    header = encode_header(
-        frame.type,
-        code=frame.code | Flag.SHARED,
-        request_id=frame.request_id,
-        epoch=frame.epoch,
-        offset_bytes=frame.offset_bytes,
-        length_bytes=frame.length_bytes,
-        stable=frame.stable,
-        payload=(payload,),
-    )
-    return header, payload
+    return frame.header(frame.code | Flag.SHARED, (payload,)), payload
 
 
 def decode_reference(payload: memoryview, offset_bytes: int, length_bytes: int) -> Reference:

@@ -1,6 +1,7 @@
 """A request of a controller, before anybody has put it into bytes.  Pure; hot."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
@@ -11,7 +12,7 @@ from pyjiva.units import STORED_BLOCK_BYTES
 
 __all__ = ["RequestFrame"]
 
-_MASK = STORED_BLOCK_BYTES - 1
+_MASK: Final = STORED_BLOCK_BYTES - 1
 
 
 @attrs.define(eq=False)
@@ -22,11 +23,11 @@ class RequestFrame:  # hot
     leaves without the hash of the whole that a header has, and that takes as long as its checksums.
     """
 
+    #: The fields of a frame's header (`frame`).
     type: FrameType
     request_id: int
     epoch: int
     stable: int
-    """These as in a frame (`frame`)."""
     offset_bytes: int = 0
     length_bytes: int = 0
     code: int = 0
@@ -43,18 +44,21 @@ class RequestFrame:  # hot
     def buffers(self) -> tuple[Buffer, ...]:
         """Header and payload."""
         if not self._buffers:
-            header = encode_header(
-                self.type,
-                code=self.code,
-                request_id=self.request_id,
-                epoch=self.epoch,
-                offset_bytes=self.offset_bytes,
-                length_bytes=self.length_bytes,
-                stable=self.stable,
-                payload=self.payload,
-            )
-            self._buffers = (header, *self.payload)
+            self._buffers = (self.header(self.code, self.payload), *self.payload)
         return self._buffers
+
+    def header(self, code: int, payload: Sequence[Buffer]) -> bytes:
+        """With a code and a payload that may be others, for the same request."""
+        return encode_header(
+            self.type,
+            code=code,
+            request_id=self.request_id,
+            epoch=self.epoch,
+            offset_bytes=self.offset_bytes,
+            length_bytes=self.length_bytes,
+            stable=self.stable,
+            payload=payload,
+        )
 
     def sums(self) -> bytes:
         """Of the blocks of the payload (`block_sums`); none if it does not begin and end where blocks do."""

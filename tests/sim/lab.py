@@ -66,6 +66,8 @@ class Lab:
     """Of the controller that the host is connected to."""
     errors: list[StorageError] = attrs.field(factory=list, init=False)
     """What the host was told."""
+    host_rests: bool = False
+    """It asks for nothing more for now."""
     ended: dict[str, str] = attrs.field(factory=dict, init=False)
     """Controllers that were fenced, and why."""
     _before: list[HistoryEvent] = attrs.field(factory=list, init=False)
@@ -123,6 +125,8 @@ class Lab:
         number = 0
         while True:
             await trio.sleep(EVERY_S)
+            if self.host_rests:
+                continue
             number += 1
             block = number % BLOCKS
             volume = self.volume

@@ -497,6 +497,11 @@ class DataPath:
         waiting = any(isinstance(pending.request, Request) for pending in self._pending.values())
         return Hosts(self._last_id - self._own_ids, waiting)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is in flight, not even a ping, and nothing waits."""
+        return not (self._pending or self._parked or self._withheld or self._unconfirmed or self._queued)
+
     # --- internal calls (pings, promises, rebuilds)
 
     def call(

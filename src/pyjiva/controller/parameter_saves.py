@@ -63,6 +63,11 @@ class ParameterSaves:
         if self._waiting and self.settled(self._waiting[-1].parameters):
             self.committed(self._waiting[-1].parameters)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no save waits."""
+        return not self._waiting
+
     def tick(self, now_s: float) -> None:
         """Time has passed."""
         if self._waiting and now_s >= self._waiting[0].give_up_at_s:

@@ -109,12 +109,13 @@ from pyjiva.transport.near_io import open_nearest
 __all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeEnded", "VolumeFenced", "VolumeUnsure"]
 
 TICK_S: Final = 0.25  # resolution of every time limit below
+QUIET_TICK_S: Final = 1.0  # while nobody asks for anything: a tick costs a millisecond of a processor
 WITNESS_REST_S: Final = 4.5  # between pings of a witness that the lease does not need
 PING_S: Final = 0.5  # how often a member is asked for a sign of life, which also renews the lease
 CONNECT_S: Final = 3.0  # connecting and shaking hands: a stopped process accepts but does not answer
 RETRY_S_MIN: Final = 0.1
 RETRY_S_MAX: Final = 2.0  # a replica that comes back is noticed within this
-STALLED_S: Final = 1.0  # a tick that comes so late says that this process stood still, not the members
+LATE_S: Final = 0.75  # a tick that is so late says that this process stood still, not the members
 STOP_S: Final = 8.0  # a clean stop that takes longer is given up: the next start reconciles
 
 _log = structlog.get_logger(__name__)
@@ -218,6 +219,8 @@ class Volume:
     _over: PyjivaError | None = attrs.field(default=None, init=False)
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _ticked_at_s: float = attrs.field(default=0.0, init=False)
+    _requests_before: int = attrs.field(default=0, init=False)
+    """Of hosts, ever, as it was one tick ago."""
 
     def __attrs_post_init__(self) -> None:
         ids = tuple(r.replica_id for r in self.options.replicas)
@@ -346,11 +349,16 @@ class Volume:
         self._scope.cancel()
 
     async def _keep_time(self) -> None:
+        quiet = False
         while True:
-            await trio.sleep(TICK_S)
+            tick_s = QUIET_TICK_S if quiet else TICK_S
+            await trio.sleep(tick_s)
             now = self.clock()
-            stalled = now - self._ticked_at_s > STALLED_S
+            stalled = now - self._ticked_at_s > tick_s + LATE_S
             self._ticked_at_s = now
+            # When something came within a long tick, an answer or a request, is not known: half way, then.
+            meanwhile_s = now - QUIET_TICK_S / 2 if quiet else now
+            was_quiet, quiet = quiet, self._is_quiet()
             self._data.tick(now)
             self._saves.tick(now)
             self._rebuild_pace.tick(now)
@@ -360,17 +368,36 @@ class Volume:
             self._apply(Tick(now))
             for member_id, heard in list(self._heard.items()):
                 if member_id in self._heard:  # else the loss of another one has ended it too
+                    if was_quiet or heard.stream.received_bytes != heard.received_bytes:
+                        heard.received_bytes = heard.stream.received_bytes
+                        heard.at_s = max(heard.at_s, meanwhile_s)
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
             self._data.windows.tick(now, self.size_bytes, self._data.readable, self._ask)
             self.look()
             self.batch.end()
 
+    def _is_quiet(self) -> bool:
+        """Whether no host has asked for anything since the last tick and nothing is under way, so that only
+        the lease needs time to be kept.
+        """
+        before, self._requests_before = self._requests_before, self._data.hosts.requests
+        return (
+            self._requests_before == before
+            and self._data.at_rest
+            and self._saves.at_rest
+            and self._roster.phase is Phase.ACTIVE
+            and all(member.witness or member.mode is Mode.IN_SYNC for member in self._roster.members.values())
+            and not self._scrubbing
+            and not self._resyncs
+            and not self._repairs.running
+            and all(heard.merge is None for heard in self._heard.values())
+        )
+
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
         """Ping a member, or give it up when it owes an answer and is silent."""
-        in_flight = self._data.members[member_id].in_flight
-        if heard.stream.received_bytes != heard.received_bytes or not in_flight or stalled:
-            heard.received_bytes, heard.at_s = heard.stream.received_bytes, now
+        if not self._data.members[member_id].in_flight or stalled:
+            heard.at_s = now
         silent_s = now - heard.at_s
         if silent_s > self.options.tuning.member_timeout_s:
             self._failed(member_id, f"no answer for {silent_s:.1f} s")
@@ -806,8 +833,11 @@ class Volume:
             return True
         else:
             pace = self._rebuild_pace
-        scrubbing = self._scrub is not None and self._scrub.step is not ScrubStep.OVER
-        return self.background.may_go_on(resync, pace, at_once=len(self._resyncs) + scrubbing)
+        return self.background.may_go_on(resync, pace, at_once=len(self._resyncs) + self._scrubbing)
+
+    @property
+    def _scrubbing(self) -> bool:
+        return self._scrub is not None and self._scrub.step is not ScrubStep.OVER
 
     def spent(self, resync: Resync | Scrub, length_bytes: int) -> None:
         """Part of ResyncPort and ScrubPort."""
@@ -1032,9 +1062,7 @@ class Volume:
         """
         if self.past.lineage.filling is not None:  # members may differ where nobody has read yet
             return False
-        if self._roster.phase is not Phase.ACTIVE or (
-            self._scrub is not None and self._scrub.step is not ScrubStep.OVER
-        ):
+        if self._roster.phase is not Phase.ACTIVE or self._scrubbing:
             return False
         _log.info("scrub starts", bytes=self.size_bytes, rate=rate)
         self._tell("scrub", None, f"begun over {self.size_bytes} bytes")

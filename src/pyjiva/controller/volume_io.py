@@ -388,6 +388,8 @@ class Volume:
             and self._saves.at_rest
             and self._roster.phase is Phase.ACTIVE
             and all(member.witness or member.mode is Mode.IN_SYNC for member in self._roster.members.values())
+            and self._roster.adding is None
+            and self._roster.removing is None
             and not self._scrubbing
             and not self._resyncs
             and not self._repairs.running

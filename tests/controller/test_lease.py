@@ -50,12 +50,8 @@ def test_a_late_answer_to_an_early_question_takes_nothing_back() -> None:
     ("confirmed", "now_s", "needed"),
     [
         ({1: 10.0, 2: 10.0, 3: 4.0}, 10.5, False),
-        (
-            {1: 10.0, 2: 10.0, 3: 4.0},
-            11.2,
-            False,
-        ),  # as late as it comes in a volume that nobody asks anything
-        ({1: 10.0, 2: 10.0, 3: 4.0}, 11.3, True),  # the copies are about to be silent
+        ({1: 10.0, 2: 10.0, 3: 4.0}, 11.05, False),  # the next ping of a quiet volume
+        ({1: 10.0, 2: 10.0, 3: 4.0}, 11.25, True),  # the tick after it: it was not answered
         ({1: 10.0, 2: 5.0, 3: 10.0}, 10.0, True),  # one of them is
         ({1: 10.0, 3: 10.0}, 10.0, True),
     ],

@@ -32,9 +32,9 @@ from pyjiva.controller.quorum import MAJORITY
 
 __all__ = ["LEASE_S", "WAIT_OUT_S", "Lease"]
 
-LEASE_S: Final = 2.0  # four pings; two while nobody asks for anything
+LEASE_S: Final = 2.0  # four pings, or two while no host asks for anything
 CLOCK_RATES_DIFFER: Final = 0.05
-WITNESS_NEEDED_S: Final = 0.75  # the pings of more than a second did not come back
+WITNESS_NEEDED_S: Final = 0.9  # two pings of the copies did not come back, or one of those a second apart
 WAIT_OUT_S: Final = LEASE_S * (1 + CLOCK_RATES_DIFFER)
 
 

@@ -7,6 +7,7 @@ path, and what follows from it is done before anything else runs.
 """
 
 import collections
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence, Set
@@ -109,13 +110,13 @@ from pyjiva.transport.near_io import open_nearest
 __all__ = ["CONNECT_S", "ConnectTo", "Volume", "VolumeEnded", "VolumeFenced", "VolumeUnsure"]
 
 TICK_S: Final = 0.25  # resolution of every time limit below
-QUIET_TICK_S: Final = 1.0  # while nobody asks for anything: a tick costs a millisecond of a processor
 WITNESS_REST_S: Final = 4.5  # between pings of a witness that the lease does not need
 PING_S: Final = 0.5  # how often a member is asked for a sign of life, which also renews the lease
+QUIET_PING_S: Final = 1.0  # while no host asks for anything: ticks and pings are what an idle volume costs
 CONNECT_S: Final = 3.0  # connecting and shaking hands: a stopped process accepts but does not answer
 RETRY_S_MIN: Final = 0.1
 RETRY_S_MAX: Final = 2.0  # a replica that comes back is noticed within this
-LATE_S: Final = 0.75  # a tick that is so late says that this process stood still, not the members
+STALLED_S: Final = 1.0  # a tick that comes so late says that this process stood still, not the members
 STOP_S: Final = 8.0  # a clean stop that takes longer is given up: the next start reconciles
 
 _log = structlog.get_logger(__name__)
@@ -146,6 +147,7 @@ class Heard:
     at_s: float
     ping_at_s: float
     pinging: bool = False
+    pinged_at_s: float = -math.inf
     space: Space | None = None
     """On its disk, as it last said."""
     merge: MergeStatus | None = None
@@ -349,16 +351,16 @@ class Volume:
         self._scope.cancel()
 
     async def _keep_time(self) -> None:
-        quiet = False
         while True:
-            tick_s = QUIET_TICK_S if quiet else TICK_S
-            await trio.sleep(tick_s)
+            await trio.sleep(TICK_S)
             now = self.clock()
-            stalled = now - self._ticked_at_s > tick_s + LATE_S
+            stalled = now - self._ticked_at_s > STALLED_S
             self._ticked_at_s = now
-            # When something came within a long tick, an answer or a request, is not known: half way, then.
-            meanwhile_s = now - QUIET_TICK_S / 2 if quiet else now
-            was_quiet, quiet = quiet, self._is_quiet()
+            if self._is_quiet() and not self._lease_is_due(now):
+                self._data.now_s = now
+                for heard in self._heard.values():  # nobody owes an answer
+                    heard.received_bytes, heard.at_s = heard.stream.received_bytes, now
+                continue
             self._data.tick(now)
             self._saves.tick(now)
             self._rebuild_pace.tick(now)
@@ -368,9 +370,6 @@ class Volume:
             self._apply(Tick(now))
             for member_id, heard in list(self._heard.items()):
                 if member_id in self._heard:  # else the loss of another one has ended it too
-                    if was_quiet or heard.stream.received_bytes != heard.received_bytes:
-                        heard.received_bytes = heard.stream.received_bytes
-                        heard.at_s = max(heard.at_s, meanwhile_s)
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
             self._data.windows.tick(now, self.size_bytes, self._data.readable, self._ask)
@@ -378,8 +377,8 @@ class Volume:
             self.batch.end()
 
     def _is_quiet(self) -> bool:
-        """Whether no host has asked for anything since the last tick and nothing is under way, so that only
-        the lease needs time to be kept.
+        """Whether no host has asked for anything since the last tick, nothing is under way and nobody owes an
+        answer, so that no time limit runs but that of the lease.
         """
         before, self._requests_before = self._requests_before, self._data.hosts.requests
         return (
@@ -396,15 +395,26 @@ class Volume:
             and all(heard.merge is None for heard in self._heard.values())
         )
 
+    def _lease_is_due(self, now: float) -> bool:
+        """Whether a copy was last pinged QUIET_PING_S ago, or never, as nearly as ticks can tell."""
+        pinged_at_s = now - QUIET_PING_S + TICK_S / 2
+        members = self._roster.members
+        return any(
+            heard.pinged_at_s <= pinged_at_s
+            for member_id, heard in self._heard.items()
+            if not members[member_id].witness
+        )
+
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
         """Ping a member, or give it up when it owes an answer and is silent."""
-        if not self._data.members[member_id].in_flight or stalled:
-            heard.at_s = now
+        in_flight = self._data.members[member_id].in_flight
+        if heard.stream.received_bytes != heard.received_bytes or not in_flight or stalled:
+            heard.received_bytes, heard.at_s = heard.stream.received_bytes, now
         silent_s = now - heard.at_s
         if silent_s > self.options.tuning.member_timeout_s:
             self._failed(member_id, f"no answer for {silent_s:.1f} s")
         elif not heard.pinging and now >= heard.ping_at_s and not self._may_rest(member_id, heard, now):
-            heard.pinging = True
+            heard.pinging, heard.pinged_at_s = True, now
             confirms = self._roster.members[member_id].promised
             answered = partial(self._ponged, member_id, heard, now if confirms else None, heard.deletions)
             self._data.call(member_id, FrameType.PING, answered)

@@ -129,10 +129,10 @@ async def test_a_replica_that_was_late_with_the_first_answer_after_it_stays_in(
     async with open_lab() as lab:
         for _ in range(4):
             lab.host_rests = True
-            await trio.sleep(random.uniform(0.3, 2.4))
+            await trio.sleep(random.uniform(0.3, 1.2))
             lab.network.freeze(lab.machines[2].name)
             lab.host_rests = False
-            await trio.sleep(3.6)
+            await trio.sleep(3.7)
             lab.network.thaw(lab.machines[2].name)
             await trio.sleep(0.5)
         assert lab.losses() == []

@@ -7,7 +7,6 @@ path, and what follows from it is done before anything else runs.
 """
 
 import collections
-import math
 import secrets
 import time
 from collections.abc import Callable, Sequence, Set
@@ -27,7 +26,7 @@ from pyjiva.controller.data_path import DataPath, Link
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork
 from pyjiva.controller.disk_deadline import DiskDeadline, overdue
 from pyjiva.controller.history import History
-from pyjiva.controller.lease import Lease
+from pyjiva.controller.lease import LEASE_S, Lease
 from pyjiva.controller.link_io import shake_hands
 from pyjiva.controller.operations import Operations
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
@@ -147,7 +146,6 @@ class Heard:
     at_s: float
     ping_at_s: float
     pinging: bool = False
-    pinged_at_s: float = -math.inf
     space: Space | None = None
     """On its disk, as it last said."""
     merge: MergeStatus | None = None
@@ -396,14 +394,8 @@ class Volume:
         )
 
     def _lease_is_due(self, now: float) -> bool:
-        """Whether a copy was last pinged QUIET_PING_S ago, or never, as nearly as ticks can tell."""
-        pinged_at_s = now - QUIET_PING_S + TICK_S / 2
-        members = self._roster.members
-        return any(
-            heard.pinged_at_s <= pinged_at_s
-            for member_id, heard in self._heard.items()
-            if not members[member_id].witness
-        )
+        """Whether what it stands on is QUIET_PING_S old, as nearly as ticks can tell."""
+        return self._data.lease_until_s - now < LEASE_S - QUIET_PING_S + TICK_S / 2
 
     def _check_life(self, member_id: int, heard: Heard, now: float, stalled: bool) -> None:
         """Ping a member, or give it up when it owes an answer and is silent."""
@@ -414,7 +406,7 @@ class Volume:
         if silent_s > self.options.tuning.member_timeout_s:
             self._failed(member_id, f"no answer for {silent_s:.1f} s")
         elif not heard.pinging and now >= heard.ping_at_s and not self._may_rest(member_id, heard, now):
-            heard.pinging, heard.pinged_at_s = True, now
+            heard.pinging = True
             confirms = self._roster.members[member_id].promised
             answered = partial(self._ponged, member_id, heard, now if confirms else None, heard.deletions)
             self._data.call(member_id, FrameType.PING, answered)

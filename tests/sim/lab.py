@@ -34,7 +34,7 @@ LOOK_S: Final = 0.05
 REPLICAS: Final = 3
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # what it knows knows it too, and tests that fail show it
 class LabMachine(Machine):
     """A machine whose disk can be made to hang: what waits for it goes on when `hangs` is set."""
 
@@ -55,7 +55,7 @@ class LabMachine(Machine):
         self.disk.before_step = before_step
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # what it knows knows it too, and tests that fail show it
 class Lab:
     """Three replicas, a controller, and a host that writes, reads and flushes without a pause."""
 

@@ -24,7 +24,7 @@ Tap = Callable[[str, str, bytes], None]
 FRAME_TYPE: Final = slice(5, 6)  # where a frame has it (`replication.frame`)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # what it knows knows it too, and tests that fail show it
 class MemoryStream:
     """One end of a connection (`transport.Stream`)."""
 
@@ -99,7 +99,7 @@ class MemoryStream:
         return self.there, 0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # what it knows knows it too, and tests that fail show it
 class Network:
     """Nodes by name, and the ways between them."""
 

@@ -66,7 +66,7 @@ BESIDE: Final = "beside"
 CLOCK_DRIFT: Final = 0.02  # two clocks differ by less than lease.CLOCK_RATES_DIFFER
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # what it knows knows it too, and tests that fail show it
 class World:
     """See the module."""
 

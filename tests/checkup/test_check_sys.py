@@ -16,7 +16,15 @@ from pyjiva.checkup import check, facts, finding
 from pyjiva.checkup.finding import KINDS, Severity
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import ReplicaState, Store, failed_flush_sys, layout_sys, stamp_sys, undo_log_sys
+from pyjiva.snapshot import (
+    ReplicaState,
+    Store,
+    failed_flush_sys,
+    layout_sys,
+    stamp_sys,
+    under_way_sys,
+    undo_log_sys,
+)
 from pyjiva.snapshot.chain import CHAIN_FILE, Chain, encode_chain
 from pyjiva.snapshot.metadata import DiskMeta
 from pyjiva.snapshot.state import FLUSH_FAILED, REPAIRED, STATE_FILE, decode_state, encode_state
@@ -412,8 +420,31 @@ def test_names_and_sizes_are_those_of_the_store() -> None:
         (facts.FLUSH_FAILED_FILE, failed_flush_sys.FLUSH_FAILED_FILE),
         (facts.UNDO_FILE, undo_log_sys.UNDO_FILE),
         (facts.STAMP_FILE, stamp_sys.STAMP_FILE),
+        (facts.SLOT_FILE, under_way_sys.SLOT_FILE),
     ]
     assert [ours for ours, _ in pairs] == [theirs for _, theirs in pairs]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_write_in_place_that_a_kill_cut_is_no_damage(is_lost: bool) -> None:
+    damage_if_nothing_told = 0
+    for seed in range(20):
+        disk = MemoryDisk(Random(seed))
+        store = open_store(disk)
+        fill(store, 1, 0, 1, 2, 3)
+        store.begin_in_place()
+        disk.before_step = cut_power_at(1)
+        with contextlib.suppress(PowerCut):
+            store.write_in_place(0, 2 * BLOCK, [b"n" * 2 * BLOCK])
+        disk.before_step = no_fault
+        disk.kill_process()
+        if is_lost:
+            disk.slots.words.clear()
+        report = look(disk)
+        assert report.is_sound, report.findings
+        disk.put(under_way_sys.SLOT_FILE, b"")
+        damage_if_nothing_told += not look(disk).is_sound
+    assert damage_if_nothing_told
 
 
 @pytest.mark.parametrize("goes_down", [True, False])

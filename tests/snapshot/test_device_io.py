@@ -186,6 +186,15 @@ async def test_cached_read_and_small_write_are_answered_in_place() -> None:
         assert read.data == (b"w" * 4096,)
 
 
+async def test_a_write_in_place_takes_two_calls_of_the_system() -> None:
+    async with open_bench() as bench:
+        await bench.mark()
+        steps: list[str] = []
+        bench.disk.before_step = steps.append
+        bench.device.submit(bench.write(4096))
+        assert steps == [f"write {HEAD}", f"write {HEAD}.sums"]
+
+
 async def test_first_write_after_a_clean_point_goes_through_a_thread() -> None:
     """It makes the state durable, which waits for the disk."""
     async with open_bench() as bench:

@@ -21,6 +21,7 @@ from pyjiva.snapshot import Merge, ReplicaState, Store
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.stamp_sys import STAMP_FILE
 from pyjiva.snapshot.state import STATE_FILE, decode_state
+from pyjiva.snapshot.under_way_sys import SLOT_FILE
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from pyjiva.testing.memory_file import Step
 from pyjiva.units import KIB, MIB
@@ -36,7 +37,7 @@ WINDOWS: Final = (
     Extent(4 * MIB - 4 * KIB, 8 * KIB),
     Extent(16 * MIB - 4 * KIB, 12 * KIB + 512),
 )
-OTHERS: Final = frozenset({STATE_FILE, STATE_FILE + ".tmp", "atomic.undo", STAMP_FILE})
+OTHERS: Final = frozenset({STATE_FILE, STATE_FILE + ".tmp", "atomic.undo", STAMP_FILE, SLOT_FILE})
 NAMES: Final = ("a", "b", "c", "d")
 ORIGIN: Final = "origin"
 
@@ -173,6 +174,7 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             identity = attrs.evolve(identity, size_bytes=size)
         self.store = Store.open_in(self.disk.open_directory(), identity, boot_id=f"b-{self.boots}")
         self.merge = None
+        self.store.begin_in_place()
         assert self.disk.inodes().keys() <= self.store.chain.files() | OTHERS, "files that nobody needs"
 
     def content(self) -> Content:
@@ -235,6 +237,8 @@ class LayeredStoreMachine(RuleBasedStateMachine):
     def come_back(self, kind: str) -> None:
         if kind == "kill":
             self.disk.kill_process()
+            if self.boots % 2:  # as for a process that gets another container's memory
+                self.disk.slots.words.clear()
         else:
             self.boots += 1
             self.disk.power_cut()
@@ -330,9 +334,15 @@ class LayeredStoreMachine(RuleBasedStateMachine):
     @rule(crash=crashes, extent=PLACES, seed=st.integers(1, 99))
     def write(self, crash: Crash | None, extent: Extent, seed: int) -> None:
         data = Random(seed).randbytes(extent.length_bytes)
-        self.change(
-            crash, extent, data, lambda: self.store.write(extent.offset_bytes, extent.length_bytes, [data])
-        )
+        place = extent.offset_bytes, extent.length_bytes
+
+        def do() -> None:
+            if self.store.writes_in_place(*place):
+                self.store.write_in_place(*place, [data])
+            else:
+                self.store.write(*place, [data])
+
+        self.change(crash, extent, data, do)
 
     @rule(crash=crashes, extent=PLACES, seed=st.integers(1, 99))
     def write_atomic(self, crash: Crash | None, extent: Extent, seed: int) -> None:

@@ -40,6 +40,9 @@ RANGES = st.tuples(st.integers(0, SIZE_BYTES), st.integers(0, SIZE_BYTES)).map(
 SECTORS = st.tuples(st.integers(0, 32), st.integers(0, 9)).map(
     lambda r: (r[0] * SECTOR_BYTES, min(r[1], 32 - r[0]) * SECTOR_BYTES)
 )
+BLOCKS = st.tuples(st.integers(0, 3), st.integers(1, 4)).map(
+    lambda r: (r[0] * 4096, min(r[1], 4 - r[0]) * 4096)
+)
 
 
 def open_memory(disk: MemoryDisk, boot_id: str = "b-1") -> Store:
@@ -144,6 +147,7 @@ class CrashingStoreMachine(RuleBasedStateMachine):
         self.states = [IDENTITY]  # what the state may be, newest last
         self.known_bad = False  # not intact and not rebuilt since
         self.store = open_memory(self.disk, "b-1")
+        self.in_place = False  # whether the store was told that one thread writes in place
 
     def attempt(self, cut: int | None, action: Callable[[], object]) -> bool:
         """Do `action`, with the power going before its step number `cut`; whether it came to its end."""
@@ -163,7 +167,7 @@ class CrashingStoreMachine(RuleBasedStateMachine):
         self.disk.power_cut()
         self.disk.before_step = no_fault
         self.boots += 1
-        self.store = open_memory(self.disk, f"b-{self.boots}")
+        self.store, self.in_place = open_memory(self.disk, f"b-{self.boots}"), False
         content = bytes(self.store.read(0, SIZE_BYTES))
         self.check_survivors(content)
         if self.store.intact:
@@ -197,10 +201,10 @@ class CrashingStoreMachine(RuleBasedStateMachine):
         if self.attempt(cut, action):
             self.interrupted = None
 
-    @rule(cut=cuts, at=SECTORS | RANGES, seed=st.integers(1, 99))
+    @rule(cut=cuts, at=SECTORS | RANGES | BLOCKS, seed=st.integers(1, 99))
     def write(self, cut: int | None, at: tuple[int, int], seed: int) -> None:
         data = noise(at[1], seed)
-        self.change(cut, Extent(*at), data, lambda: self.store.write(*at, [data]))
+        self.change(cut, Extent(*at), data, lambda: self.write_to_store(at, data))
 
     @rule(cut=cuts, at=SECTORS, seed=st.integers(1, 99))
     def write_atomic(self, cut: int | None, at: tuple[int, int], seed: int) -> None:
@@ -261,22 +265,38 @@ class CrashingStoreMachine(RuleBasedStateMachine):
     def be_killed(self) -> None:
         intact = self.store.intact
         self.disk.kill_process()
-        self.store = open_memory(self.disk, f"b-{self.boots}")
+        self.store, self.in_place = open_memory(self.disk, f"b-{self.boots}"), False
         assert self.store.intact == intact
 
-    @rule(cut=st.integers(0, 12), at=SECTORS | RANGES, seed=st.integers(1, 99))
-    def be_killed_while_writing(self, cut: int, at: tuple[int, int], seed: int) -> None:
+    @rule()
+    def begin_in_place(self) -> None:
+        if not self.in_place:
+            self.store.begin_in_place()
+            self.in_place = True
+
+    def write_to_store(self, at: tuple[int, int], data: bytes) -> None:
+        if self.in_place and self.store.writes_in_place(*at):
+            self.store.write_in_place(*at, [data])
+        else:
+            self.store.write(*at, [data])
+
+    @rule(
+        cut=st.integers(0, 12), at=SECTORS | RANGES | BLOCKS, seed=st.integers(1, 99), is_lost=st.booleans()
+    )
+    def be_killed_while_writing(self, cut: int, at: tuple[int, int], seed: int, is_lost: bool) -> None:
         data = noise(at[1], seed)
         old = self.versions[-1]
         self.disk.before_step = cut_power_at(cut)
         try:
-            self.store.write(*at, [data])
+            self.write_to_store(at, data)
         except PowerCut as step:
             note(f"killed before {step}")
         self.disk.before_step = no_fault
         self.disk.kill_process()
+        if is_lost:
+            self.disk.slots.words.clear()
         intact = self.store.intact
-        self.store = open_memory(self.disk, f"b-{self.boots}")
+        self.store, self.in_place = open_memory(self.disk, f"b-{self.boots}"), False
         assert self.store.intact == intact
         content = bytes(self.store.read(0, SIZE_BYTES))
         new = old[: at[0]] + data + old[sum(at) :]

@@ -1,6 +1,7 @@
 """A checked file is a bytearray that never gives out a byte that was not written to it, whatever rots."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Sequence
 from random import Random
@@ -14,7 +15,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pyjiva.block_sums import sums_of, sums_of_all
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, DataFile, open_directory, sums_size_bytes
+from pyjiva.sparse import (
+    SUM_BLOCK_BYTES,
+    Buffer,
+    CheckedFile,
+    DataFile,
+    extent_under_way,
+    open_directory,
+    sums_size_bytes,
+)
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 
 BLOCKS: Final = 6
@@ -76,6 +85,16 @@ class CheckedFileMachine(RuleBasedStateMachine):
     def write(self, at: tuple[int, int], seed: int) -> None:
         data = Random(seed).randbytes(at[1])
         self.file.write(at[0], [data[: at[1] // 3], data[at[1] // 3 :]])
+        self.changed(at, data)
+        for number, _ in self.touched(at):
+            self.known[number] = True
+
+    @rule(at=RANGES, seed=st.integers(0, 99))
+    def write_in_place(self, at: tuple[int, int], seed: int) -> None:
+        data = Random(seed).randbytes(at[1])
+        self.file.slot = new_word()
+        self.file.write_in_place(at[0], [data[: at[1] // 3], data[at[1] // 3 :]])
+        assert self.file.slot[0] == 0
         self.changed(at, data)
         for number, _ in self.touched(at):
             self.known[number] = True
@@ -428,6 +447,146 @@ def test_a_write_between_checksum_and_data_is_not_taken_for_rot(at: tuple[int, i
     bench.file.data = Between(bench.file.data, lambda: other.write(at[0], [b"n" * at[1]]))
     content = bytes(bench.file.read(0, SUM_BLOCK_BYTES))
     assert content[at[0] : sum(at)] == b"n" * at[1]
+    assert bench.file.mismatches == 0
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, 4096), (0, 8192), (0, SIZE_BYTES), (512, 512), (1000, 9000)]
+)
+def test_after_a_kill_in_a_write_in_place_the_word_tells_of_all_that_seems_to_be_rot(
+    offset: int, length: int
+) -> None:
+    seemed_rotten = 0
+    for seed, step in itertools.product(range(20), range(12)):
+        bench = Bench(seed)
+        bench.file.write(0, [b"o" * SIZE_BYTES])
+        bench.file.slot = word = new_word()
+        bench.disk.before_step = cut_power_at(step)
+        with contextlib.suppress(PowerCut):
+            bench.file.write_in_place(offset, [b"n" * length])
+        bench.disk.before_step = no_fault
+        bench.file = bench.open()
+        seemed_rotten += bench.is_bad(0, SIZE_BYTES)
+        bench.file = bench.open()
+        told = extent_under_way(word[0], SIZE_BYTES)
+        assert Extent(offset, length).clip(told) in (None, Extent(offset, length))
+        bench.file.forget(told)
+        content = bytes(bench.file.read(0, SIZE_BYTES))
+        assert set(content[offset : offset + length]) <= set(b"on")
+        assert set(content[:offset] + content[offset + length :]) <= set(b"o")
+    whole = offset == 0  # parts of blocks are written as ever
+    assert bool(seemed_rotten) == whole, "kills between data and checksum are among them"
+
+
+def new_word() -> memoryview:
+    return memoryview(bytearray(8)).cast("Q")
+
+
+def test_a_write_in_place_takes_two_steps_and_leaves_the_word_empty() -> None:
+    bench = Bench()
+    bench.file.slot = word = new_word()
+    seen: list[tuple[str, Extent]] = []
+    bench.disk.before_step = lambda step: seen.append((step, extent_under_way(word[0], SIZE_BYTES)))
+    bench.file.write_in_place(SUM_BLOCK_BYTES, [b"n" * 2 * SUM_BLOCK_BYTES])
+    place = Extent(SUM_BLOCK_BYTES, 2 * SUM_BLOCK_BYTES)
+    assert seen == [("write data", place), ("write sums", place)]
+    assert word[0] == 0
+    seen.clear()
+    bench.file.write_in_place(LAST, [b"n" * 512])  # the short last block is whole
+    assert seen == [(step, Extent(LAST, 512)) for step in ("write data", "write sums")]
+    seen.clear()
+    bench.file.write_in_place(SUM_BLOCK_BYTES, [b"n" * 512])
+    assert {told.length_bytes for _, told in seen} == {0}, "a part of a block is written as ever"
+    bench.disk.before_step = no_fault
+    assert not bench.is_bad(0, SIZE_BYTES)
+
+
+def test_a_bad_block_is_written_in_place_as_ever() -> None:
+    """Its checksum must stay wrong until its data is there."""
+    bench = Bench()
+    bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])
+    bench.file.sync_data()
+    bench.disk.rot("data", 700)
+    assert bench.is_bad(0)
+    bench.file.slot = word = new_word()
+    told: list[int] = []
+    bench.disk.before_step = lambda _: told.append(word[0])
+    bench.file.write_in_place(0, [b"n" * SUM_BLOCK_BYTES])
+    assert not any(told)
+    bench.disk.before_step = no_fault
+    assert not bench.is_bad(0)
+
+
+@pytest.mark.parametrize("step", range(2))
+def test_a_write_in_place_that_failed_leaves_no_bad_block_and_no_word(step: int) -> None:
+    bench = Bench(step)
+    bench.file.write(0, [b"o" * SIZE_BYTES])
+    bench.file.slot = word = new_word()
+    bench.disk.before_step = fail_at(step, StorageFailure.NO_SPACE)
+    with pytest.raises(StorageError):
+        bench.file.write_in_place(0, [b"n" * 8192])
+    bench.disk.before_step = no_fault
+    assert not bench.is_bad(0, SIZE_BYTES)
+    assert (word[0], bench.file.slot) == (0, word)
+
+
+def test_where_nothing_more_can_be_written_the_word_stays_for_the_next_process() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * SIZE_BYTES])
+    bench.file.slot = word = new_word()
+
+    def refuse(step: str) -> None:
+        raise StorageError(StorageFailure.WRITE_ERROR, step)
+
+    bench.disk.before_step = refuse
+    with pytest.raises(StorageError):
+        bench.file.write_in_place(SUM_BLOCK_BYTES, [b"n" * SUM_BLOCK_BYTES])
+    bench.disk.before_step = no_fault
+    bench.file.write_in_place(0, [b"m" * SUM_BLOCK_BYTES])
+    assert extent_under_way(word[0], SIZE_BYTES) == Extent(SUM_BLOCK_BYTES, SUM_BLOCK_BYTES)
+    bench.file.forget(extent_under_way(word[0], SIZE_BYTES))
+    assert not bench.is_bad(0, SIZE_BYTES)
+
+
+class Within(Between):
+    """Calls `action` when a half of what is written is there."""
+
+    def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        data = b"".join(buffers)
+        self.file.write(offset, [data[: len(data) // 2]])
+        action, self.action = self.action, None
+        if action is not None:
+            action()
+        self.file.write(offset, [data])
+
+
+def test_a_read_within_a_write_in_place_takes_nothing_for_rot_but_what_is() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * SIZE_BYTES])
+    bench.file.sync_data()
+    bench.file.slot = new_word()
+    seen: list[bytes] = []
+
+    def look() -> None:
+        seen.append(bytes(bench.file.read(0, 3 * SUM_BLOCK_BYTES)))
+        bench.disk.rot("data", 2 * SUM_BLOCK_BYTES + 9)
+        with pytest.raises(StorageError, match=f"block at {2 * SUM_BLOCK_BYTES} is not"):
+            bench.file.read(0, 3 * SUM_BLOCK_BYTES)
+
+    bench.file.data = Within(bench.file.data, look)
+    bench.file.write_in_place(0, [b"n" * 2 * SUM_BLOCK_BYTES])
+    assert seen == [b"n" * SUM_BLOCK_BYTES + b"o" * 2 * SUM_BLOCK_BYTES]
+    assert bench.is_bad(2 * SUM_BLOCK_BYTES)
+    assert not bench.is_bad(0, 2 * SUM_BLOCK_BYTES)
+
+
+def test_a_write_in_place_between_checksum_and_data_is_not_taken_for_rot() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * SUM_BLOCK_BYTES])
+    bench.file.slot = new_word()
+    whole = [b"n" * SUM_BLOCK_BYTES]
+    bench.file.data = Between(bench.file.data, lambda: bench.file.write_in_place(0, whole))
+    assert bytes(bench.file.read(0, SUM_BLOCK_BYTES)) == whole[0]
     assert bench.file.mismatches == 0
 
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 import attrs
 
 from pyjiva.extent import Extent
-from pyjiva.sparse import Buffer, DataFile, Directory
+from pyjiva.sparse import Buffer, DataFile, Directory, Slots
 
 __all__ = ["LossyDirectory", "cut_power"]
 
@@ -214,6 +214,11 @@ class LossyDirectory:
         """See Directory."""
         self._journal.note_name(verb="remove", name=name, saved=self._journal.save(self._place(name)))
         self._directory.remove(name)
+
+    @property
+    def slots(self) -> Slots:
+        """See Directory.  They say nothing after a power cut, as that makes another boot."""
+        return self._directory.slots
 
     def used_bytes(self) -> int:
         """See Directory."""

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
+import attrs
+
 from pyjiva.checkup.facts import UNDO_FILE, DataFacts, FileFacts, Listing, MapFacts, is_small
 from pyjiva.checkup.finding import FILE_UNREADABLE, Finding, Severity
 from pyjiva.checkup.layer_scan import LayerScan, findings_of_data, findings_of_map, scan_of
@@ -12,6 +14,7 @@ from pyjiva.checkup.scan_sys import Progress, scan_data, scan_map, size_of_scan
 from pyjiva.checkup.structure import LayerFiles, Structure, understand
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.extent import Extent
+from pyjiva.snapshot.under_way_sys import under_way
 from pyjiva.snapshot.undo_log_sys import pending_undo
 from pyjiva.sparse import SUM_BLOCK_BYTES, ReadableDirectory, ReadableFile, read_file
 
@@ -39,6 +42,9 @@ def check(
     try:
         listing = _list(directory, boot_id)
         structure = understand(listing, boot_id=boot_id)
+        if structure.state is not None:
+            extents = under_way(directory, structure.state, boot_id)
+            listing = attrs.evolve(listing, under_way=tuple(extents))
     except ConfigError as error:
         raise ConfigError(f"{directory.path}: {error}") from error
     findings = list(structure.findings)

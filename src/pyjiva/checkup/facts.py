@@ -18,6 +18,7 @@ __all__ = [
     "FLUSH_FAILED_FILE",
     "KEPT_PREFIX",
     "MARKER",
+    "SLOT_FILE",
     "STAMP_FILE",
     "SUM_BYTES",
     "TEMPORARY_SUFFIX",
@@ -37,6 +38,7 @@ MARKER: Final = "pyjiva.creating"
 FLUSH_FAILED_FILE: Final = "pyjiva.flush-failed"
 UNDO_FILE: Final = "atomic.undo"
 STAMP_FILE: Final = "pyjiva-stamp"
+SLOT_FILE: Final = "pyjiva-slot"
 
 KEPT_PREFIX: Final = "pyjiva-repair-"
 """What the names of the files that a repair has replaced begin with."""
@@ -62,6 +64,8 @@ class Listing:
     files: Mapping[str, FileFacts]
     undo: Extent | None = None
     """Where opening the directory would put the old content back that an atomic write replaced."""
+    under_way: tuple[Extent, ...] = ()
+    """Where the process before may have been killed while it wrote in place, in this boot."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.files

@@ -48,12 +48,13 @@ def scan_of(structure: Structure, listing: Listing, files: LayerFiles) -> LayerS
     marked = list(marked_extents(state)) if state.written_boot_id and name == HEAD else []
     forgotten = marked if _may_lack(structure) else []
     undone = [listing.undo] if listing.undo is not None and name == HEAD else []
+    under_way = listing.under_way if name == HEAD else ()
     hider = _hider(structure, name)
     return LayerScan(
         files,
         state.size_bytes,
         swept=_is_swept(structure, name),
-        forgotten=tuple(merge_extents([*forgotten, *undone])),
+        forgotten=tuple(merge_extents([*forgotten, *undone, *under_way])),
         hidden_by="" if hider is None else hider.held,
         hider_swept=hider is not None and _is_swept(structure, hider.name),
         cached=everything if state.written_boot_id == FLUSH_FAILED else tuple(merge_extents(marked)),

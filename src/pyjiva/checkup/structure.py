@@ -16,6 +16,7 @@ from pyjiva.checkup.facts import (
     FLUSH_FAILED_FILE,
     KEPT_PREFIX,
     MARKER,
+    SLOT_FILE,
     STAMP_FILE,
     SUM_BYTES,
     TEMPORARY_SUFFIX,
@@ -41,7 +42,9 @@ __all__ = ["LayerFiles", "Structure", "understand"]
 VOLUME_DESCRIPTION: Final = "volume.json"
 _IGNORED: Final = frozenset({"lost+found"})
 _CREATED: Final = (FIRST_HEAD, FIRST_HEAD + META_SUFFIX, VOLUME_META, MARKER, STATE_FILE)
-_SINGLES: Final = frozenset({STATE_FILE, CHAIN_FILE, UNDO_FILE, STAMP_FILE, FLUSH_FAILED_FILE, VOLUME_META})
+_SINGLES: Final = frozenset(
+    {STATE_FILE, CHAIN_FILE, UNDO_FILE, STAMP_FILE, SLOT_FILE, FLUSH_FAILED_FILE, VOLUME_META}
+)
 _NAMES_SHOWN: Final = 3
 
 

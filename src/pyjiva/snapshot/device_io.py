@@ -264,9 +264,16 @@ class ChainDevice:
                 self.store.retire_regions()
 
     async def _watch_space(self) -> None:
+        await self._run_in_thread(self._begin)
         while True:
-            await self._run_in_thread(self._measure_space)
             await trio.sleep(SPACE_S)
+            await self._run_in_thread(self._measure_space)
+
+    def _begin(self) -> None:
+        """In a thread."""
+        with contextlib.suppress(StorageError):  # writes in place are as all others then
+            self.store.begin_in_place()
+        self._measure_space()
 
     def _measure_space(self) -> None:
         """In a thread."""

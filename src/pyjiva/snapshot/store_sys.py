@@ -42,6 +42,7 @@ from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.snapshot.layout_sys import open_layout
 from pyjiva.snapshot.regions import marked_extents, marks_of, regions_of
 from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
+from pyjiva.snapshot.under_way_sys import under_way
 from pyjiva.snapshot.undo_log_sys import UndoLog
 from pyjiva.sparse import (
     SUM_BLOCK_BYTES,
@@ -129,11 +130,10 @@ class VolumeStore:  # hot
             written = state.written_boot_id
             head = layers.head.file
             undo_log = UndoLog.open_beside(head, directory, boot_id)
-            if written != boot_id:
-                # The machine went down: what was written to these regions, and its checksums, may be
-                # there or not.
-                for extent in marked_extents(state):
-                    head.forget(extent)
+            # If the machine went down, what was written to these regions, and its checksums, may be gone.
+            forgotten = under_way(directory, state, boot_id) if written == boot_id else marked_extents(state)
+            for extent in forgotten:
+                head.forget(extent)
             if written == FLUSH_FAILED:
                 recover(directory, state, layers, marked_extents(state))
             if written not in ("", boot_id):

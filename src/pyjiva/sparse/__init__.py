@@ -1,7 +1,7 @@
 """Sparse files and the directory they lie in: what a replica's disk can do, and nothing about volumes."""
 
 from pyjiva.buffers import Buffer
-from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, sums_size_bytes
+from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES, CheckedFile, extent_under_way, sums_size_bytes
 from pyjiva.sparse.directory_sys import (
     TEMPORARY_SUFFIX,
     Directory,
@@ -14,8 +14,10 @@ from pyjiva.sparse.directory_sys import (
 )
 from pyjiva.sparse.file_sys import DataFile, SparseFile, list_names, storage_error
 from pyjiva.sparse.readable_sys import ReadableDirectory, ReadableFile, ReadOnlyDirectory, open_read_only
+from pyjiva.sparse.slot_sys import SLOT_NAME, SharedSlots, Slot, Slots
 
 __all__ = [
+    "SLOT_NAME",
     "SUM_BLOCK_BYTES",
     "TEMPORARY_SUFFIX",
     "Buffer",
@@ -26,7 +28,11 @@ __all__ = [
     "ReadOnlyDirectory",
     "ReadableDirectory",
     "ReadableFile",
+    "SharedSlots",
+    "Slot",
+    "Slots",
     "SparseFile",
+    "extent_under_way",
     "list_names",
     "open_directory",
     "open_read_only",

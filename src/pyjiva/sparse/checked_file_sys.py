@@ -6,7 +6,9 @@ for what was written (DESIGN G4): `read` refuses it with BAD_CHECKSUM.
 
 *A kill* between the data and its checksum must not look like rot.  So a write first makes its checksums
 unknown, then writes the data, then the checksums: all of it goes to the page cache, which outlives the
-process.
+process.  Where one thread alone writes in place (`write_in_place`), a word of memory that outlives the
+process too says in place of the first step which blocks these are (`slot_sys`): a call of the system less.
+Whoever opens the file after a kill makes those unknown that the word tells of.
 
 *A power cut* keeps any mixture of what was not synced, of both files.  Whoever owns the file remembers
 durably which regions were written since both were last synced (`sync_data`, then `sync_sums`), and makes
@@ -20,9 +22,9 @@ there: a repair that fails, or is killed half way, must not let what rotted be b
 If what was there did not match its checksum, the new one is made wrong on purpose: the block stays bad until
 it is written whole.
 
-*Reads beside writes* are safe: a mismatch counts only if the checksum was the same before and after the data
-was read, as every write makes it unknown first.  Two writes at once must not overlap; the controller's locks
-see to that.
+*Reads beside writes* are safe: a mismatch counts only if the block is not just being written in place, and
+then if the checksum was the same before and after the data was read, as every other write makes it unknown
+first.  Two writes at once must not overlap; the controller's locks see to that.
 
 512-byte sectors at the end of the file that fill no block make a short one.
 """
@@ -42,7 +44,7 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse.file_sys import DataFile
 from pyjiva.units import KIB, MIB, STORED_BLOCK_BYTES, align_down
 
-__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "sums_size_bytes"]
+__all__ = ["SUM_BLOCK_BYTES", "CheckedFile", "extent_under_way", "sums_size_bytes"]
 
 SUM_BLOCK_BYTES: Final = STORED_BLOCK_BYTES
 _SHIFT: Final = 12
@@ -53,6 +55,8 @@ _UNKNOWN: Final = bytes(KIB << _SUM_SHIFT)
 _UNKNOWN_ONE: Final = bytes(_SUM.size)
 _VERIFY_STEP_BYTES: Final = MIB
 _ALL_ONES: Final = 2**64 - 1
+_COUNT_BITS: Final = 16  # of a slot's word, which has the number of the first block above them
+_COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 _BAD_MAX: Final = 65536  # far above what is under repair at any time; what is beyond is written as any other
 
 _hash: Final = xxhash.xxh3_64_intdigest
@@ -61,6 +65,13 @@ _hash: Final = xxhash.xxh3_64_intdigest
 def sums_size_bytes(size_bytes: int) -> int:
     """How long the file of the checksums is, for a file of `size_bytes`."""
     return -(-size_bytes // SUM_BLOCK_BYTES) << _SUM_SHIFT
+
+
+def extent_under_way(word: int, size_bytes: int) -> Extent:
+    """The blocks that a slot's `word` tells of, in a file of `size_bytes`; empty if it tells of none."""
+    start = min(word >> _COUNT_BITS << _SHIFT, size_bytes)
+    end = min(start + ((word & _COUNT_MASK) << _SHIFT), size_bytes)
+    return Extent(start, end - start)
 
 
 @attrs.define(eq=False)
@@ -76,6 +87,8 @@ class CheckedFile:  # hot
     """Numbers of blocks that were seen to be bad and not written whole since, the first seen first."""
     _parts: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Held while a part of a block is written."""
+    slot: memoryview | None = attrs.field(default=None, init=False)
+    """The word that says what `write_in_place` is writing; None: there is none."""
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """See DataFile.  None also if a checksum does not match: `read` finds out why."""
@@ -105,6 +118,10 @@ class CheckedFile:  # hot
             sums = self._sums.read(place, size)
             data = self.data.read(blocks.offset_bytes, blocks.length_bytes)
             bad = _first_bad(sums, data, count)
+            while bad >= 0 and self._is_under_way((blocks.offset_bytes >> _SHIFT) + bad):
+                sums = bytearray(sums)
+                sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT] = _UNKNOWN_ONE
+                bad = _first_bad(sums, data, count)
             if bad < 0:
                 start = offset_bytes - blocks.offset_bytes
                 return data if len(data) == length_bytes else memoryview(data)[start : start + length_bytes]
@@ -131,6 +148,33 @@ class CheckedFile:  # hot
             self._begin_write(offset_bytes, length)
             self.data.write(offset_bytes, buffers)
             self._end_write(offset_bytes, length, buffers, sums)
+
+    def write_in_place(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
+        """As `write`, and with fewer calls of the system.  One thread alone may write so."""
+        length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+        slot = self.slot
+        end = offset_bytes + length
+        parts = offset_bytes & _MASK or (end & _MASK and end != self._size_bytes)
+        count = (length + _MASK) >> _SHIFT
+        if slot is None or self._bad or parts or count > _COUNT_MASK:
+            self.write(offset_bytes, buffers, sums)
+            return
+        slot[0] = offset_bytes >> _SHIFT << _COUNT_BITS | count
+        try:
+            self.data.write(offset_bytes, buffers)
+            self._end_write(offset_bytes, length, buffers, sums)
+        except StorageError:
+            self.slot = None  # if the next step fails too, the word stays, for the process after this one
+            self._begin_write(offset_bytes, length)
+            self.slot = slot
+            slot[0] = 0
+            raise
+        slot[0] = 0
+
+    def _is_under_way(self, number: int) -> bool:
+        """Whether `write_in_place` is writing this block just now."""
+        word: int = 0 if self.slot is None else self.slot[0]
+        return 0 <= number - (word >> _COUNT_BITS) < word & _COUNT_MASK
 
     def _begin_write(self, offset_bytes: int, length_bytes: int) -> None:
         """Make the checksums of whole blocks unknown, but of bad ones: a write to `data` may begin."""

@@ -23,6 +23,7 @@ from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.sparse.file_sys import DataFile, SparseFile, list_names, storage_error
 from pyjiva.sparse.large_folios_sys import call_bytes_max
 from pyjiva.sparse.readable_sys import ReadableDirectory
+from pyjiva.sparse.slot_sys import SharedSlots, Slots
 from pyjiva.units import MIB
 
 __all__ = [
@@ -65,6 +66,10 @@ class Directory(Protocol):
 
     def sync(self) -> None:
         """Bring the names to stable storage (not what is in the files)."""
+
+    @property
+    def slots(self) -> Slots:
+        """Words of the memory of the machine that it is on."""
 
     def used_bytes(self) -> int:
         """What its files take on the disk, as far as the file system says so."""
@@ -120,6 +125,7 @@ class FileDirectory:
 
     path: str
     _fd: int
+    slots: Slots = attrs.field(factory=SharedSlots, init=False)
     _call_bytes_max: int = attrs.field(init=False)
     """Of its files."""
 

@@ -13,9 +13,9 @@ done about those.
 
 import os
 import re
-from pathlib import Path
 from typing import Final
 
+from pyjiva.sparse.mounts_sys import kind_of_file_system
 from pyjiva.units import KIB
 
 __all__ = ["CALL_BYTES_MAX", "call_bytes_max", "call_bytes_max_of"]
@@ -23,26 +23,16 @@ __all__ = ["CALL_BYTES_MAX", "call_bytes_max", "call_bytes_max_of"]
 CALL_BYTES_MAX: Final = 128 * KIB  # 8 calls for a MiB, which add a tenth or two to the copying
 
 _SINCE: Final = (6, 16)
-_MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def call_bytes_max(fd: int) -> int:
     """How many bytes of the file or directory `fd` one write(2) should bring; 0: as many as there are."""
-    try:
-        mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace")
-        device = os.fstat(fd).st_dev
-    except OSError:  # no /proc: nothing is known, and nothing is wrong with any size
-        return 0
-    return call_bytes_max_of(os.uname().release, mounts, os.major(device), os.minor(device))
+    return call_bytes_max_of(os.uname().release, kind_of_file_system(fd))
 
 
-def call_bytes_max_of(release: str, mounts: str, major: int, minor: int) -> int:
-    """`call_bytes_max` on the kernel `release` with the table `mounts` (proc(5), mountinfo)."""
+def call_bytes_max_of(release: str, file_system: str) -> int:
+    """`call_bytes_max` on the kernel `release` with that kind of file system."""
     version = re.match(r"(\d+)\.(\d+)", release)
     if version is None or (int(version[1]), int(version[2])) < _SINCE:
         return 0
-    for line in mounts.splitlines():
-        place, separator, kind = line.partition(" - ")
-        if separator and place.split()[2:3] == [f"{major}:{minor}"]:
-            return CALL_BYTES_MAX if kind.split()[:1] == ["ext4"] else 0
-    return 0
+    return CALL_BYTES_MAX if file_system == "ext4" else 0

@@ -19,6 +19,7 @@ from pyjiva.buffers import Buffer
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.sparse.file_sys import SparseFile, list_names, storage_error
+from pyjiva.sparse.slot_sys import SharedSlots, Slots
 
 __all__ = ["ReadOnlyDirectory", "ReadableDirectory", "ReadableFile", "open_read_only"]
 
@@ -55,6 +56,10 @@ class ReadableDirectory(Protocol):
     def open(self, name: str) -> ReadableFile:
         """See Directory."""
 
+    @property
+    def slots(self) -> Slots:
+        """See Directory."""
+
     def close(self) -> None:
         """See Directory."""
 
@@ -65,6 +70,7 @@ class ReadOnlyDirectory:
 
     path: str
     _fd: int
+    slots: Slots = attrs.field(factory=SharedSlots, init=False)
 
     def names(self) -> list[str]:
         """See Directory."""

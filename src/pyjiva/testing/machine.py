@@ -35,7 +35,7 @@ _MARK_BYTES: Final = 8  # of a sector: clients write their numbers all over it
 HEAD: Final = "volume-head-000.img"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)  # what it knows knows it too, and tests that fail show it
 class Machine:
     """One machine with a disk, and perhaps a daemon that runs on it."""
 

@@ -24,6 +24,7 @@ import attrs
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.sparse import Buffer
+from pyjiva.testing.memory_slots import MemorySlots
 
 __all__ = [
     "SECTOR_BYTES",
@@ -151,6 +152,8 @@ class MemoryDisk:
     _numbered: list[_Inode] = attrs.field(factory=list, init=False)
     power_cuts: int = attrs.field(default=0, init=False)
     """How many there have been."""
+    slots: MemorySlots = attrs.field(factory=MemorySlots, init=False)
+    """Of the machine."""
 
     def open_directory(self) -> "MemoryDirectory":
         """The directory, for one process at a time.  Raises ConfigError: one has it."""
@@ -167,6 +170,7 @@ class MemoryDisk:
         """The machine is gone, with all that `random` does not keep."""
         self._owner = None
         self.power_cuts += 1
+        self.slots.words.clear()
         in_order = bool(self.random.getrandbits(1))
         for change in self._unsynced_names:
             if self.random.getrandbits(1):
@@ -268,6 +272,11 @@ class MemoryDirectory:
     def path(self) -> str:
         """See Directory."""
         return self.disk.path
+
+    @property
+    def slots(self) -> MemorySlots:
+        """See Directory."""
+        return self.disk.slots
 
     def names(self) -> list[str]:
         """See Directory."""

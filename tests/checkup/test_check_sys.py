@@ -435,7 +435,7 @@ def test_a_write_in_place_that_a_kill_cut_is_no_damage(is_lost: bool) -> None:
         store.begin_in_place()
         disk.before_step = cut_power_at(1)
         with contextlib.suppress(PowerCut):
-            store.write_in_place(0, 2 * BLOCK, [b"n" * 2 * BLOCK])
+            store.write(0, 2 * BLOCK, [b"n" * 2 * BLOCK], in_place=True)
         disk.before_step = no_fault
         disk.kill_process()
         if is_lost:

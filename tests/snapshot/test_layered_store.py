@@ -338,7 +338,7 @@ class LayeredStoreMachine(RuleBasedStateMachine):
 
         def do() -> None:
             if self.store.writes_in_place(*place):
-                self.store.write_in_place(*place, [data])
+                self.store.write(*place, [data], in_place=True)
             else:
                 self.store.write(*place, [data])
 

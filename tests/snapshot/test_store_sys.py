@@ -276,7 +276,7 @@ class CrashingStoreMachine(RuleBasedStateMachine):
 
     def write_to_store(self, at: tuple[int, int], data: bytes) -> None:
         if self.in_place and self.store.writes_in_place(*at):
-            self.store.write_in_place(*at, [data])
+            self.store.write(*at, [data], in_place=True)
         else:
             self.store.write(*at, [data])
 
@@ -666,12 +666,12 @@ class SlowFile:
         if name != self.slow or self.entered.is_set():
             return getattr(self.file, name)
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             self.entered.set()
             assert self.go.wait(10)
             if self.failure:
                 raise self.failure
-            return getattr(self.file, name)(*arguments)
+            return getattr(self.file, name)(*arguments, **options)
 
         return call
 

@@ -44,7 +44,7 @@ def kill_at(disk: MemoryDisk, store: Store, step: int, offset: int) -> None:
     """Be killed before that step of a write in place."""
     disk.before_step = cut_power_at(step)
     with suppress(PowerCut):
-        store.write_in_place(offset, SUM_BLOCK_BYTES, [NEW])
+        store.write(offset, SUM_BLOCK_BYTES, [NEW], in_place=True)
     disk.before_step = no_fault
     disk.kill_process()
 
@@ -114,7 +114,7 @@ def test_a_kill_at_any_step_of_opening_changes_nothing() -> None:
 
 def test_a_directory_that_was_closed_has_nothing_under_way() -> None:
     disk, store = written()
-    store.write_in_place(0, SUM_BLOCK_BYTES, [NEW])
+    store.write(0, SUM_BLOCK_BYTES, [NEW], in_place=True)
     store.close()
     assert not disk.slots.words
     assert disk.content(SLOT_FILE) == b""
@@ -195,13 +195,15 @@ def test_the_head_above_a_new_snapshot_has_the_word() -> None:
     assert {name for name, slot in files.items() if slot is not None} == {""}
     steps: list[str] = []
     disk.before_step = steps.append
-    store.write_in_place(0, SUM_BLOCK_BYTES, [NEW])
+    store.write(0, SUM_BLOCK_BYTES, [NEW], in_place=True)
     disk.before_step = no_fault
     assert [step.split()[0] for step in steps] == ["write", "write"]
     assert all("head" in step for step in steps)
     steps.clear()
     disk.before_step = steps.append
-    store.write_in_place(4 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES, [NEW])  # a block that the head does not hold
+    store.write(
+        4 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES, [NEW], in_place=True
+    )  # a block that the head does not hold
     assert len(steps) > 3
 
 
@@ -230,7 +232,7 @@ print("writing", flush=True)
 while True:
     count = random.choice((1, 4, 64))
     at = random.randrange(256 - count + 1) * 4096
-    store.write_in_place(at, count * 4096, [random.choice(data)[: count * 4096]])
+    store.write(at, count * 4096, [random.choice(data)[: count * 4096]], in_place=True)
 """
 
 

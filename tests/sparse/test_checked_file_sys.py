@@ -93,7 +93,7 @@ class CheckedFileMachine(RuleBasedStateMachine):
     def write_in_place(self, at: tuple[int, int], seed: int) -> None:
         data = Random(seed).randbytes(at[1])
         self.file.slot = new_word()
-        self.file.write_in_place(at[0], [data[: at[1] // 3], data[at[1] // 3 :]])
+        self.file.write(at[0], [data[: at[1] // 3], data[at[1] // 3 :]], in_place=True)
         assert self.file.slot[0] == 0
         self.changed(at, data)
         for number, _ in self.touched(at):
@@ -463,7 +463,7 @@ def test_after_a_kill_in_a_write_in_place_the_word_tells_of_all_that_seems_to_be
         bench.file.slot = word = new_word()
         bench.disk.before_step = cut_power_at(step)
         with contextlib.suppress(PowerCut):
-            bench.file.write_in_place(offset, [b"n" * length])
+            bench.file.write(offset, [b"n" * length], in_place=True)
         bench.disk.before_step = no_fault
         bench.file = bench.open()
         seemed_rotten += bench.is_bad(0, SIZE_BYTES)
@@ -487,15 +487,15 @@ def test_a_write_in_place_takes_two_steps_and_leaves_the_word_empty() -> None:
     bench.file.slot = word = new_word()
     seen: list[tuple[str, Extent]] = []
     bench.disk.before_step = lambda step: seen.append((step, extent_under_way(word[0], SIZE_BYTES)))
-    bench.file.write_in_place(SUM_BLOCK_BYTES, [b"n" * 2 * SUM_BLOCK_BYTES])
+    bench.file.write(SUM_BLOCK_BYTES, [b"n" * 2 * SUM_BLOCK_BYTES], in_place=True)
     place = Extent(SUM_BLOCK_BYTES, 2 * SUM_BLOCK_BYTES)
     assert seen == [("write data", place), ("write sums", place)]
     assert word[0] == 0
     seen.clear()
-    bench.file.write_in_place(LAST, [b"n" * 512])  # the short last block is whole
+    bench.file.write(LAST, [b"n" * 512], in_place=True)  # the short last block is whole
     assert seen == [(step, Extent(LAST, 512)) for step in ("write data", "write sums")]
     seen.clear()
-    bench.file.write_in_place(SUM_BLOCK_BYTES, [b"n" * 512])
+    bench.file.write(SUM_BLOCK_BYTES, [b"n" * 512], in_place=True)
     assert {told.length_bytes for _, told in seen} == {0}, "a part of a block is written as ever"
     bench.disk.before_step = no_fault
     assert not bench.is_bad(0, SIZE_BYTES)
@@ -511,7 +511,7 @@ def test_a_bad_block_is_written_in_place_as_ever() -> None:
     bench.file.slot = word = new_word()
     told: list[int] = []
     bench.disk.before_step = lambda _: told.append(word[0])
-    bench.file.write_in_place(0, [b"n" * SUM_BLOCK_BYTES])
+    bench.file.write(0, [b"n" * SUM_BLOCK_BYTES], in_place=True)
     assert not any(told)
     bench.disk.before_step = no_fault
     assert not bench.is_bad(0)
@@ -524,7 +524,7 @@ def test_a_write_in_place_that_failed_leaves_no_bad_block_and_no_word(step: int)
     bench.file.slot = word = new_word()
     bench.disk.before_step = fail_at(step, StorageFailure.NO_SPACE)
     with pytest.raises(StorageError):
-        bench.file.write_in_place(0, [b"n" * 8192])
+        bench.file.write(0, [b"n" * 8192], in_place=True)
     bench.disk.before_step = no_fault
     assert not bench.is_bad(0, SIZE_BYTES)
     assert (word[0], bench.file.slot) == (0, word)
@@ -540,9 +540,9 @@ def test_where_nothing_more_can_be_written_the_word_stays_for_the_next_process()
 
     bench.disk.before_step = refuse
     with pytest.raises(StorageError):
-        bench.file.write_in_place(SUM_BLOCK_BYTES, [b"n" * SUM_BLOCK_BYTES])
+        bench.file.write(SUM_BLOCK_BYTES, [b"n" * SUM_BLOCK_BYTES], in_place=True)
     bench.disk.before_step = no_fault
-    bench.file.write_in_place(0, [b"m" * SUM_BLOCK_BYTES])
+    bench.file.write(0, [b"m" * SUM_BLOCK_BYTES], in_place=True)
     assert extent_under_way(word[0], SIZE_BYTES) == Extent(SUM_BLOCK_BYTES, SUM_BLOCK_BYTES)
     bench.file.forget(extent_under_way(word[0], SIZE_BYTES))
     assert not bench.is_bad(0, SIZE_BYTES)
@@ -574,7 +574,7 @@ def test_a_read_within_a_write_in_place_takes_nothing_for_rot_but_what_is() -> N
             bench.file.read(0, 3 * SUM_BLOCK_BYTES)
 
     bench.file.data = Within(bench.file.data, look)
-    bench.file.write_in_place(0, [b"n" * 2 * SUM_BLOCK_BYTES])
+    bench.file.write(0, [b"n" * 2 * SUM_BLOCK_BYTES], in_place=True)
     assert seen == [b"n" * SUM_BLOCK_BYTES + b"o" * 2 * SUM_BLOCK_BYTES]
     assert bench.is_bad(2 * SUM_BLOCK_BYTES)
     assert not bench.is_bad(0, 2 * SUM_BLOCK_BYTES)
@@ -585,7 +585,7 @@ def test_a_write_in_place_between_checksum_and_data_is_not_taken_for_rot() -> No
     bench.file.write(0, [b"o" * SUM_BLOCK_BYTES])
     bench.file.slot = new_word()
     whole = [b"n" * SUM_BLOCK_BYTES]
-    bench.file.data = Between(bench.file.data, lambda: bench.file.write_in_place(0, whole))
+    bench.file.data = Between(bench.file.data, lambda: bench.file.write(0, whole, in_place=True))
     assert bytes(bench.file.read(0, SUM_BLOCK_BYTES)) == whole[0]
     assert bench.file.mismatches == 0
 

@@ -71,7 +71,7 @@ class InPlace:  # hot
             self.queue_for_thread(request)
             return
         try:
-            self.store.write_in_place(offset, length, request.data, request.sums)
+            self.store.write(offset, length, request.data, request.sums, in_place=True)
         except StorageError as error:
             request.error = error
         if request.force_unit_access and request.error is None:

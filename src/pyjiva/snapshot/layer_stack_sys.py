@@ -161,16 +161,14 @@ class LayerStack:  # hot
         whole = not offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
         return whole or all(run[0] == self._number for run in runs)
 
-    def write_in_place(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
-        """See CheckedFile."""
-        length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
-        first, last = offset_bytes >> _SHIFT, (offset_bytes + length - 1) >> _SHIFT
-        if length and self.index.is_all(self._number, first, last + 1 - first):
-            self._head.file.write_in_place(offset_bytes, buffers, sums)
-        else:
-            self.write(offset_bytes, buffers, sums)
-
-    def write(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
+    def write(
+        self,
+        offset_bytes: int,
+        buffers: Sequence[Buffer],
+        sums: bytes | None = None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         """See CheckedFile."""
         length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         if not length:
@@ -179,7 +177,7 @@ class LayerStack:  # hot
         first, last = offset_bytes >> _SHIFT, (end - 1) >> _SHIFT
         self._load(first, last + 1 - first)
         if self.index.is_all(self._number, first, last + 1 - first):
-            self._head.file.write(offset_bytes, buffers, sums)
+            self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
         elif offset_bytes & _MASK or (end & _MASK and end != self.size_bytes):
             with self._copy_up:
                 self._write_parts(offset_bytes, end, buffers)

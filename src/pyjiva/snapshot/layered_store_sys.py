@@ -68,21 +68,6 @@ class Store(VolumeStore):
         for name, layer in list(self._layers.open_layers.items()):
             layer.file.slot = word if name == HEAD else None
 
-    def write_in_place(
-        self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None
-    ) -> None:
-        """As `write`.  One thread alone may call it, where `writes_in_place` has said that nothing waits."""
-        if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
-            self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
-        with self._count_lock:
-            self._writes_started += 1
-        try:
-            self._prepare(offset_bytes, length_bytes)
-            self._head.write_in_place(offset_bytes, buffers, sums)
-        finally:
-            with self._count_lock:
-                self._writes_ended += 1
-
     def close(self) -> None:
         """See VolumeStore."""
         if self._under_way is not None:

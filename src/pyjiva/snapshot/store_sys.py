@@ -25,7 +25,7 @@ Any number of threads may call the verbs at once.
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, Self
 
@@ -44,14 +44,7 @@ from pyjiva.snapshot.regions import marked_extents, marks_of, regions_of
 from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.under_way_sys import under_way
 from pyjiva.snapshot.undo_log_sys import UndoLog
-from pyjiva.sparse import (
-    SUM_BLOCK_BYTES,
-    Buffer,
-    CheckedFile,
-    Directory,
-    open_directory,
-    replace_file,
-)
+from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, Directory, open_directory, replace_file
 from pyjiva.units import align_down, align_up
 
 __all__ = ["LOST_BLOCK", "VolumeStore"]
@@ -252,9 +245,15 @@ class VolumeStore:  # hot
         return self._head.read(offset_bytes, length_bytes)
 
     def write(
-        self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None
+        self,
+        offset_bytes: int,
+        length_bytes: int,
+        buffers: Sequence[Buffer],
+        sums: bytes | None = None,
+        *,
+        in_place: bool = False,
     ) -> None:
-        """Write `buffers`; `sums` as CheckedFile has it.  Stable only after a flush that begins later."""
+        """Write `buffers`; the rest is as CheckedFile has it.  Stable after a flush that begins later."""
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
             self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
         # Before the test of the mark, so that mark_clean sees this write or this write its mark gone.
@@ -262,7 +261,18 @@ class VolumeStore:  # hot
             self._writes_started += 1
         try:
             self._prepare(offset_bytes, length_bytes)
-            self._head.write(offset_bytes, buffers, sums)
+            self._head.write(offset_bytes, buffers, sums, in_place=in_place)
+        finally:
+            with self._count_lock:
+                self._writes_ended += 1
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A write or a zeroing is under way in the body.  `write` is called too often for this."""
+        with self._count_lock:
+            self._writes_started += 1
+        try:
+            yield
         finally:
             with self._count_lock:
                 self._writes_ended += 1
@@ -276,16 +286,11 @@ class VolumeStore:  # hot
         if length_bytes > ATOMIC_BYTES_MAX:
             reason = f"atomic write of {length_bytes} bytes: at most {ATOMIC_BYTES_MAX}"
             raise StorageError(StorageFailure.OUT_OF_RANGE, reason)
-        with self._count_lock:
-            self._writes_started += 1
-        try:
+        with self._counted():
             self._prepare(offset_bytes, length_bytes)
             with self._flush_lock:
                 self._refuse_if_broken(StorageFailure.WRITE_ERROR)
                 self._write_with_undo(offset_bytes, length_bytes, buffers)
-        finally:
-            with self._count_lock:
-                self._writes_ended += 1
 
     def _write_with_undo(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
         if isinstance(self._head, LayerStack):  # the log keeps what the head's file has
@@ -307,14 +312,9 @@ class VolumeStore:  # hot
         """Make the range a hole: it reads as zeros for ever, and its space is free."""
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
             self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
-        with self._count_lock:
-            self._writes_started += 1
-        try:
+        with self._counted():
             self._prepare(offset_bytes, length_bytes)
             self._head.punch(offset_bytes, length_bytes)
-        finally:
-            with self._count_lock:
-                self._writes_ended += 1
 
     def spoil(self, extent: Extent) -> None:
         """Make the blocks of `extent` bad: no replica has them, and reads fail until they are written whole.
@@ -324,9 +324,7 @@ class VolumeStore:  # hot
         """
         if extent.offset_bytes < 0 or extent.end_bytes > self._size_bytes or self._broken:
             self._refuse(extent.offset_bytes, extent.length_bytes, StorageFailure.WRITE_ERROR)
-        with self._count_lock:
-            self._writes_started += 1
-        try:
+        with self._counted():
             self._prepare(extent.offset_bytes, extent.length_bytes)
             start = align_down(extent.offset_bytes, SUM_BLOCK_BYTES)
             end = min(align_up(extent.end_bytes, SUM_BLOCK_BYTES), self._size_bytes)
@@ -335,9 +333,6 @@ class VolumeStore:  # hot
                     # Neither a hole nor zeros: a copy that is blank there must not seem to be equal.
                     self._head.write(block.offset_bytes, (LOST_BLOCK[: block.length_bytes],))
                     self._head.spoil(block.offset_bytes)
-        finally:
-            with self._count_lock:
-                self._writes_ended += 1
 
     def allocated(self, extent: Extent) -> list[Extent]:
         """The parts of `extent` that hold data (or zeros that were written); the rest are holes."""

@@ -14,10 +14,9 @@ from pyjiva.sparse.directory_sys import (
 )
 from pyjiva.sparse.file_sys import DataFile, SparseFile, list_names, storage_error
 from pyjiva.sparse.readable_sys import ReadableDirectory, ReadableFile, ReadOnlyDirectory, open_read_only
-from pyjiva.sparse.slot_sys import SLOT_NAME, SharedSlots, Slot, Slots
+from pyjiva.sparse.slot_sys import SharedSlots, Slot, Slots
 
 __all__ = [
-    "SLOT_NAME",
     "SUM_BLOCK_BYTES",
     "TEMPORARY_SUFFIX",
     "Buffer",

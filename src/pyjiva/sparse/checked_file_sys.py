@@ -6,9 +6,9 @@ for what was written (DESIGN G4): `read` refuses it with BAD_CHECKSUM.
 
 *A kill* between the data and its checksum must not look like rot.  So a write first makes its checksums
 unknown, then writes the data, then the checksums: all of it goes to the page cache, which outlives the
-process.  Where one thread alone writes in place (`write_in_place`), a word of memory that outlives the
-process too says in place of the first step which blocks these are (`slot_sys`): a call of the system less.
-Whoever opens the file after a kill makes those unknown that the word tells of.
+process.  Where one thread alone writes in place, a word of memory, which outlives the process too, says which
+blocks these are (`slot_sys`) in place of the first step: a call of the system less.  Whoever opens the file
+after a kill makes those unknown that the word tells of.
 
 *A power cut* keeps any mixture of what was not synced, of both files.  Whoever owns the file remembers
 durably which regions were written since both were last synced (`sync_data`, then `sync_sums`), and makes
@@ -57,6 +57,7 @@ _VERIFY_STEP_BYTES: Final = MIB
 _ALL_ONES: Final = 2**64 - 1
 _COUNT_BITS: Final = 16  # of a slot's word, which has the number of the first block above them
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
+_SLOT_BYTES_MAX: Final = _COUNT_MASK << _SHIFT
 _BAD_MAX: Final = 65536  # far above what is under repair at any time; what is beyond is written as any other
 
 _hash: Final = xxhash.xxh3_64_intdigest
@@ -88,7 +89,7 @@ class CheckedFile:  # hot
     _parts: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Held while a part of a block is written."""
     slot: memoryview | None = attrs.field(default=None, init=False)
-    """The word that says what `write_in_place` is writing; None: there is none."""
+    """The word that says what is being written in place; None: there is none."""
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """See DataFile.  None also if a checksum does not match: `read` finds out why."""
@@ -135,44 +136,53 @@ class CheckedFile:  # hot
                 )
             # A write was under way there: look again.
 
-    def write(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
+    def write(
+        self,
+        offset_bytes: int,
+        buffers: Sequence[Buffer],
+        sums: bytes | None = None,
+        *,
+        in_place: bool = False,
+    ) -> None:
         """See DataFile.  `sums`: the checksums of the blocks, if they are known and all are whole
-        (`block_sums`).
+        (`block_sums`).  `in_place`: the caller is the one thread that writes so, with fewer calls.
         """
         length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         end = offset_bytes + length
+        slot = self.slot
         if offset_bytes & _MASK or (end & _MASK and end != self._size_bytes):
             with self._parts:
                 self._write_parts(offset_bytes, buffers)
+        elif in_place and slot is not None and not self._bad and length <= _SLOT_BYTES_MAX:
+            self._write_in_place(slot, offset_bytes, length, buffers, sums)
         else:
             self._begin_write(offset_bytes, length)
             self.data.write(offset_bytes, buffers)
             self._end_write(offset_bytes, length, buffers, sums)
 
-    def write_in_place(self, offset_bytes: int, buffers: Sequence[Buffer], sums: bytes | None = None) -> None:
-        """As `write`, and with fewer calls of the system.  One thread alone may write so."""
-        length = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
-        slot = self.slot
-        end = offset_bytes + length
-        parts = offset_bytes & _MASK or (end & _MASK and end != self._size_bytes)
-        count = (length + _MASK) >> _SHIFT
-        if slot is None or self._bad or parts or count > _COUNT_MASK:
-            self.write(offset_bytes, buffers, sums)
-            return
-        slot[0] = offset_bytes >> _SHIFT << _COUNT_BITS | count
+    def _write_in_place(
+        self,
+        slot: memoryview,
+        offset_bytes: int,
+        length_bytes: int,
+        buffers: Sequence[Buffer],
+        sums: bytes | None,
+    ) -> None:
+        """As `write`, of whole blocks; a kill at any step leaves a word that tells of them."""
+        slot[0] = offset_bytes >> _SHIFT << _COUNT_BITS | (length_bytes + _MASK) >> _SHIFT
         try:
             self.data.write(offset_bytes, buffers)
-            self._end_write(offset_bytes, length, buffers, sums)
+            self._end_write(offset_bytes, length_bytes, buffers, sums)
         except StorageError:
             self.slot = None  # if the next step fails too, the word stays, for the process after this one
-            self._begin_write(offset_bytes, length)
+            self._begin_write(offset_bytes, length_bytes)
             self.slot = slot
             slot[0] = 0
             raise
         slot[0] = 0
 
     def _is_under_way(self, number: int) -> bool:
-        """Whether `write_in_place` is writing this block just now."""
+        """Whether it is being written in place just now."""
         word: int = 0 if self.slot is None else self.slot[0]
         return 0 <= number - (word >> _COUNT_BITS) < word & _COUNT_MASK
 

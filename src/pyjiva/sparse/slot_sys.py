@@ -25,11 +25,9 @@ import attrs
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.sparse.mounts_sys import kind_of_file_system
 
-__all__ = ["SLOT_NAME", "SharedSlots", "Slot", "Slots"]
+__all__ = ["SharedSlots", "Slot", "Slots"]
 
-SLOT_NAME: Final = re.compile(r"pyjiva-slot-[0-9a-f]{32}")
-"""What the names of slots look like, all of one length."""
-
+_NAME: Final = re.compile(r"pyjiva-slot-[0-9a-f]{32}")
 _PLACE: Final = Path("/dev/shm")  # where Linux has it, and shm_open(3) too
 _WORD_BYTES: Final = 8
 _FILE_BYTES: Final = mmap.PAGESIZE
@@ -88,7 +86,7 @@ class SharedSlots:
 
     def look(self, name: str) -> int | None:
         """See Slots."""
-        if not SLOT_NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             return None
         try:
             fd = os.open(self.place / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -104,7 +102,7 @@ class SharedSlots:
 
     def remove(self, name: str) -> None:
         """See Slots."""
-        if SLOT_NAME.fullmatch(name):
+        if _NAME.fullmatch(name):
             try:
                 (self.place / name).unlink(missing_ok=True)
             except OSError:  # another user's: a page of memory that stays until the next boot

@@ -1,9 +1,11 @@
 """Batched streams over real sockets: one send for a batch, order under pressure, all kinds of ends."""
 
 import socket
+import struct
 import weakref
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from pyjiva.transport import EndOfBatch
 from pyjiva.transport.outgoing_sys import IOV_MAX
 from pyjiva.transport.receive_buffer import RECEIVE_BYTES_MAX, ReceiveBuffer
-from pyjiva.transport.stream_io import BatchedStream, open_stream, own_stream
+from pyjiva.transport.stream_io import UNPACED, BatchedStream, open_stream, own_stream
 
 PATIENCE_S = 5  # far beyond what anything here takes
 
@@ -52,6 +54,11 @@ def socket_pair() -> tuple[CountingSocket, socket.socket]:
     counting.setblocking(False)
     theirs.setblocking(False)
     return counting, theirs
+
+
+def allowed_congestion_controls() -> list[str]:
+    """What anybody may choose."""
+    return Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().split()
 
 
 @asynccontextmanager
@@ -281,6 +288,39 @@ async def test_closing_frees_everybody_who_waits() -> None:
         assert filled == [False]
         stream.send(b"too late")
         batch.end()
+
+
+@pytest.mark.parametrize("from_host", ["127.0.0.1", "127.0.0.2"])
+async def test_only_what_stays_on_the_machine_has_a_congestion_control_without_timers(from_host: str) -> None:
+    """Whose address is ours is on this machine; another one keeps what the machine or its routes chose."""
+    allowed = allowed_congestion_controls()
+    chosen = next((name for name in allowed if name != UNPACED.decode()), None)
+    if chosen is None:
+        pytest.skip(f"there is no other congestion control here: {' '.join(allowed)}")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), source_address=(from_host, 0)),
+    ):
+        accepted, _ = server.accept()
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, chosen.encode())
+        with accepted.dup() as same:
+            async with own_stream(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)), EndOfBatch()):
+                found = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert found.rstrip(b"\0").decode() == (UNPACED.decode() if from_host == "127.0.0.1" else chosen)
+
+
+async def test_a_stream_whose_peer_has_gone_already_only_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted, _ = server.accept()
+        client.close()  # with a reset: nobody is the peer of `accepted` any more
+        with pytest.raises(OSError, match="not connected"):
+            accepted.getpeername()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+        with trio.fail_after(PATIENCE_S):
+            async with own_stream(stream, EndOfBatch()) as owned:
+                assert not await owned.fill()
 
 
 async def test_a_stream_is_taken_over_and_closed_at_the_end() -> None:

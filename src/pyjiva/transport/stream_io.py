@@ -12,14 +12,18 @@ Failures: a broken connection is not raised in the middle of a batch of somebody
 the inline sendmsg never raise; the connection is shut down, so that the task in `fill` sees its end and
 does the cleaning up.
 
+Between two ends on one machine there is no network to be congested.  Where the machine's congestion control
+is BBR, which sends each piece at a time of its own and has a timer for it, such a connection has another one:
+large reads took twice the processor time (decision 27).  Towards other machines it is what the machine says.
+
 What needs no task is `socket_sys.BatchedSocket`, which is compiled; here are the tasks around it.
 """
 
+import contextlib
 import errno
 import operator
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Final
 
 import attrs
@@ -34,10 +38,11 @@ from pyjiva.transport.socket_sys import BatchedSocket, Served
 from pyjiva.transport.stream import serve_by_filling
 from pyjiva.units import MIB
 
-__all__ = ["UNIX_HOST", "BatchedStream", "open_stream", "own_stream"]
+__all__ = ["UNIX_HOST", "UNPACED", "BatchedStream", "open_stream", "own_stream"]
 
 UNIX_HOST: Final = "unix"  # stands for the host of whoever is connected by a Unix socket
 UNIX_SEND_BYTES: Final = 1 * MIB  # asked for; the kernel gives what net.core.wmem_max allows
+UNPACED: Final = b"reno"  # tcp(7): every Linux has it, and anybody may choose it
 
 
 @attrs.define(eq=False)
@@ -203,7 +208,17 @@ class _Service:
             self.calls.remove(self.fd)
 
 
-@asynccontextmanager
+def _tune(sock: socket.socket) -> None:
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BYTES)
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(OSError):  # the peer has gone, which the first receive says; or it is slower
+        if sock.getsockname()[0] == sock.getpeername()[0]:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, UNPACED)
+
+
+@contextlib.asynccontextmanager
 async def own_stream(
     stream: trio.SocketStream, batch: EndOfBatch, buffers: Buffers | None = None
 ) -> AsyncIterator[BatchedStream]:
@@ -212,10 +227,7 @@ async def own_stream(
     """
     sock = socket.socket(fileno=stream.socket.detach())
     sock.setblocking(False)
-    if sock.family == socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BYTES)
-    else:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _tune(sock)
     batched = BatchedStream(sock, batch, ReceiveBuffer() if buffers is None else ReceiveBuffer(buffers))
     error: Exception | None = None
     try:
@@ -232,7 +244,7 @@ async def own_stream(
         raise error
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_stream(
     host: str, port: int, batch: EndOfBatch, timeout_s: float
 ) -> AsyncIterator[BatchedStream]:

@@ -291,6 +291,25 @@ def test_a_checksum_that_rotted_makes_its_block_bad() -> None:
     assert bench.is_bad(SUM_BLOCK_BYTES)
 
 
+@pytest.mark.parametrize("blocks", [15, 16, 17, 40])
+def test_one_bad_block_of_many_is_found_wherever_it_is_and_whatever_is_unknown(blocks: int) -> None:
+    """Many are compared all at once, if that does."""
+    size_bytes = (blocks - 1) * SUM_BLOCK_BYTES + 512
+    bench = Bench(size_bytes=size_bytes)
+    content = Random(blocks).randbytes(size_bytes)
+    for forgotten in (None, 0, 1, blocks - 1):
+        bench.file.write(0, [content])
+        if forgotten is not None:
+            bench.file.forget(Extent(forgotten * SUM_BLOCK_BYTES, 1))
+        assert bench.file.read_nowait(0, size_bytes) == bench.file.read(0, size_bytes) == content
+        for bad in range(blocks):
+            at = bad * SUM_BLOCK_BYTES + 300
+            bench.file.data.write(at, [bytes([content[at] ^ 1])])
+            assert bench.is_bad(0, size_bytes) == (bad != forgotten)
+            bench.file.data.write(at, [content[at : at + 1]])
+        assert not bench.is_bad(0, size_bytes)
+
+
 def test_forgotten_checksums_are_made_anew_by_verify() -> None:
     bench = Bench()
     bench.file.write(0, [b"o" * 2 * SUM_BLOCK_BYTES])

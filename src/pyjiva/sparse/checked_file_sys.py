@@ -58,6 +58,7 @@ _ALL_ONES: Final = 2**64 - 1
 _COUNT_BITS: Final = 16  # of a slot's word, which has the number of the first block above them
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 _SLOT_BYTES_MAX: Final = _COUNT_MASK << _SHIFT
+_SEVERAL: Final = 16  # from so many known ones on it takes less to compare all at once
 _BAD_MAX: Final = 65536  # far above what is under repair at any time; what is beyond is written as any other
 
 _hash: Final = xxhash.xxh3_64_intdigest
@@ -464,6 +465,8 @@ class CheckedFile:  # hot
 
 def _first_bad(sums: Buffer, data: Buffer, count: int) -> int:
     """The number of the first block that does not match; -1 if all do."""
+    if count >= _SEVERAL and sums[: _SUM.size] != _UNKNOWN_ONE and sums == sums_of(data):
+        return -1
     view = memoryview(data)
     for number, known in enumerate(struct.unpack(f"<{count}Q", sums)):
         at = number << _SHIFT

@@ -10,7 +10,7 @@ import pytest
 
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import ReplicaState, Store
+from pyjiva.snapshot import ReplicaState, Store, held_map_sys
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.testing import MemoryDisk, PowerCut, fail_at, no_fault
@@ -136,9 +136,10 @@ def test_what_is_written_after_a_power_cut_outlives_a_kill_though_the_store_is_n
 @pytest.mark.parametrize("flush", [Store.flush, lambda store: store.create_snapshot("b")])
 @pytest.mark.parametrize("step", ["write", "sync"])
 def test_marks_that_a_killed_flush_left_in_the_page_cache_are_synced_by_the_next_one(
-    step: str, flush: Callable[[Store], None], seed: int
+    step: str, flush: Callable[[Store], None], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They look stable, and there is none left to be made so: the map is synced all the same."""
+    monkeypatch.setattr(held_map_sys, "_PAGE_BLOCKS", 2)
     disk = MemoryDisk(Random(seed))
     store = layered(disk, "a")
     for block in (1, 3):
@@ -368,6 +369,72 @@ def test_a_flush_waits_for_marks_that_another_thread_is_writing() -> None:
     for thread in (first, second):
         thread.join(10)
     assert held_bytes(disk)[1] == STABLE
+
+
+def test_what_a_merge_takes_out_of_the_head_is_not_marked_again_by_a_flush_that_had_begun() -> None:
+    """The flush knows of the block, and has not come to its mark when the merge lets go of it; then the block
+    is written again, and the power goes before that is stable.  What was flushed before must show.
+    """
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    assert merge.goes_down
+    entered, go = threading.Event(), threading.Event()
+
+    def before_step(step: str) -> None:
+        if step == "sync volume-head-001.img" and not entered.is_set():
+            entered.set()
+            assert go.wait(10)
+
+    disk.before_step = before_step
+    flush = threading.Thread(target=stack_of(store).sync_data)
+    flush.start()
+    assert entered.wait(10)
+    step = threading.Thread(target=merge.step)
+    step.start()
+    step.join(0.05)
+    assert step.is_alive(), "let go of it while it may be marked"
+    assert held_bytes(disk)[1] == HELD
+    go.set()
+    for thread in (flush, step):
+        thread.join(10)
+    disk.before_step = no_fault
+    assert held_bytes(disk)[1] == 0
+    store.write(BLOCK, BLOCK, [b"y" * BLOCK])
+    assert held_bytes(disk)[1] == HELD
+    disk.power_cut()
+    assert open_memory(disk, "b-2").read(BLOCK, BLOCK) in (b"x" * BLOCK, b"y" * BLOCK)
+
+
+def test_what_a_merge_takes_out_of_the_head_unflushed_is_stable_and_not_held_after_a_flush() -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    store.flush()
+    for block in (1, 3, 4):
+        store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    seen: list[str] = []
+    disk.before_step = seen.append
+    assert merge.step() == 3 * BLOCK
+    disk.before_step = no_fault
+    assert [step for step in seen if step.startswith("sync")] == [
+        "sync volume-head-000.img",
+        "sync volume-head-000.img.sums",
+        "sync volume-head-001.img.held",
+    ], "nothing of the head's data, and each once"
+    assert seen.count("punch volume-head-001.img") == 1, "once for all that it held there"
+    store.write(3 * BLOCK, BLOCK, [b"y" * BLOCK])
+    store.flush()
+    assert [number for number, byte in enumerate(held_bytes(disk)) if byte] == [3]
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    for block, byte in ((1, b"x"), (3, b"y"), (4, b"x")):
+        assert store.read(block * BLOCK, BLOCK) == byte * BLOCK
 
 
 def test_the_table_may_be_smaller_than_what_is_read() -> None:

@@ -25,7 +25,7 @@ No two values differ in fewer than four bits: a byte that rotted is noticed, not
 
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -44,7 +44,9 @@ _HELD_RUN: Final = re.compile(bytes((HELD,)) + b"+")
 _DIGITS: Final = bytes(
     ord("0") if value == 0 else ord("1") if value in (HELD, STABLE) else ord("x") for value in range(256)
 )
+_SETTLED: Final = bytes(STABLE if value == HELD else value for value in range(256))
 _STEP_BLOCKS: Final = MIB
+_PAGE_BLOCKS: Final = 4096  # what the page cache writes at least, whatever was changed in it
 
 
 @attrs.define(eq=False)
@@ -58,8 +60,9 @@ class HeldMap:
     in_doubt: bool = attrs.field(default=False, init=False)
     """The disk may lack what the file has, of that which `take_unstable` does not name."""
     _unstable: list[Extent] = attrs.field(factory=list)
-    """Held since the last `take_unstable`, as ranges of blocks."""
+    """Held since the last `take_unstable`, as ranges of blocks; some may have been released since."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+    """Held while bytes of the file are changed."""
 
     @classmethod
     def open(cls, file: DataFile, blocks: int, *, unstable: bool) -> "HeldMap":
@@ -105,21 +108,52 @@ class HeldMap:
         return taken
 
     def settle(self, ranges: Iterable[Extent]) -> None:
-        """The data of these ranges of blocks is stable: say so durably."""
-        self.mark_stable(ranges)
+        """The data of these ranges of blocks is stable: say so durably of those that are still held.
+
+        Raises StorageError: a part of it is done; the map is in doubt.
+        """
+        self.in_doubt = True
+        page = 0
+        runs: list[Extent] = []
+        for part in merge_extents(ranges):
+            start = part.offset_bytes
+            while start < part.end_bytes:
+                end = min(part.end_bytes, (start // _PAGE_BLOCKS + 1) * _PAGE_BLOCKS)
+                if runs and start // _PAGE_BLOCKS != page:
+                    self._settle_in_page(runs)
+                    runs = []
+                page = start // _PAGE_BLOCKS
+                runs.append(Extent(start, end - start))
+                start = end
+        if runs:
+            self._settle_in_page(runs)
         self.sync()
 
+    def _settle_in_page(self, runs: Sequence[Extent]) -> None:
+        """One write for what may be hundreds of blocks: hosts that write to the file wait for each."""
+        first, end = runs[0].offset_bytes, runs[-1].end_bytes
+        with self._lock:
+            content = bytearray(self._file.read(first, end - first))
+            for run in runs:
+                place = slice(run.offset_bytes - first, run.end_bytes - first)
+                content[place] = content[place].translate(_SETTLED)
+            self._file.write(first, (content,))
+
     def mark_stable(self, ranges: Iterable[Extent]) -> None:
-        """The first half of `settle`.  Raises StorageError: a part of it is done; the map is in doubt."""
+        """These ranges of blocks are held, and their data is stable; `sync` makes that durable.
+
+        Raises StorageError: a part of it is done; the map is in doubt.
+        """
         self.in_doubt = True
         for part in merge_extents(ranges):
             self._write(part.offset_bytes, part.length_bytes, STABLE)
 
     def release(self, chunk: int, bits: int) -> None:
-        """Blocks of a chunk are not held any more, durably; none of them is being written."""
+        """Blocks of a chunk are not held any more, durably; none of them is being written, or settled."""
         self.in_doubt = True
-        for start, count in runs_of_bits(bits):
-            self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
+        with self._lock:
+            for start, count in runs_of_bits(bits):
+                self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
         self.sync()
         with self._lock:
             if not self.bits(chunk):
@@ -193,13 +227,13 @@ class HeldMap:
         return [run for run in runs if run is not None]
 
     def _write(self, first: int, count: int, value: int) -> None:
-        try:
-            for start in range(first, first + count, _STEP_BLOCKS):
-                length = min(_STEP_BLOCKS, first + count - start)
-                self._file.write(start, (bytes((value,)) * length,))
-        finally:
-            chunk, last = first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS
-            with self._lock:  # after the write: `release` may have found the chunk empty just before
+        chunk, last = first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS
+        with self._lock:
+            try:
+                for start in range(first, first + count, _STEP_BLOCKS):
+                    length = min(_STEP_BLOCKS, first + count - start)
+                    self._file.write(start, (bytes((value,)) * length,))
+            finally:
                 self.present |= ((1 << last + 1 - chunk) - 1) << chunk
 
 

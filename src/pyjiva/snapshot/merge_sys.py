@@ -10,9 +10,10 @@ has less to copy is taken:
   child is empty; then the removed layer takes its place and its name.  This is how a small snapshot on top
   of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left.
 
-Each step moves the blocks of one extent: data first, made stable, then the maps.  Wherever a crash comes,
-every block reads as before, from the one layer or the other, and the chain says that there is a merge to be
-done: it begins again from the start, where little is left to do.  The last step replaces the chain.
+Each step moves the blocks of one extent: data first, made stable, then the maps.  What the head has of them
+need not be stable: whatever a power cut leaves there, the removed layer has them by then.  Wherever a crash
+comes, every block reads as before, from the one layer or the other, and the chain says that there is a merge
+to be done: it begins again from the start, where little is left to do.  The last step replaces the chain.
 
 The caller keeps reads and writes away from `extent` during `step`; the last one's is the whole volume.
 """
@@ -34,7 +35,7 @@ from pyjiva.units import MIB
 
 __all__ = ["Merge"]
 
-STEP_BYTES: Final = 4 * MIB  # some 20 ms of copying, and three syncs: requests to it wait so long
+STEP_BYTES: Final = 4 * MIB  # some 20 ms of copying, and three or four syncs: requests to it wait so long
 LAST_BYTES_MAX: Final = 16 * MIB  # what the last step, for which all requests wait, may copy
 _CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 
@@ -168,9 +169,6 @@ class Merge:
         assert upper.held is not None
         chunk = extent.offset_bytes // _CHUNK_BYTES
         base_block = chunk * CHUNK_BLOCKS
-        if self.child == HEAD:  # what was written must not be marked as held after it was let go of
-            with self.layers.sync_lock:
-                self.layers.owner.guard(self.layers.top.sync_data)
         parts = self._extents(extent, upper.bits(chunk, self._blocks_of(chunk)))
         if not parts:
             return 0
@@ -180,11 +178,14 @@ class Merge:
         ranges = [_blocks(part) for part in parts]
         bits = sum(((1 << each.length_bytes) - 1) << each.offset_bytes - base_block for each in ranges)
         self._settle(lower, parts)
+        top = self.layers.top
+        release = top.release if self.child == HEAD and isinstance(top, LayerStack) else upper.held.release
         with self.layers.sync_lock:
-            self.layers.owner.guard(partial(upper.held.release, chunk, bits))
+            self.layers.owner.guard(partial(release, chunk, bits))
         self._tell_table(self.child, self.name, parts)
-        for part in parts:
-            upper.file.punch(part.offset_bytes, part.length_bytes)
+        # Of the extent the child holds nothing now.  A call for each part would hold up whoever writes to the
+        # file, hundreds of times.
+        upper.file.punch(extent.offset_bytes, extent.length_bytes)
         return copied
 
     def _copy(self, source: OpenLayer, target: OpenLayer, extent: Extent) -> list[Extent]:

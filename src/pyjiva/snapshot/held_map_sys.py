@@ -60,7 +60,7 @@ class HeldMap:
     in_doubt: bool = attrs.field(default=False, init=False)
     """The disk may lack what the file has, of that which `take_unstable` does not name."""
     _unstable: list[Extent] = attrs.field(factory=list)
-    """Held since the last `take_unstable`, as ranges of blocks; some may have been released since."""
+    """Held since the last `take_unstable`, as ranges of blocks."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Held while bytes of the file are changed."""
 
@@ -108,7 +108,7 @@ class HeldMap:
         return taken
 
     def settle(self, ranges: Iterable[Extent]) -> None:
-        """The data of these ranges of blocks is stable: say so durably of those that are still held.
+        """The data of these ranges of blocks is stable: say so durably of those that are held.
 
         Raises StorageError: a part of it is done; the map is in doubt.
         """
@@ -149,7 +149,7 @@ class HeldMap:
             self._write(part.offset_bytes, part.length_bytes, STABLE)
 
     def release(self, chunk: int, bits: int) -> None:
-        """Blocks of a chunk are not held any more, durably; none of them is being written, or settled."""
+        """Blocks of a chunk are not held any more, durably; none of them is being written."""
         self.in_doubt = True
         with self._lock:
             for start, count in runs_of_bits(bits):

@@ -301,14 +301,6 @@ class LayerStack:  # hot
             if ranges or self._held.in_doubt:
                 self._held.settle(ranges)
 
-    def release(self, chunk: int, bits: int) -> None:
-        """The head does not hold these blocks of a chunk any more, durably: a layer below has what they are.
-
-        Nobody writes to them meanwhile.  Not while others make marks stable: they might make one again.
-        """
-        with self._sync:
-            self._held.release(chunk, bits)
-
     def sync_sums(self) -> None:
         """See CheckedFile.  Those of the layers below were synced when they were sealed."""
         self._head.file.sync_sums()

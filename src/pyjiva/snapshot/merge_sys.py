@@ -10,10 +10,10 @@ has less to copy is taken:
   child is empty; then the removed layer takes its place and its name.  This is how a small snapshot on top
   of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left.
 
-Each step moves the blocks of one extent: data first, made stable, then the maps.  What the head has of them
-need not be stable: whatever a power cut leaves there, the removed layer has them by then.  Wherever a crash
-comes, every block reads as before, from the one layer or the other, and the chain says that there is a merge
-to be done: it begins again from the start, where little is left to do.  The last step replaces the chain.
+Each step moves the blocks of one extent: data first, made stable, then the maps.  What is copied over a block
+is stable where it comes from, and hides it there until the copy is stable too.  So wherever a crash comes,
+every block reads as before, from the one layer or the other, and the chain says that there is a merge to be
+done: it begins again from the start, where little is left to do.  The last step replaces the chain.
 
 The caller keeps reads and writes away from `extent` during `step`; the last one's is the whole volume.
 """
@@ -169,6 +169,11 @@ class Merge:
         assert upper.held is not None
         chunk = extent.offset_bytes // _CHUNK_BYTES
         base_block = chunk * CHUNK_BLOCKS
+        # A power cut while it is copied must leave it in the head, whole; and what was written must not be
+        # marked as held after it was let go of.
+        if self.child == HEAD:
+            with self.layers.sync_lock:
+                self.layers.owner.guard(self.layers.top.sync_data)
         parts = self._extents(extent, upper.bits(chunk, self._blocks_of(chunk)))
         if not parts:
             return 0
@@ -178,10 +183,8 @@ class Merge:
         ranges = [_blocks(part) for part in parts]
         bits = sum(((1 << each.length_bytes) - 1) << each.offset_bytes - base_block for each in ranges)
         self._settle(lower, parts)
-        top = self.layers.top
-        release = top.release if self.child == HEAD and isinstance(top, LayerStack) else upper.held.release
         with self.layers.sync_lock:
-            self.layers.owner.guard(partial(release, chunk, bits))
+            self.layers.owner.guard(partial(upper.held.release, chunk, bits))
         self._tell_table(self.child, self.name, parts)
         # Of the extent the child holds nothing now.  A call for each part would hold up whoever writes to the
         # file, hundreds of times.

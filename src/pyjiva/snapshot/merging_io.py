@@ -1,12 +1,10 @@
 """Give back the space of deleted snapshots, in the background.  The trio shell of `merge_sys`.
 
 A step holds back only the requests that overlap it (`ChainDevice.alone`), the last one all of them.  It
-makes stable what it has moved.  Where that went into the file that hosts write to, and at the last step, what
-they have not flushed becomes stable with it: so most of that is flushed before, while nobody waits.  A step
-down leaves it alone, as each flush delays whoever writes.
-
-Between steps it rests for as long as all that took, so that it takes half of the disk's time at most; longer
-while hosts, or a rebuild, read and write (`block.Yielding`), and longer if there is a rate.
+makes stable what it has moved, and with that what hosts have written and not flushed: so most of that is
+flushed before, while nobody waits.  Between steps it rests for as long as both took, so that it takes half of
+the disk's time at most; longer while hosts, or a rebuild, read and write (`block.Yielding`), and longer if
+there is a rate.
 """
 
 from functools import partial
@@ -92,8 +90,7 @@ class Merger:
             began_at = trio.current_time()
             copied = [0]
             alone = None if extent == everything else extent
-            if alone is None or not self.merge.goes_down:
-                await self.device.aside(self.device.store.flush)
+            await self.device.aside(self.device.store.flush)
             await self.device.alone(alone, partial(self._step, self.merge, copied))
             self.copied_bytes += copied[0]
             self._done_bytes += copied[0]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
+import attrs
 import pytest
 
 from pyjiva.errors import StorageError, StorageFailure
@@ -13,6 +14,7 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot import ReplicaState, Store, held_map_sys
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
 from pyjiva.snapshot.layer_stack_sys import LayerStack
+from pyjiva.snapshot.merge_sys import STEP_BYTES
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from pyjiva.testing.memory_file import Step
 from pyjiva.units import KIB, MIB
@@ -442,6 +444,29 @@ def test_a_merge_cut_while_it_takes_unflushed_blocks_out_of_the_head_leaves_ever
                 assert found[at] in ({block + 1, ord("x")} if block in (1, 3, 4) else {block + 1})
                 assert found[at : at + 512] == found[at : at + 1] * 512
     assert number > 10
+
+
+@pytest.mark.parametrize("steps", range(1, 4))
+def test_an_atomic_write_that_two_steps_of_a_merge_take_down_is_not_undone_by_half(steps: int) -> None:
+    """It was not flushed, so a power cut may undo it; not what one of the steps has left of it alone."""
+    old, new = b"o" * 2 * BLOCK, b"n" * 2 * BLOCK
+    at = STEP_BYTES - BLOCK
+    disk = MemoryDisk(Random(0))
+    identity = attrs.evolve(IDENTITY, size_bytes=2 * STEP_BYTES)
+    store = Store.open_in(disk.open_directory(), identity, boot_id="b-1")
+    store.write(at, len(old), [old])
+    store.flush()
+    store.create_snapshot("a")
+    store.write_atomic(at, len(new), [new])
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    for _ in range(steps):
+        merge.step()
+    disk.power_cut()
+    store = Store.open_in(disk.open_directory(), identity, boot_id="b-2")
+    assert store.read(at, len(new)) in (old, new)
 
 
 def test_a_merge_takes_many_runs_out_of_the_head_by_few_calls() -> None:

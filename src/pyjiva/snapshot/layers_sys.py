@@ -66,6 +66,9 @@ class Owner(Protocol):
     def guard(self, step: Callable[[], None]) -> None:
         """Take a step after whose failure nobody knows what is stable: the store is broken then."""
 
+    def flush(self) -> None:
+        """Make stable what was written, and let no atomic write be undone any more."""
+
     def settle_all(self) -> None:
         """Make all that was written stable, checksums too.  Raises StorageError: something is in flight."""
 
@@ -79,6 +82,9 @@ class _Nobody:
     def guard(self, step: Callable[[], None]) -> None:
         """See Owner."""
         step()
+
+    def flush(self) -> None:
+        """See Owner."""
 
     def settle_all(self) -> None:
         """See Owner."""

@@ -169,11 +169,10 @@ class Merge:
         assert upper.held is not None
         chunk = extent.offset_bytes // _CHUNK_BYTES
         base_block = chunk * CHUNK_BLOCKS
-        # A power cut while it is copied must leave it in the head, whole; and what was written must not be
-        # marked as held after it was let go of.
+        # A power cut while it is copied must leave it in the head, whole; what was written must not be marked
+        # as held after it was let go of; and an atomic write must not be undone in what stays of it alone.
         if self.child == HEAD:
-            with self.layers.sync_lock:
-                self.layers.owner.guard(self.layers.top.sync_data)
+            self.layers.owner.flush()
         parts = self._extents(extent, upper.bits(chunk, self._blocks_of(chunk)))
         if not parts:
             return 0

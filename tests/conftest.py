@@ -10,6 +10,9 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from pyjiva.snapshot.under_way_sys import SLOT_FILE
+from pyjiva.sparse import SharedSlots
+
 # How long an example takes says how busy the machine is.  Where CI is set the examples follow from the code,
 # so that one commit has one outcome; new ones are looked for elsewhere, by `make sim` and by `make fuzz`.
 _PARENT = settings.get_profile("ci" if os.environ.get("CI") else "default")
@@ -35,6 +38,14 @@ def _nothing_is_left_running() -> Iterator[None]:
     while left := [f"{pid} {command}" for pid, command in processes_with(mark) if pid != os.getpid()]:
         assert time.monotonic() < deadline, f"left running: {left}"
         time.sleep(0.05)  # between two looks at processes that are ending
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_word_is_left_in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A replica that was killed, and whose directory nobody opened again, has left one in /dev/shm."""
+    yield
+    for file in tmp_path_factory.getbasetemp().rglob(SLOT_FILE):
+        SharedSlots().remove(file.read_text().strip("\0"))
 
 
 def processes_with(mark: str) -> Iterator[tuple[int, str]]:

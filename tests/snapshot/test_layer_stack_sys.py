@@ -56,6 +56,19 @@ def cut_at(step: str, number: int = 0) -> Step:
     return before_step
 
 
+def hold_up(disk: MemoryDisk, step: str) -> tuple[threading.Event, threading.Event]:
+    """Let who comes to that step first set the one event, and wait for the other."""
+    entered, go = threading.Event(), threading.Event()
+
+    def before_step(each: str) -> None:
+        if each == step and not entered.is_set():
+            entered.set()
+            assert go.wait(10)
+
+    disk.before_step = before_step
+    return entered, go
+
+
 def held_bytes(disk: MemoryDisk, head: str = "volume-head-001.img") -> bytes:
     return disk.content(f"{head}.held")
 
@@ -163,9 +176,10 @@ def test_marks_that_a_killed_flush_left_in_the_page_cache_are_synced_by_the_next
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("fault", ["killed", "full"])
 def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_that_was_cut(
-    fault: str, seed: int
+    fault: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The merge marked the block as stable, and did not come to sync the map."""
+    monkeypatch.setattr(held_map_sys, "_PAGE_BLOCKS", 2)
     disk = MemoryDisk(Random(seed))
     store = layered(disk, "a", "b")
     for block in (3, 5):
@@ -352,14 +366,7 @@ def test_a_flush_waits_for_marks_that_another_thread_is_writing() -> None:
     disk = MemoryDisk(Random(0))
     store = layered(disk, "a")
     store.write(BLOCK, BLOCK, [b"x" * BLOCK])
-    entered, go = threading.Event(), threading.Event()
-
-    def before_step(step: str) -> None:
-        if step == "write volume-head-001.img.held" and not entered.is_set():
-            entered.set()
-            assert go.wait(10)
-
-    disk.before_step = before_step
+    entered, go = hold_up(disk, "write volume-head-001.img.held")
     first = threading.Thread(target=stack_of(store).sync_data)
     first.start()
     assert entered.wait(10)
@@ -384,14 +391,7 @@ def test_what_a_merge_takes_out_of_the_head_is_not_marked_again_by_a_flush_that_
     merge = store.next_merge()
     assert merge is not None
     assert merge.goes_down
-    entered, go = threading.Event(), threading.Event()
-
-    def before_step(step: str) -> None:
-        if step == "sync volume-head-001.img" and not entered.is_set():
-            entered.set()
-            assert go.wait(10)
-
-    disk.before_step = before_step
+    entered, go = hold_up(disk, "sync volume-head-001.img")
     flush = threading.Thread(target=stack_of(store).sync_data)
     flush.start()
     assert entered.wait(10)

@@ -25,7 +25,9 @@ No two values differ in fewer than four bits: a byte that rotted is noticed, not
 
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Final
 
 import attrs
@@ -44,7 +46,6 @@ _HELD_RUN: Final = re.compile(bytes((HELD,)) + b"+")
 _DIGITS: Final = bytes(
     ord("0") if value == 0 else ord("1") if value in (HELD, STABLE) else ord("x") for value in range(256)
 )
-_SETTLED: Final = bytes(STABLE if value == HELD else value for value in range(256))
 _STEP_BLOCKS: Final = MIB
 _PAGE_BLOCKS: Final = 4096  # what the page cache writes at least, whatever was changed in it
 
@@ -62,7 +63,7 @@ class HeldMap:
     _unstable: list[Extent] = attrs.field(factory=list)
     """Held since the last `take_unstable`, as ranges of blocks."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
-    """Held while bytes of the file are changed."""
+    """Held while bytes of the file, `present` or `_unstable` are changed."""
 
     @classmethod
     def open(cls, file: DataFile, blocks: int, *, unstable: bool) -> "HeldMap":
@@ -93,7 +94,7 @@ class HeldMap:
         """The blocks are held from now on; their data has been written."""
         marked = [Extent(first, count)]
         try:
-            self._write(first, count, HELD)
+            self._mark_held(first, count)
         except StorageError:  # a full disk: what is marked all the same is held, and must become stable
             marked = self._find_held(marked[0])
             raise
@@ -108,45 +109,29 @@ class HeldMap:
         return taken
 
     def settle(self, ranges: Iterable[Extent]) -> None:
-        """The data of these ranges of blocks is stable: say so durably of those that are held.
-
-        Raises StorageError: a part of it is done; the map is in doubt.
-        """
-        self.in_doubt = True
-        page = 0
-        runs: list[Extent] = []
-        for part in merge_extents(ranges):
-            start = part.offset_bytes
-            while start < part.end_bytes:
-                end = min(part.end_bytes, (start // _PAGE_BLOCKS + 1) * _PAGE_BLOCKS)
-                if runs and start // _PAGE_BLOCKS != page:
-                    self._settle_in_page(runs)
-                    runs = []
-                page = start // _PAGE_BLOCKS
-                runs.append(Extent(start, end - start))
-                start = end
-        if runs:
-            self._settle_in_page(runs)
+        """The data of these ranges of blocks is stable: say so durably."""
+        self.mark_stable(ranges)
         self.sync()
 
-    def _settle_in_page(self, runs: Sequence[Extent]) -> None:
-        """One write for what may be hundreds of blocks: hosts that write to the file wait for each."""
-        first, end = runs[0].offset_bytes, runs[-1].end_bytes
-        with self._lock:
-            content = bytearray(self._file.read(first, end - first))
-            for run in runs:
-                place = slice(run.offset_bytes - first, run.end_bytes - first)
-                content[place] = content[place].translate(_SETTLED)
-            self._file.write(first, (content,))
-
     def mark_stable(self, ranges: Iterable[Extent]) -> None:
-        """These ranges of blocks are held, and their data is stable; `sync` makes that durable.
+        """The first half of `settle`.  Raises StorageError: a part of it is done; the map is in doubt.
 
-        Raises StorageError: a part of it is done; the map is in doubt.
+        A page at a time, with one write for what may be hundreds of blocks: hosts that write to the file wait
+        for each.
         """
         self.in_doubt = True
-        for part in merge_extents(ranges):
-            self._write(part.offset_bytes, part.length_bytes, STABLE)
+        runs = (piece for part in merge_extents(ranges) for piece in _cut_at_pages(part))
+        for _, page in groupby(runs, key=lambda run: run.offset_bytes // _PAGE_BLOCKS):
+            self._mark_stable_in_page(list(page))
+
+    def _mark_stable_in_page(self, runs: Sequence[Extent]) -> None:
+        first, end = runs[0].offset_bytes, runs[-1].end_bytes
+        with self._changing(first, end - first):
+            content = bytearray(self._file.read(first, end - first))
+            for run in runs:
+                at = run.offset_bytes - first
+                content[at : at + run.length_bytes] = bytes((STABLE,)) * run.length_bytes
+            self._file.write(first, (content,))
 
     def release(self, chunk: int, bits: int) -> None:
         """Blocks of a chunk are not held any more, durably; none of them is being written."""
@@ -226,15 +211,29 @@ class HeldMap:
         runs = [run.clip(blocks) for chunk in chunks for run in self._runs_of_held(chunk)]
         return [run for run in runs if run is not None]
 
-    def _write(self, first: int, count: int, value: int) -> None:
+    def _mark_held(self, first: int, count: int) -> None:
+        with self._changing(first, count):
+            for start in range(first, first + count, _STEP_BLOCKS):
+                length = min(_STEP_BLOCKS, first + count - start)
+                self._file.write(start, (bytes((HELD,)) * length,))
+
+    @contextmanager
+    def _changing(self, first: int, count: int) -> Iterator[None]:
+        """The body marks some of these blocks; if it fails, it may have marked a part of them."""
         chunk, last = first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS
         with self._lock:
             try:
-                for start in range(first, first + count, _STEP_BLOCKS):
-                    length = min(_STEP_BLOCKS, first + count - start)
-                    self._file.write(start, (bytes((value,)) * length,))
+                yield
             finally:
                 self.present |= ((1 << last + 1 - chunk) - 1) << chunk
+
+
+def _cut_at_pages(run: Extent) -> Iterator[Extent]:
+    start = run.offset_bytes
+    while start < run.end_bytes:
+        end = min(run.end_bytes, (start // _PAGE_BLOCKS + 1) * _PAGE_BLOCKS)
+        yield Extent(start, end - start)
+        start = end
 
 
 def bits_of(content: bytes, chunk: int) -> int:

@@ -16,6 +16,7 @@ from pyjiva.checkup import check, facts, finding
 from pyjiva.checkup.finding import KINDS, Severity
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
+from pyjiva.lineage import Change, ChangeKind
 from pyjiva.snapshot import (
     ReplicaState,
     Store,
@@ -42,6 +43,7 @@ from tests.checkup.replicas import (
     extend,
     fill,
     flip,
+    join,
     kinds,
     layered,
     look,
@@ -309,6 +311,59 @@ def test_what_is_being_received_and_not_stable_yet_does_not_count() -> None:
         assert ("bad-blocks" in kinds(look(disk))) == is_bad
 
 
+def create(store: Store, name: str, **fields: Any) -> None:
+    """A snapshot, as all replicas of a volume are asked to make it."""
+    before = store.chain.generation
+    number = len(store.chain.layers) + 1
+    change = Change(
+        kind=ChangeKind.CREATE, before=before, after=before + 1, number=number, name=name, **fields
+    )
+    store.change(change)
+    store.tidy()
+
+
+def test_a_layer_that_is_being_filled_is_believed_until_the_machine_goes_down() -> None:
+    disk = MemoryDisk(Random(1))
+    store = open_store(disk)
+    join(store)
+    create(store, "a", filling=True)
+    for block in (0, 1):
+        store.patch("a", Extent(block * BLOCK, BLOCK), [bytes([block + 1]) * BLOCK])
+    store.flush()
+    disk.kill_process()
+    flip(A, 0)(disk)
+    assert look(disk).layers[0].data == facts.DataFacts(1, 0, (Extent(0, BLOCK),))
+    for boot in ("b-2", "b-3"):  # the first time it is in doubt from then on
+        found = look(disk, boot_id=boot).layers[0].data
+        assert found == facts.DataFacts(0, unknown_blocks=2)
+        store = open_store(disk, boot)
+        store.read(0, 2 * BLOCK)  # the store believes it too
+        store.patch("a", Extent(0, BLOCK), [b"x" * BLOCK])
+        store.flush()
+        disk.kill_process()
+        flip(A, 0)(disk)
+
+
+def test_of_a_snapshot_that_is_not_whole_only_what_is_stable_counts_and_its_checksums_say_nothing() -> None:
+    disk = MemoryDisk(Random(1))
+    store = open_store(disk)
+    join(store)
+    fill(store, 1, 0)
+    create(store, "a")
+    create(store, "b", whole=False)
+    store.patch("b", Extent(0, BLOCK), [b"x" * BLOCK])
+    disk.kill_process()
+    assert look(disk).layers[1].data == facts.DataFacts(0)
+    store = open_store(disk)
+    assert store.read(0, BLOCK) == Random(100).randbytes(BLOCK)
+    store.patch("b", Extent(0, BLOCK), [b"x" * BLOCK])
+    store.view("b").sync_data()
+    disk.kill_process()
+    flip(B, 0)(disk)
+    assert look(disk).layers[1].data == facts.DataFacts(0, unknown_blocks=1)
+    open_store(disk).read(0, BLOCK)
+
+
 def test_what_opening_would_forget_is_not_called_bad() -> None:
     disk = alone()
     with_state(written_boot_id="b-0", written_regions="1")(disk)
@@ -336,6 +391,22 @@ def test_pages_that_only_the_cache_has_stay_there() -> None:
         directory.close()
         assert (f"drop {HEAD_2}" in steps) == dropped
         assert (f"drop {A}" in steps) == (written != FLUSH_FAILED)
+
+
+@pytest.mark.parametrize("unsettled", [{"filling": True}, {"whole": False}])
+def test_pages_of_a_snapshot_that_is_written_to_stay_in_the_cache(unsettled: dict[str, bool]) -> None:
+    disk = MemoryDisk(Random(1))
+    store = open_store(disk)
+    create(store, "a", **unsettled)
+    store.patch("a", Extent(0, BLOCK), [b"x" * BLOCK])
+    disk.kill_process()
+    for written, dropped in ((BOOT, False), ("", True)):
+        with_state(written_boot_id=written)(disk)
+        steps: list[str] = []
+        disk.before_step = steps.append
+        with contextlib.closing(disk.open_directory()) as directory:
+            check(directory, boot_id=BOOT)
+        assert (f"drop {A}" in steps) == dropped
 
 
 def newer(content: bytes, name: str) -> bytes:

@@ -49,15 +49,19 @@ def scan_of(structure: Structure, listing: Listing, files: LayerFiles) -> LayerS
     forgotten = marked if _may_lack(structure) else []
     undone = [listing.undo] if listing.undo is not None and name == HEAD else []
     under_way = listing.under_way if name == HEAD else ()
+    doubtful = everything if _is_in_doubt(structure, name) else ()
+    in_cache = state.written_boot_id == FLUSH_FAILED or (
+        state.written_boot_id and _is_unsettled(structure, name)
+    )
     hider = _hider(structure, name)
     return LayerScan(
         files,
         state.size_bytes,
         swept=_is_swept(structure, name),
-        forgotten=tuple(merge_extents([*forgotten, *undone, *under_way])),
+        forgotten=tuple(merge_extents([*forgotten, *undone, *under_way, *doubtful])),
         hidden_by="" if hider is None else hider.held,
         hider_swept=hider is not None and _is_swept(structure, hider.name),
-        cached=everything if state.written_boot_id == FLUSH_FAILED else tuple(merge_extents(marked)),
+        cached=everything if in_cache else tuple(merge_extents(marked)),
     )
 
 
@@ -68,10 +72,27 @@ def _may_lack(structure: Structure) -> bool:
 
 def _is_swept(structure: Structure, name: str) -> bool:
     """Whether opening the directory sweeps the map of this layer."""
-    chain = _chain(structure)
-    if name != HEAD:
-        return not chain.layer(name).sealed
-    return _may_lack(structure) and chain.swept_boot_id != structure.boot_id
+    if name == HEAD:
+        return _sweeps(structure)
+    layer = _chain(structure).layer(name)
+    return not (layer.sealed and layer.whole)
+
+
+def _is_unsettled(structure: Structure, name: str) -> bool:
+    """Whether this is a snapshot that is still written to."""
+    return name != HEAD and (_chain(structure).layer(name).filling or not _chain(structure).layer(name).whole)
+
+
+def _is_in_doubt(structure: Structure, name: str) -> bool:
+    """Whether opening the directory forgets all checksums of this layer."""
+    if not _is_unsettled(structure, name):
+        return False
+    return not _chain(structure).layer(name).whole or _sweeps(structure)
+
+
+def _sweeps(structure: Structure) -> bool:
+    """Whether opening the directory forgets what the machine may have left half written when it went down."""
+    return _may_lack(structure) and _chain(structure).swept_boot_id != structure.boot_id
 
 
 def _hider(structure: Structure, name: str) -> LayerFiles | None:

@@ -107,8 +107,14 @@ def test_a_minute_of_torture_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path, 600) as process:
-        assert process.stdout is not None
-        assert any(line.endswith(" ready\n") for line in process.stdout), "it never began"
+        assert process.stdout is not None and process.stderr is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.endswith(" ready\n"):
+                break
+        else:
+            pytest.fail(f"it never began: {''.join(said)}{process.stderr.read()}")
         assert what_is_left(tmp_path), "the check sees nothing while there is something"
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)

@@ -1,5 +1,9 @@
-"""Logs of the daemons: a traceback shows code, never what variables hold; a key in the open is warned of."""
+"""Logs of the daemons: a traceback shows code, never what variables hold; a key in the open is warned of.
+And what no daemon needs is not loaded for the sake of logs.
+"""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +46,17 @@ def test_a_key_that_others_may_read_is_warned_of(mode: int, warned: bool, tmp_pa
         assert read_key(file, warn=True) == b"\xab" * 32
     assert [log["event"] for log in logs] == ["key-readable-by-others"] * warned
     assert "ab" * 32 not in str(logs)
+
+
+@pytest.mark.parametrize("earlier", ["", "import rich.traceback", "import structlog"])
+def test_logs_do_not_load_rich_into_a_replica_and_what_needs_it_finds_it(earlier: str) -> None:
+    code = f"""
+import sys
+{earlier}
+before = "rich" in sys.modules
+import pyjiva.cli.replica
+assert ("rich" in sys.modules) == before, "loaded, or taken away"
+import pyjiva.cli.top
+assert "rich" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

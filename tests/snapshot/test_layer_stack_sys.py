@@ -4,9 +4,7 @@ side by side."""
 import threading
 from collections.abc import Callable
 from random import Random
-from typing import Final
 
-import attrs
 import pytest
 
 from pyjiva.errors import StorageError, StorageFailure
@@ -14,63 +12,18 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot import ReplicaState, Store, held_map_sys
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
 from pyjiva.snapshot.layer_stack_sys import LayerStack
-from pyjiva.snapshot.merge_sys import STEP_BYTES
-from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
-from pyjiva.testing.memory_file import Step
+from pyjiva.testing import MemoryDisk, PowerCut, fail_at, no_fault
 from pyjiva.units import KIB, MIB
-
-BLOCK: Final = 4 * KIB
-SIZE_BYTES: Final = 64 * KIB + 512
-IDENTITY: Final = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
-
-
-def open_memory(disk: MemoryDisk, boot_id: str = "b-1") -> Store:
-    return Store.open_in(disk.open_directory(), IDENTITY, boot_id=boot_id)
-
-
-def layered(disk: MemoryDisk, *names: str) -> Store:
-    """A store in which block n of the first layer is full of n + 1, with snapshots on it."""
-    store = open_memory(disk)
-    for number in range(SIZE_BYTES // BLOCK):
-        store.write(number * BLOCK, BLOCK, [bytes([number + 1]) * BLOCK])
-    for name in names:
-        store.create_snapshot(name)
-    return store
-
-
-def stack_of(store: Store) -> LayerStack:
-    assert isinstance(store._head, LayerStack)
-    return store._head
-
-
-def cut_at(step: str, number: int = 0) -> Step:
-    """Stop before the step of that name that comes after `number` others like it."""
-
-    def before_step(each: str) -> None:
-        nonlocal number
-        if each == step:
-            number -= 1
-            if number < 0:
-                raise PowerCut(each)
-
-    return before_step
-
-
-def hold_up(disk: MemoryDisk, step: str) -> tuple[threading.Event, threading.Event]:
-    """Let who comes to that step first set the one event, and wait for the other."""
-    entered, go = threading.Event(), threading.Event()
-
-    def before_step(each: str) -> None:
-        if each == step and not entered.is_set():
-            entered.set()
-            assert go.wait(10)
-
-    disk.before_step = before_step
-    return entered, go
-
-
-def held_bytes(disk: MemoryDisk, head: str = "volume-head-001.img") -> bytes:
-    return disk.content(f"{head}.held")
+from tests.snapshot.stacks import (
+    BLOCK,
+    SIZE_BYTES,
+    cut_at,
+    held_bytes,
+    hold_up,
+    layered,
+    open_memory,
+    stack_of,
+)
 
 
 def test_without_snapshots_nothing_stands_between_the_store_and_its_head() -> None:
@@ -171,44 +124,6 @@ def test_marks_that_a_killed_flush_left_in_the_page_cache_are_synced_by_the_next
     store = open_memory(disk, "b-2")
     for block in (1, 3):
         assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK
-
-
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("fault", ["killed", "full"])
-def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_that_was_cut(
-    fault: str, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The merge marked the block as stable, and did not come to sync the map."""
-    monkeypatch.setattr(held_map_sys, "_PAGE_BLOCKS", 2)
-    disk = MemoryDisk(Random(seed))
-    store = layered(disk, "a", "b")
-    for block in (3, 5):
-        store.write(block * BLOCK, BLOCK, [b"c" * BLOCK])
-    store.create_snapshot("c")
-    store.flush()
-    assert store.mark_clean()
-    store.delete_snapshot("c")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=False)
-    if fault == "killed":
-        disk.before_step = cut_at("sync volume-head-003.img.held")
-        with pytest.raises(PowerCut):
-            merge.step()
-        disk.kill_process()
-        disk.before_step = no_fault
-        store = open_memory(disk)
-    else:
-        disk.before_step = fail_at(1, StorageFailure.NO_SPACE, "write volume-head-003.img.held")
-        with pytest.raises(StorageError):
-            merge.step()
-        disk.before_step = no_fault
-    store.write(3 * BLOCK, BLOCK, [b"y" * BLOCK])
-    store.flush()
-    disk.power_cut()
-    store = open_memory(disk, "b-2")
-    assert store.read(3 * BLOCK, BLOCK) == b"y" * BLOCK
-    assert store.read(5 * BLOCK, BLOCK) == b"c" * BLOCK
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -378,122 +293,6 @@ def test_a_flush_waits_for_marks_that_another_thread_is_writing() -> None:
     for thread in (first, second):
         thread.join(10)
     assert held_bytes(disk)[1] == STABLE
-
-
-def test_what_a_merge_takes_out_of_the_head_is_not_marked_again_by_a_flush_that_had_begun() -> None:
-    """The flush knows of the block, and has not come to its mark when the merge lets go of it; then the block
-    is written again, and the power goes before that is stable.  What was flushed before must show.
-    """
-    disk = MemoryDisk(Random(0))
-    store = layered(disk, "a")
-    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
-    store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    assert merge.goes_down
-    entered, go = hold_up(disk, "sync volume-head-001.img")
-    flush = threading.Thread(target=stack_of(store).sync_data)
-    flush.start()
-    assert entered.wait(10)
-    step = threading.Thread(target=merge.step)
-    step.start()
-    step.join(0.05)
-    assert step.is_alive(), "let go of it while it may be marked"
-    assert held_bytes(disk)[1] == HELD
-    go.set()
-    for thread in (flush, step):
-        thread.join(10)
-    disk.before_step = no_fault
-    assert held_bytes(disk)[1] == 0
-    store.write(BLOCK, BLOCK, [b"y" * BLOCK])
-    assert held_bytes(disk)[1] == HELD
-    disk.power_cut()
-    assert open_memory(disk, "b-2").read(BLOCK, BLOCK) in (b"x" * BLOCK, b"y" * BLOCK)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_merge_cut_while_it_takes_unflushed_blocks_out_of_the_head_leaves_every_block_readable(
-    seed: int,
-) -> None:
-    """They are copied over blocks that were stable: those must not be seen half written, or at all, before
-    the copies are stable.
-    """
-    number, ended = 0, False
-    while not ended:
-        disk = MemoryDisk(Random(1000 * seed + number))
-        store = layered(disk, "a")
-        assert store.mark_clean()
-        for block in (1, 3, 4):
-            store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
-        store.delete_snapshot("a")
-        merge = store.next_merge()
-        assert merge is not None
-        assert merge.goes_down
-        disk.before_step = cut_power_at(number)
-        try:
-            assert merge.step() == 3 * BLOCK
-            ended = True
-        except PowerCut:
-            number += 1
-        disk.before_step = no_fault
-        disk.power_cut()
-        store = open_memory(disk, "b-2")
-        for block in range(SIZE_BYTES // BLOCK):
-            found = bytes(store.read(block * BLOCK, BLOCK))
-            for at in range(0, BLOCK, 512):
-                assert found[at] in ({block + 1, ord("x")} if block in (1, 3, 4) else {block + 1})
-                assert found[at : at + 512] == found[at : at + 1] * 512
-    assert number > 10
-
-
-@pytest.mark.parametrize("steps", range(1, 4))
-def test_an_atomic_write_that_two_steps_of_a_merge_take_down_is_not_undone_by_half(steps: int) -> None:
-    """It was not flushed, so a power cut may undo it; not what one of the steps has left of it alone."""
-    old, new = b"o" * 2 * BLOCK, b"n" * 2 * BLOCK
-    at = STEP_BYTES - BLOCK
-    disk = MemoryDisk(Random(0))
-    identity = attrs.evolve(IDENTITY, size_bytes=2 * STEP_BYTES)
-    store = Store.open_in(disk.open_directory(), identity, boot_id="b-1")
-    store.write(at, len(old), [old])
-    store.flush()
-    store.create_snapshot("a")
-    store.write_atomic(at, len(new), [new])
-    store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
-    for _ in range(steps):
-        merge.step()
-    disk.power_cut()
-    store = Store.open_in(disk.open_directory(), identity, boot_id="b-2")
-    assert store.read(at, len(new)) in (old, new)
-
-
-def test_a_merge_takes_many_runs_out_of_the_head_by_few_calls() -> None:
-    disk = MemoryDisk(Random(0))
-    store = layered(disk, "a")
-    for block in (1, 3, 4):
-        store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
-    store.flush()
-    store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    seen: list[str] = []
-    disk.before_step = seen.append
-    assert merge.step() == 3 * BLOCK
-    disk.before_step = no_fault
-    assert seen.count("punch volume-head-001.img") == 1, "whoever writes to the file waits for each"
-    assert [step for step in seen if step.startswith("sync")] == [
-        "sync volume-head-001.img",
-        "sync volume-head-000.img",
-        "sync volume-head-000.img.sums",
-        "sync volume-head-001.img.held",
-    ]
-    assert not any(held_bytes(disk))
-    disk.power_cut()
-    store = open_memory(disk, "b-2")
-    for block in (1, 3, 4):
-        assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK
 
 
 def test_the_table_may_be_smaller_than_what_is_read() -> None:

@@ -497,11 +497,21 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             self.merge_all(way=False)
         self.lose_power()
 
-    @rule(step=st.integers(0, 24), extent=PLACES, seed=st.integers(1, 99), down=st.booleans())
+    @rule(
+        step=st.integers(0, 24),
+        extent=PLACES,
+        seed=st.integers(1, 99),
+        down=st.booleans(),
+        later=st.none() | PLACES,
+        atomic=st.booleans(),
+    )
     def lose_power_while_a_merge_moves_what_was_not_flushed(
-        self, step: int, extent: Extent, seed: int, down: bool
+        self, step: int, extent: Extent, seed: int, down: bool, later: Extent | None, atomic: bool
     ) -> None:
-        """By chance alone not once in 8,000 runs of 50 steps."""
+        """By chance alone not once in 8,000 runs of 50 steps.
+
+        `later`: what was written first is flushed, and then there is another write, perhaps over it.
+        """
         name = next((each for each in NAMES if each not in self.store.chain), None)
         if name is None:
             return
@@ -509,6 +519,10 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         self.flush(crash=None)
         self.create_snapshot(crash=None, name=name, tidy=False)
         self.write(crash=None, extent=extent, seed=seed + 1)
+        if later is not None:
+            self.flush(crash=None)
+            write = self.write_atomic if atomic else self.write
+            write(crash=None, extent=later, seed=seed + 2)
         self.delete(None, name)
         merge = self.store.next_merge()
         if merge is not None:

@@ -46,6 +46,7 @@ _HELD_RUN: Final = re.compile(bytes((HELD,)) + b"+")
 _DIGITS: Final = bytes(
     ord("0") if value == 0 else ord("1") if value in (HELD, STABLE) else ord("x") for value in range(256)
 )
+_ONLY_STABLE: Final = bytes(0 if value == HELD else value for value in range(256))
 _STEP_BLOCKS: Final = MIB
 _PAGE_BLOCKS: Final = 4096  # what the page cache writes at least, whatever was changed in it
 
@@ -89,6 +90,10 @@ class HeldMap:
         Raises StorageError BAD_CHECKSUM: a byte is none that was written.
         """
         return bits_of(self._read(chunk), chunk)
+
+    def stable_bits(self, chunk: int) -> int:
+        """As `bits`, of those blocks alone that are marked as stable; on the disk too, if not `in_doubt`."""
+        return bits_of(self._read(chunk).translate(_ONLY_STABLE), chunk)
 
     def mark(self, first: int, count: int) -> None:
         """The blocks are held from now on; their data has been written."""

@@ -21,7 +21,7 @@ Nothing else may be in flight during a change: the caller holds requests back.
 import contextlib
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 
@@ -43,6 +43,7 @@ from pyjiva.snapshot.layer_files_sys import open_data, open_map, open_sums
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, whole_blocks
 from pyjiva.snapshot.metadata import META_SUFFIX
+from pyjiva.snapshot.owner import Nobody, Owner
 from pyjiva.snapshot.stamp_sys import Stamp
 from pyjiva.sparse import (
     SUM_BLOCK_BYTES,
@@ -58,39 +59,6 @@ from pyjiva.sparse import (
 )
 
 __all__ = ["Layers", "read_chain"]
-
-
-class Owner(Protocol):
-    """The store that the layers belong to."""
-
-    def guard(self, step: Callable[[], None]) -> None:
-        """Take a step after whose failure nobody knows what is stable: the store is broken then."""
-
-    def flush(self) -> None:
-        """Make stable what was written, and let no atomic write be undone any more."""
-
-    def settle_all(self) -> None:
-        """Make all that was written stable, checksums too.  Raises StorageError: something is in flight."""
-
-    def take_top(self) -> None:
-        """`Layers.top` or `Layers.head` is another one now."""
-
-
-class _Nobody:
-    """The owner while the layers are being opened: what fails then fails the opening."""
-
-    def guard(self, step: Callable[[], None]) -> None:
-        """See Owner."""
-        step()
-
-    def flush(self) -> None:
-        """See Owner."""
-
-    def settle_all(self) -> None:
-        """See Owner."""
-
-    def take_top(self) -> None:
-        """See Owner."""
 
 
 _CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
@@ -116,7 +84,7 @@ class Layers:
     """Changed before blocks move that nobody has written."""
     open_layers: dict[str, OpenLayer] = attrs.field(factory=dict)
     """By name, the head as HEAD."""
-    owner: Owner = attrs.field(factory=_Nobody)
+    owner: Owner = attrs.field(factory=Nobody)
     sync_lock: threading.Lock = attrs.field(factory=threading.Lock)
     """Held while files that the head consists of are synced: the kernel tells a failure to one caller."""
     top: "CheckedFile | LayerStack" = attrs.field(init=False)

@@ -8,12 +8,16 @@ has less to copy is taken:
   ends whatever is written meanwhile.
 - *down*: what the child holds is copied into the removed layer and then let go of in the child, until the
   child is empty; then the removed layer takes its place and its name.  This is how a small snapshot on top
-  of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left.
+  of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left, which
+  the last step, for which all requests wait, does.
 
 Each step moves the blocks of one extent: data first, made stable, then the maps.  What is copied over a block
-is stable where it comes from, and hides it there until the copy is stable too.  So wherever a crash comes,
-every block reads as before, from the one layer or the other, and the chain says that there is a merge to be
-done: it begins again from the start, where little is left to do.  The last step replaces the chain.
+is held durably where it comes from, and hides it until the copy is stable too; so of a head only those blocks
+move that a flush has marked as stable (`held_map_sys`), whatever was written over them since.  What has been
+written for the first time since then is left for later: a step does not wait for the disk to take the data of
+all requests.  So wherever a crash comes, every block reads as before, from the one layer or the other, and
+the chain says that there is a merge to be done: it begins again from the start, where little is left to do.
+The last step replaces the chain.
 
 The caller keeps reads and writes away from `extent` during `step`; the last one's is the whole volume.
 """
@@ -169,11 +173,8 @@ class Merge:
         assert upper.held is not None
         chunk = extent.offset_bytes // _CHUNK_BYTES
         base_block = chunk * CHUNK_BLOCKS
-        # A power cut while it is copied must leave it in the head, whole; what was written must not be marked
-        # as held after it was let go of; and an atomic write must not be undone in what stays of it alone.
-        if self.child == HEAD:
-            self.layers.owner.flush()
-        parts = self._extents(extent, upper.bits(chunk, self._blocks_of(chunk)))
+        moving, staying = self._bits_to_move(chunk)
+        parts = self._extents(extent, moving)
         if not parts:
             return 0
         copied = 0
@@ -185,10 +186,31 @@ class Merge:
         with self.layers.sync_lock:
             self.layers.owner.guard(partial(upper.held.release, chunk, bits))
         self._tell_table(self.child, self.name, parts)
-        # Of the extent the child holds nothing now.  A call for each part would hold up whoever writes to the
+        # All that the child does not hold there now: a call for each part would hold up whoever writes to the
         # file, hundreds of times.
-        upper.file.punch(extent.offset_bytes, extent.length_bytes)
+        for part in self._extents(extent, ((1 << self._blocks_of(chunk)) - 1) & ~staying):
+            upper.file.punch(part.offset_bytes, part.length_bytes)
         return copied
+
+    def _bits_to_move(self, chunk: int) -> tuple[int, int]:
+        """Of the blocks that the child holds in a chunk: those that may be moved, and the others.
+
+        A head is written to.  A power cut while a block is copied must leave it there, whole, to hide what is
+        half written below: so only those are moved that the disk knows to be held.  What was written for the
+        first time and not flushed yet stays until the next time; the last step finds none of that.  And an
+        atomic write must not be undone in what stays of it alone.
+        """
+        held = self._upper.held
+        assert held is not None
+        if self.child != HEAD:
+            return held.bits(chunk), 0
+        self.layers.owner.keep_atomic_writes()
+        while True:
+            with self.layers.sync_lock:
+                if not held.in_doubt:
+                    moving = held.stable_bits(chunk)
+                    return moving, held.bits(chunk) & ~moving
+            self.layers.owner.flush()
 
     def _copy(self, source: OpenLayer, target: OpenLayer, extent: Extent) -> list[Extent]:
         """Make the target's file equal to the source's; the parts that are data.

@@ -382,6 +382,11 @@ class VolumeStore:  # hot
                 self.guard(self._undo_log.forget)
             self._writes_flushed = ended
 
+    def keep_atomic_writes(self) -> None:
+        """See `layers_sys.Owner`."""
+        if self._undo_log.held:
+            self.flush()
+
     def settle_all(self) -> None:
         """Flush, and make the checksums stable too; nothing may be in flight."""
         self.flush()

@@ -1,0 +1,63 @@
+"""Stores with a few layers on memory disks, and steps at which something happens to them."""
+
+import threading
+from typing import Final
+
+from pyjiva.snapshot import ReplicaState, Store
+from pyjiva.snapshot.layer_stack_sys import LayerStack
+from pyjiva.testing import MemoryDisk, PowerCut
+from pyjiva.testing.memory_file import Step
+from pyjiva.units import KIB
+
+BLOCK: Final = 4 * KIB
+SIZE_BYTES: Final = 64 * KIB + 512
+IDENTITY: Final = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
+
+
+def open_memory(disk: MemoryDisk, boot_id: str = "b-1") -> Store:
+    return Store.open_in(disk.open_directory(), IDENTITY, boot_id=boot_id)
+
+
+def layered(disk: MemoryDisk, *names: str) -> Store:
+    """A store in which block n of the first layer is full of n + 1, with snapshots on it."""
+    store = open_memory(disk)
+    for number in range(SIZE_BYTES // BLOCK):
+        store.write(number * BLOCK, BLOCK, [bytes([number + 1]) * BLOCK])
+    for name in names:
+        store.create_snapshot(name)
+    return store
+
+
+def stack_of(store: Store) -> LayerStack:
+    assert isinstance(store._head, LayerStack)
+    return store._head
+
+
+def cut_at(step: str, number: int = 0) -> Step:
+    """Stop before the step of that name that comes after `number` others like it."""
+
+    def before_step(each: str) -> None:
+        nonlocal number
+        if each == step:
+            number -= 1
+            if number < 0:
+                raise PowerCut(each)
+
+    return before_step
+
+
+def hold_up(disk: MemoryDisk, step: str) -> tuple[threading.Event, threading.Event]:
+    """Let who comes to that step first set the one event, and wait for the other."""
+    entered, go = threading.Event(), threading.Event()
+
+    def before_step(each: str) -> None:
+        if each == step and not entered.is_set():
+            entered.set()
+            assert go.wait(10)
+
+    disk.before_step = before_step
+    return entered, go
+
+
+def held_bytes(disk: MemoryDisk, head: str = "volume-head-001.img") -> bytes:
+    return disk.content(f"{head}.held")

@@ -1,0 +1,259 @@
+"""The steps of a merge, cut anywhere: what is moved, what is left, and what of it the disk knows."""
+
+import threading
+from random import Random
+
+import attrs
+import pytest
+
+from pyjiva.errors import StorageError, StorageFailure
+from pyjiva.extent import Extent
+from pyjiva.snapshot import Store, held_map_sys
+from pyjiva.snapshot.held_map_sys import HELD, STABLE
+from pyjiva.snapshot.merge_sys import STEP_BYTES
+from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
+from tests.snapshot.stacks import (
+    BLOCK,
+    IDENTITY,
+    SIZE_BYTES,
+    cut_at,
+    held_bytes,
+    hold_up,
+    layered,
+    open_memory,
+    stack_of,
+)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("fault", ["killed", "full"])
+def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_that_was_cut(
+    fault: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merge marked the block as stable, and did not come to sync the map."""
+    monkeypatch.setattr(held_map_sys, "_PAGE_BLOCKS", 2)
+    disk = MemoryDisk(Random(seed))
+    store = layered(disk, "a", "b")
+    for block in (3, 5):
+        store.write(block * BLOCK, BLOCK, [b"c" * BLOCK])
+    store.create_snapshot("c")
+    store.flush()
+    assert store.mark_clean()
+    store.delete_snapshot("c")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=False)
+    if fault == "killed":
+        disk.before_step = cut_at("sync volume-head-003.img.held")
+        with pytest.raises(PowerCut):
+            merge.step()
+        disk.kill_process()
+        disk.before_step = no_fault
+        store = open_memory(disk)
+    else:
+        disk.before_step = fail_at(1, StorageFailure.NO_SPACE, "write volume-head-003.img.held")
+        with pytest.raises(StorageError):
+            merge.step()
+        disk.before_step = no_fault
+    store.write(3 * BLOCK, BLOCK, [b"y" * BLOCK])
+    store.flush()
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    assert store.read(3 * BLOCK, BLOCK) == b"y" * BLOCK
+    assert store.read(5 * BLOCK, BLOCK) == b"c" * BLOCK
+
+
+def test_what_a_merge_takes_out_of_the_head_is_not_marked_again_by_a_flush_that_had_begun() -> None:
+    """The flush knows of the block, and has not come to its mark when the merge lets go of it; then the block
+    is written again, and the power goes before that is stable.  What was flushed before must show.
+    """
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    assert merge.goes_down
+    entered, go = hold_up(disk, "sync volume-head-001.img")
+    flush = threading.Thread(target=store.flush)
+    flush.start()
+    assert entered.wait(10)
+    step = threading.Thread(target=merge.step)
+    step.start()
+    step.join(0.05)
+    assert step.is_alive(), "let go of it while it may be marked"
+    assert held_bytes(disk)[1] == HELD
+    go.set()
+    for thread in (flush, step):
+        thread.join(10)
+    disk.before_step = no_fault
+    assert held_bytes(disk)[1] == 0
+    store.write(BLOCK, BLOCK, [b"y" * BLOCK])
+    assert held_bytes(disk)[1] == HELD
+    disk.power_cut()
+    assert open_memory(disk, "b-2").read(BLOCK, BLOCK) in (b"x" * BLOCK, b"y" * BLOCK)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_merge_that_takes_blocks_out_of_the_head_and_is_cut_leaves_every_block_readable(seed: int) -> None:
+    """They are copied over blocks that were stable: those must not be seen half written, or at all, before
+    the copies are stable.  Some blocks of the head are on the disk as the host sees them, some are not, and
+    of some the disk has nothing.
+    """
+    letters = {block: {chr(block + 1)} for block in range(SIZE_BYTES // BLOCK)}
+    letters |= {1: {"x", "y"}, 3: {"x"}, 4: {chr(5), "y"}, 6: {chr(7), "y"}}
+    number, ended = 0, False
+    while not ended:
+        disk = MemoryDisk(Random(1000 * seed + number))
+        store = layered(disk, "a")
+        for block in (1, 3):
+            store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
+        store.flush()
+        assert store.mark_clean()
+        for block in (1, 4, 6):
+            store.write(block * BLOCK, BLOCK, [b"y" * BLOCK])
+        store.delete_snapshot("a")
+        merge = store.next_merge()
+        assert merge is not None
+        assert merge.goes_down
+        disk.before_step = cut_power_at(number)
+        try:
+            assert merge.step() == 2 * BLOCK, "what the disk has nothing of is for later"
+            assert merge.step() == 2 * BLOCK
+            ended = True
+        except PowerCut:
+            number += 1
+        disk.before_step = no_fault
+        disk.power_cut()
+        store = open_memory(disk, "b-2")
+        for block, either in letters.items():
+            found = bytes(store.read(block * BLOCK, BLOCK))
+            for at in range(0, BLOCK, 512):
+                assert chr(found[at]) in either
+                assert found[at : at + 512] == found[at : at + 1] * 512
+    assert number > 20
+
+
+@pytest.mark.parametrize("steps", range(1, 4))
+def test_an_atomic_write_that_two_steps_of_a_merge_take_down_is_not_undone_by_half(steps: int) -> None:
+    """It was not flushed, so a power cut may undo it; not what one of the steps has left of it alone."""
+    old, new = b"o" * 2 * BLOCK, b"n" * 2 * BLOCK
+    at = STEP_BYTES - BLOCK
+    disk = MemoryDisk(Random(0))
+    identity = attrs.evolve(IDENTITY, size_bytes=2 * STEP_BYTES)
+    store = Store.open_in(disk.open_directory(), identity, boot_id="b-1")
+    store.write(at, len(old), [old])
+    store.flush()
+    store.create_snapshot("a")
+    store.write_atomic(at, len(new), [new])
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    for _ in range(steps):
+        merge.step()
+    disk.power_cut()
+    store = Store.open_in(disk.open_directory(), identity, boot_id="b-2")
+    assert store.read(at, len(new)) in (old, new)
+
+
+@pytest.mark.parametrize("flushed", [0, 1])
+def test_an_atomic_write_that_a_merge_could_take_down_by_half_is_not_undone_by_half(flushed: int) -> None:
+    """The head holds one of its two blocks for good; of the other the disk has nothing."""
+    old, new = b"o" * BLOCK, b"n" * BLOCK
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    for block in (0, 1):
+        store.write(block * BLOCK, BLOCK, [old])
+    store.flush()
+    store.create_snapshot("b")
+    store.write(flushed * BLOCK, BLOCK, [old])
+    store.flush()
+    store.write_atomic(0, 2 * BLOCK, [new * 2])
+    store.delete_snapshot("b")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    merge.step()
+    disk.power_cut()
+    assert open_memory(disk, "b-2").read(0, 2 * BLOCK) in (old * 2, new * 2)
+
+
+def test_what_a_merge_leaves_in_the_head_it_does_not_punch() -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    for blocks, flushes in (((1, 5), True), ((0, 3, 4), False)):
+        for block in blocks:
+            store.write(block * BLOCK, BLOCK, [bytes([100 + block]) * BLOCK])
+        if flushes:
+            store.flush()
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    for copied, staying in ((2, (0, 3, 4)), (3, ())):
+        assert merge.step() == copied * BLOCK
+        for block in range(SIZE_BYTES // BLOCK):
+            letter = 100 + block if block in (0, 1, 3, 4, 5) else block + 1
+            assert store.read(block * BLOCK, BLOCK) == bytes([letter]) * BLOCK
+        if staying:
+            assert [at for at, mark in enumerate(held_bytes(disk)) if mark] == list(staying)
+            assert stack_of(store).layers[-1].file.allocated(Extent(0, 16 * BLOCK)) == [
+                Extent(0, BLOCK),
+                Extent(3 * BLOCK, 2 * BLOCK),
+            ]
+    assert merge.extent is None
+
+
+@pytest.mark.parametrize("doubt", ["opened", "failed"])
+def test_a_merge_does_not_believe_marks_that_the_disk_may_lack(doubt: str) -> None:
+    """A process was killed, or a disk was full, between a mark that says stable and its sync."""
+    disk = MemoryDisk(Random(3))
+    store = layered(disk, "a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    if doubt == "opened":
+        disk.before_step = cut_at("sync volume-head-001.img.held")
+        with pytest.raises(PowerCut):
+            store.flush()
+        disk.kill_process()
+        disk.before_step = no_fault
+        store = open_memory(disk)
+    else:
+        stack_of(store).sync_data()
+        stack_of(store).layers[-1].held.in_doubt = True  # type: ignore[union-attr]
+    assert held_bytes(disk)[1] == STABLE
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    synced: list[str] = []
+    disk.before_step = lambda step: synced.append(step) if step.startswith("sync") else None
+    assert merge.step() == BLOCK
+    disk.before_step = no_fault
+    assert synced[:2] == ["sync volume-head-001.img", "sync volume-head-001.img.held"]
+
+
+def test_a_merge_takes_many_runs_out_of_the_head_by_few_calls() -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    for block in (1, 3, 4):
+        store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
+    store.flush()
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    seen: list[str] = []
+    disk.before_step = seen.append
+    assert merge.step() == 3 * BLOCK
+    disk.before_step = no_fault
+    assert seen.count("punch volume-head-001.img") == 1, "whoever writes to the file waits for each"
+    assert [step for step in seen if step.startswith("sync")] == [
+        "sync volume-head-000.img",
+        "sync volume-head-000.img.sums",
+        "sync volume-head-001.img.held",
+    ]
+    assert not any(held_bytes(disk))
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    for block in (1, 3, 4):
+        assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK

@@ -51,9 +51,10 @@ from tests.torture.watch import Watch
 
 VOLUME_BYTES: Final = 128 << 20
 HEAD: Final = "volume-head-000.img"
-START_S: Final = 60.0
+START_S: Final = 120.0
 STOP_S: Final = 60.0
 TAIL_LINES: Final = 100
+DAEMON_TAIL_LINES: Final = 20
 HASH_STEP_BYTES: Final = 1 << 20
 
 
@@ -133,22 +134,27 @@ class Run:
         for replica in self.place.replicas:
             replica.start()
         self.faults.controller.start(new_volume=True)
-        with trio.fail_after(START_S):
+        with trio.move_on_after(START_S):
             while not self.faults.controller.ready:
+                self._look_for_end()
                 await trio.sleep(0.05)
+        assert self.faults.controller.ready, f"{self.faults.active} is not ready after {START_S:g} s"
         self.log.note("ready")
 
     async def _look_for_ends(self) -> None:
-        """No daemon may end by itself, but on a full disk and when overtaken (`faults` sees to these)."""
         while True:
-            for replica in self.place.replicas:
-                process = replica.daemon.process
-                if process is not None and process.poll() is not None and not replica.full:
-                    raise AssertionError(f"{replica.daemon.name} ended by itself with {process.returncode}")
-            process = self.faults.controller.daemon.process
-            if process is not None and process.poll() is not None and not self.faults.switching:
-                raise AssertionError(f"{self.faults.active} ended by itself with {process.returncode}")
+            self._look_for_end()
             await trio.sleep(0.1)
+
+    def _look_for_end(self) -> None:
+        """No daemon may end by itself, but on a full disk and when overtaken (`faults` sees to these)."""
+        for replica in self.place.replicas:
+            process = replica.daemon.process
+            if process is not None and process.poll() is not None and not replica.full:
+                raise AssertionError(f"{replica.daemon.name} ended by itself with {process.returncode}")
+        process = self.faults.controller.daemon.process
+        if process is not None and process.poll() is not None and not self.faults.switching:
+            raise AssertionError(f"{self.faults.active} ended by itself with {process.returncode}")
 
     async def _read_all(self) -> None:
         initiator = await open_session(self.faults.controller.host, "last", 200)
@@ -246,12 +252,21 @@ def torture(run: Run, json_path: Path | None) -> int:
     if json_path is not None:
         json_path.write_text(text + "\n")
     if cause:
-        lines = run.log.path.read_text().splitlines()[-TAIL_LINES:]
+        lines = ends_of_logs(run.work) + run.log.path.read_text().splitlines()[-TAIL_LINES:]
         print("\n".join([cause, *lines, verdict]), file=sys.stderr)
         print(f"seed {run.seed}; the log, and all that the daemons said, is in {run.work}", file=sys.stderr)
     else:
         shutil.rmtree(run.work)
     return code
+
+
+def ends_of_logs(work: Path) -> list[str]:
+    """What each daemon said last."""
+    lines = []
+    for path in sorted(work.glob("*.log")):
+        said = path.read_text(errors="replace").splitlines()
+        lines += [f"{path.stem}: {line}" for line in said[-DAEMON_TAIL_LINES:]]
+    return lines
 
 
 def keep_copies(run: Run) -> None:

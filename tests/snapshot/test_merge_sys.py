@@ -8,7 +8,8 @@ import pytest
 
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import Store, held_map_sys
+from pyjiva.snapshot import Store, held_map_sys, merge_sys
+from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
 from pyjiva.snapshot.merge_sys import STEP_BYTES
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
@@ -257,3 +258,43 @@ def test_a_merge_takes_many_runs_out_of_the_head_by_few_calls() -> None:
     store = open_memory(disk, "b-2")
     for block in (1, 3, 4):
         assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK
+
+
+@pytest.mark.parametrize(
+    ("goes_down", "child_is_head", "wanted"),
+    [
+        (True, True, [True, False, True, False, True]),
+        (False, True, [True, True, True]),
+        (True, False, [False, False, True]),
+        (False, False, [False, False, True]),
+    ],
+)
+def test_a_flush_is_wanted_where_a_step_would_do_it_or_could_move_nothing(
+    goes_down: bool, child_is_head: bool, wanted: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the last step; before each that makes the head stable; before each way down through the head."""
+    disk = MemoryDisk(Random(0))
+    identity = attrs.evolve(IDENTITY, size_bytes=2 * STEP_BYTES)
+    store = Store.open_in(disk.open_directory(), identity, boot_id="b-1")
+    for name in ("a", "b"):
+        for at in (0, STEP_BYTES):
+            store.write(at, BLOCK, [name.encode() * BLOCK])
+        store.create_snapshot(name)
+    for at in (0, STEP_BYTES):
+        store.write(at, BLOCK, [b"c" * BLOCK])
+    store.delete_snapshot("b" if child_is_head else "a")
+    merge = store.next_merge()
+    assert merge is not None
+    assert (merge.child == HEAD) == child_is_head
+    merge.choose(goes_down=goes_down)
+    monkeypatch.setattr(merge_sys, "LAST_BYTES_MAX", 0)
+    seen: list[bool] = []
+    while merge.extent is not None:
+        if len(seen) == 1 and child_is_head:  # behind what is moved: down, it is gone through again for that
+            store.write(0, BLOCK, [b"d" * BLOCK])
+        seen.append(merge.wants_flush)
+        if merge.wants_flush:
+            store.flush()
+        merge.step()
+    assert seen == wanted
+    assert store.read(0, BLOCK) == (b"d" if child_is_head else b"c") * BLOCK

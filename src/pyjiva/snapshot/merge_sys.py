@@ -60,6 +60,8 @@ class Merge:
     _lower: OpenLayer = attrs.field(init=False)
     _upper: OpenLayer = attrs.field(init=False)
     _left: Iterator[Extent] = attrs.field(init=False)
+    _begins: bool = attrs.field(default=True, init=False)
+    """Whether the next step is the first one of a way through all extents."""
     _is_last: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -74,8 +76,17 @@ class Merge:
     def choose(self, *, goes_down: bool) -> None:
         """Begin again, in the way that is given instead of the shorter one."""
         self.goes_down, self._is_last = goes_down, False
-        self._left = iter(self._plan())
+        self._left, self._begins = iter(self._plan()), True
         self._advance()
+
+    @property
+    def wants_flush(self) -> bool:
+        """Whether the store had better be flushed before the next step.
+
+        Then the step need not do it while requests wait for it, or can move what a head holds.  One before
+        each step down would delay all that hosts do, for the little that they wrote since the last.
+        """
+        return self._is_last or (self.child == HEAD and (self._begins or not self.goes_down))
 
     def _blocks_of(self, chunk: int) -> int:
         return min(CHUNK_BLOCKS, block_count(self.layers.size_bytes) - chunk * CHUNK_BLOCKS)
@@ -114,7 +125,7 @@ class Merge:
     def _advance(self) -> None:
         self.extent = next(self._left, None)
         if self.extent is None and self.goes_down and self._count_down() > LAST_BYTES_MAX:
-            self._left = iter(self._plan())
+            self._left, self._begins = iter(self._plan()), True
             self.extent = next(self._left, None)
         if self.extent is None:
             self._is_last = True
@@ -135,6 +146,7 @@ class Merge:
             self.extent = None
         else:
             copied = self._move(self.extent)
+            self._begins = False
             self._advance()
         return copied
 

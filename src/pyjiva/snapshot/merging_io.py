@@ -1,8 +1,8 @@
 """Give back the space of deleted snapshots, in the background.  The trio shell of `merge_sys`.
 
-A step holds back only the requests that overlap it (`ChainDevice.alone`), the last one all of them.  It
-makes stable what it has moved, and with that what hosts have written and not flushed: so most of that is
-flushed before, while nobody waits.  Between steps it rests for as long as both took, so that it takes half of
+A step holds back only the requests that overlap it (`ChainDevice.alone`), the last one all of them.  Where it
+would make stable what hosts have written and not flushed, or cannot move it, that is flushed before, while
+nobody waits (`Merge.wants_flush`).  Between steps it rests for as long as both took, so that it takes half of
 the disk's time at most; longer while hosts, or a rebuild, read and write (`block.Yielding`), and longer if
 there is a rate.
 """
@@ -90,7 +90,8 @@ class Merger:
             began_at = trio.current_time()
             copied = [0]
             alone = None if extent == everything else extent
-            await self.device.aside(self.device.store.flush)
+            if self.merge.wants_flush:
+                await self.device.aside(self.device.store.flush)
             await self.device.alone(alone, partial(self._step, self.merge, copied))
             self.copied_bytes += copied[0]
             self._done_bytes += copied[0]

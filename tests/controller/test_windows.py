@@ -87,6 +87,10 @@ class Asked:
         self.windows.tick(now_s, NAME.size_bytes, readable, self.ask)
         return [member for member, _ in self.open[before:]]
 
+    def miss(self, readable: int = READABLE) -> None:
+        """A read was not answered."""
+        self.windows.missed(NAME.size_bytes, readable, self.ask)
+
     def answer(self, code: int = Status.OK, payload: bytes | None = None) -> None:
         _, on_answer = self.open[-1]
         said = encode_message(NAME) if payload is None else payload
@@ -204,6 +208,33 @@ class TestWhoIsAsked:
         asked.answer()
         assert asked.windows.read(0, 3) == b"www"
 
+    def test_a_read_asks_again_when_it_is_time(self) -> None:
+        asked = Asked()
+        now_s = [1.0]
+        asked.windows.clock = lambda: now_s[0]
+        asked.windows.near(1, 1)
+        asked.tick(0.5)
+        asked.answer()
+        asked.window.content, asked.window.is_shut = None, True
+        asked.windows.read(0, 512)
+        now_s[0] += AGAIN_S - 0.01
+        asked.miss()
+        assert len(asked.open) == 1
+        now_s[0] += 0.01
+        asked.miss()
+        assert len(asked.open) == 2
+
+    def test_a_read_that_finds_none_asks_nobody_who_was_asked_or_may_not_be(self) -> None:
+        asked = Asked()
+        asked.miss()
+        asked.windows.near(1, 0b1)
+        asked.windows.near(2, 0b10)
+        asked.miss(readable=0b100)
+        assert asked.open == []
+        asked.miss(readable=0b10)
+        asked.miss()
+        assert [member for member, _ in asked.open] == [2]
+
 
 class Path1:
     """A data path with a window of member 1."""
@@ -299,6 +330,40 @@ class TestDataPath:
         assert path.window.closed
         path.read(4096)
         assert path.bench.answered == []
+
+    def test_a_write_that_began_before_it_was_opened_is_a_change(self) -> None:
+        """Its replica may have carried it out, and moved the blocks again, before it gave the window."""
+        path = Path1()
+        for end_s in (2.0, 4.0):
+            path.bench.submit(Write(0, 512, (b"x" * 512,), path.bench.done))
+            path.bench.reply(1)
+            path.window.is_shut = True
+            path.asked.tick(end_s)
+            assert path.window.closed
+            path.asked.window = path.window = FakeWindow()
+            path.asked.tick(end_s + AGAIN_S)
+            path.asked.answer()
+            path.bench.submit(Write(4096, 512, (b"y" * 512,), path.bench.done))
+            path.bench.reply(2, 3)
+            assert path.window.told[:1] == [("changed", 0, 512)]
+            path.bench.reply(1, 2, 3)
+            assert path.window.told[1:] == [("written", 4096, 512)]
+
+    def test_a_read_that_finds_none_asks_for_one_at_once(self) -> None:
+        path = Path1()
+        change = Change(kind=ChangeKind.GROW, before=0, after=1, size_bytes=2 << 20)
+        path.bench.data.submit(ChangeRequest(change, SIZE_BYTES, path.bench.done))
+        path.bench.reply(1, 2, 3)
+        path.read()
+        path.read(4096)
+        assert path.bench.asked(FrameType.WINDOW) == {1: 1, 2: 0, 3: 0}
+        assert sum(path.bench.asked(FrameType.READ).values()) == 2
+
+    def test_what_is_not_in_memory_asks_for_no_other_one(self) -> None:
+        path = Path1()
+        path.window.content = None
+        path.read()
+        assert sum(path.bench.asked(FrameType.WINDOW).values()) == 0
 
     def test_a_change_of_the_snapshots_ends_it(self) -> None:
         """The volume may have another size from now on, and layers may be gone."""

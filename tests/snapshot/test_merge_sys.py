@@ -11,6 +11,7 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot import Store, held_map_sys, merge_sys
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
+from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.snapshot.merge_sys import STEP_BYTES
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from tests.snapshot.stacks import (
@@ -298,3 +299,100 @@ def test_a_flush_is_wanted_where_a_step_would_do_it_or_could_move_nothing(
         merge.step()
     assert seen == wanted
     assert store.read(0, BLOCK) == (b"d" if child_is_head else b"c") * BLOCK
+
+
+@pytest.mark.parametrize("when", ["before a step down", "before a step up", "before it looks"])
+def test_a_merge_moves_nothing_since_a_flush_failed(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page cache shows of the block may be what was there before: its checksum is wrong then, and
+    only where it was written does the next process forget it.
+    """
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    for letter in (b"x", b"y"):
+        store.write(BLOCK, BLOCK, [letter * BLOCK])
+        if letter == b"x":
+            store.flush()
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=when != "before a step up")
+
+    def fail_to_flush() -> None:
+        disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, "sync volume-head-001.img")
+        with pytest.raises(StorageError):
+            store.flush()
+        disk.before_step = no_fault
+        inode = disk.inodes()["volume-head-001.img"]
+        inode.pages = dict(inode.stable_pages)  # as of a file system that drops what it could not write
+
+    if when != "before it looks":
+        fail_to_flush()
+    else:
+        monkeypatch.setattr(
+            Layers, "forget_views", lambda _: fail_to_flush() if store.broken is None else None
+        )
+    with pytest.raises(StorageError, match="since a flush failed"):
+        merge.step()
+    assert held_bytes(disk)[1] == STABLE
+    disk.kill_process()
+    assert open_memory(disk).read(BLOCK, BLOCK) in (b"x" * BLOCK, b"y" * BLOCK)
+
+
+def test_a_view_that_was_made_amid_a_step_is_forgotten_after_it() -> None:
+    """A read of another extent of the same chunk goes on beside the step, and its table knows the maps as
+    they were before it.
+    """
+    disk = MemoryDisk(Random(0))
+    identity = attrs.evolve(IDENTITY, size_bytes=2 * STEP_BYTES)
+    store = Store.open_in(disk.open_directory(), identity, boot_id="b-1")
+    for name in ("a", "b"):
+        for at in (0, STEP_BYTES):
+            store.write(at, BLOCK, [name.encode() * BLOCK])
+        store.create_snapshot(name)
+    store.delete_snapshot("a")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    assert merge.extent == Extent(0, STEP_BYTES)
+    entered, go = hold_up(disk, "write volume-head-001.img.held")
+    step = threading.Thread(target=merge.step)
+    step.start()
+    assert entered.wait(10)
+    assert store.read_at("b", Extent(STEP_BYTES, BLOCK)) == b"b" * BLOCK
+    go.set()
+    step.join(10)
+    disk.before_step = no_fault
+    assert store.read_at("b", Extent(0, BLOCK)) == b"b" * BLOCK
+
+
+def test_the_last_step_drops_nothing_that_is_not_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    store.delete_snapshot("a")
+    store.write(BLOCK, BLOCK, [b"x" * BLOCK])
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    merge.step()
+    monkeypatch.setattr(Store, "settle_all", lambda _: None)
+    with pytest.raises(StorageError, match="4096 bytes are not flushed"):
+        merge.step()
+    monkeypatch.undo()
+    assert merge.extent is not None, "it may be done again"
+    merge.step()
+    assert merge.extent is None
+    assert store.read(BLOCK, BLOCK) == b"x" * BLOCK
+
+
+def test_regions_are_not_retired_amid_a_flush_or_the_sync_of_a_merge() -> None:
+    """Each of them writes marks to the head's map, and says after its sync that the disk has them all."""
+    store = layered(MemoryDisk(Random(0)), "a")
+    store.flush()
+    store.retire_regions()
+    with store._flush_lock:
+        retire = threading.Thread(target=store.retire_regions)
+        retire.start()
+        retire.join(0.05)
+        assert retire.is_alive()
+    retire.join(10)
+    assert not retire.is_alive()

@@ -205,6 +205,27 @@ def test_each_step_of_a_merge_shuts_it_before_a_block_moves(disk: MemoryDisk, go
     assert store.read(0, 8192) == content
 
 
+def test_a_write_that_was_carried_out_and_moved_before_it_was_opened_is_found_in_the_maps(
+    disk: MemoryDisk,
+) -> None:
+    """The other replicas have not answered yet when it is opened: the controller tells it of a change."""
+    store = store_on(disk)
+    store.write(0, 8192, [b"a" * 8192])
+    store.create_snapshot("s")
+    store.write(4096, 4096, [b"b" * 4096])
+    store.flush()
+    store.delete_snapshot("s")
+    merge = store.next_merge()
+    assert merge is not None
+    merge.choose(goes_down=True)
+    assert merge.step() == 4096
+    for tell, content in ((Window.changed, b"b" * 4096), (Window.written, bytes(4096))):
+        window = look(store, disk)
+        assert window.read_nowait(0, 4096) == b"a" * 4096
+        tell(window, 4096, 4096)
+        assert window.read_nowait(4096, 4096) == content
+
+
 def test_the_next_process_shuts_it_first_of_all(disk: MemoryDisk) -> None:
     store = store_on(disk)
     store.write(0, 4096, [b"a" * 4096])

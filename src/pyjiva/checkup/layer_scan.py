@@ -74,8 +74,7 @@ def _is_swept(structure: Structure, name: str) -> bool:
     """Whether opening the directory sweeps the map of this layer."""
     if name == HEAD:
         return _sweeps(structure)
-    layer = _chain(structure).layer(name)
-    return not (layer.sealed and layer.whole)
+    return not _chain(structure).layer(name).sealed or _is_in_doubt(structure, name)
 
 
 def _is_unsettled(structure: Structure, name: str) -> bool:

@@ -129,6 +129,8 @@ class Pending:
     """
     copied: int = 0
     """Members that were sent it while they are rebuilt, and have carried it out."""
+    window: int = 0
+    """How many windows there had been when it was sent."""
 
 
 @attrs.define(eq=False)
@@ -301,6 +303,8 @@ class DataPath:
             return
         if not (self.windows.bit & self.readable and self._read_here(lock, request)):
             self._ask_one(FrameType.READ, lock, request)
+            if not self.windows.bit:
+                self.windows.missed(self.size_bytes, self.readable, self.call)
 
     def _read_here(self, lock: Lock, request: Read) -> bool:
         """Answer a read from the files of a replica on this machine, if that can be done without a wait."""
@@ -364,7 +368,7 @@ class DataPath:
         frame = RequestFrame(type_, id_, self.epoch, self.stable(), offset, length, code, payload)
         sent_ns = self.times.clock_ns()
         pending = Pending(type_, self.must_ack, request, lock, frame, (offset, length), self.now_s, sent_ns)
-        pending.lost = self.must_ack & ~self.writable
+        pending.lost, pending.window = self.must_ack & ~self.writable, self.windows.opened
         self._pending[id_] = pending
         for member in self._of(self.writable):
             member.in_flight += 1
@@ -790,9 +794,9 @@ class DataPath:
         if self.windows.bit and pending.change is not None:
             self.windows.close()  # another size, perhaps: see whether there is another one
         elif self.windows.bit and pending.type not in _READS:
-            self.windows.told(
-                pending.extent, written=pending.type is FrameType.WRITE and pending.error is None
-            )
+            # What a window's replica has carried out before it was opened, it may have moved since, too.
+            written = pending.type is FrameType.WRITE and pending.window == self.windows.opened
+            self.windows.told(pending.extent, written=written and pending.error is None)
         if pending.lock is not None:
             self._release(pending.lock)
         if pending.request is None:

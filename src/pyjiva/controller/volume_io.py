@@ -251,7 +251,7 @@ class Volume:
             lambda: self.past.lineage.generation,
             self._snapshots_are_changing,
             times=PathTimes(self.clock_ns or self._clock_ns),
-            windows=Windows(self.open_window),
+            windows=Windows(self.open_window, self.clock),
         )
         self.submit = self._data.submit
         self._data.now_s = self.clock()

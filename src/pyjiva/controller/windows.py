@@ -4,11 +4,15 @@
       ▲                                                         │                                      │
       └────────── refused, not reachable, lost ─────────────────┴── its stamp has changed, lost ───────┘
 
+Without one a read costs several times as much: the first read after a change of the snapshots, which ends
+the window, asks for another one at once.
+
 One window is enough: what is read through it needs no other, and what it does not give is asked for by a
 READ.  Why it gives what a READ would: `snapshot.window_sys`.  What that asks of this side:
 
 - `written` and `changed` are called when a change of the volume's data has ended, before its lock is given
-  back, whatever became of it;
+  back, whatever became of it; `written` only if it was sent after the window was opened, as the replica may
+  have carried it out long before the others, and moved its blocks since, before it gave the window;
 - a replica that is lost is forgotten at once;
 - the data path reads through it under the lock of a READ, from a member that is readable, and looks at its
   lease afterwards.
@@ -68,8 +72,12 @@ class Windows:  # hot
 
     open_window: OpenWindow | None = None
     """None: there are none."""
+    clock: Callable[[], float] | None = None
+    """None: the time is that of the last `tick`."""
     reads: int = attrs.field(default=0, init=False)
     """Of hosts that were answered through a window."""
+    opened: int = attrs.field(default=0, init=False)
+    """How many windows there have been."""
     window: Window | None = attrs.field(default=None, init=False)
     """The one that is open."""
     bit: int = attrs.field(default=0, init=False)
@@ -100,8 +108,11 @@ class Windows:  # hot
 
     def _shut(self) -> None:
         if self._whose is not None:
-            self._near[self._whose] = self._now_s + AGAIN_S
+            self._near[self._whose] = self._time() + AGAIN_S
         self.close()
+
+    def _time(self) -> float:
+        return self._now_s if self.clock is None else self.clock()
 
     def close(self) -> None:
         """Give back the window, if there is one."""
@@ -113,13 +124,22 @@ class Windows:  # hot
         """Ask for a window if there is none; look whether there still is one, as it keeps files of layers
         that are gone.  `size_bytes`: of the volume; `readable`: members, as bits.
         """
-        self._now_s, self._size_bytes = now_s, size_bytes
+        self._now_s = now_s
         if self.window is not None:
             self.window.look()
             if self.window.is_shut:
                 self._shut()
+        self._ask(now_s, size_bytes, readable, ask)
+
+    def missed(self, size_bytes: int, readable: int, ask: Ask) -> None:
+        """A read was not answered through a window; the rest as for `tick`."""
+        if self._whose is None and self._near:
+            self._ask(self._time(), size_bytes, readable, ask)
+
+    def _ask(self, now_s: float, size_bytes: int, readable: int, ask: Ask) -> None:
         if self._whose is not None:
             return
+        self._size_bytes = size_bytes
         for member, at_s in self._near.items():
             if at_s <= now_s and self._bits[member] & readable:
                 self._whose = member
@@ -134,7 +154,7 @@ class Windows:  # hot
             return
         assert self.open_window is not None
         never = frame.code == Status.NOT_SUPPORTED
-        self._near[member] = self._now_s + (UNREACHABLE_S if never else AGAIN_S)
+        self._near[member] = self._time() + (UNREACHABLE_S if never else AGAIN_S)
         if frame.code != Status.OK:
             return
         name = decode_message(frame.payload, WindowName)
@@ -143,9 +163,11 @@ class Windows:  # hot
         try:
             self.window = self.open_window(name)
         except OSError:
-            self._near[member] = self._now_s + UNREACHABLE_S
+            self._near[member] = self._time() + UNREACHABLE_S
         else:
             self.bit, self._whose = self._bits[member], member
+            self._near[member] = self._time()  # for the time after `close`, if it is not shut before
+            self.opened += 1
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
         """The range, if it can be read here and now; a window is open."""

@@ -57,6 +57,13 @@ class OpenLayer:
             return (1 << blocks) - 1
         return self.held.bits(chunk) if self.held.present >> chunk & 1 else 0
 
+    def sync_data(self) -> None:
+        """Data first, then the marks of what became stable by that.  One thread at a time."""
+        ranges = [] if self.held is None else self.held.take_unstable()
+        self.file.sync_data()
+        if self.held is not None and (ranges or self.held.in_doubt):
+            self.held.settle(ranges)
+
     def close(self) -> None:
         """Give the files back."""
         self.file.close()
@@ -294,12 +301,9 @@ class LayerStack:  # hot
         self._head.file.spoil(offset_bytes)
 
     def sync_data(self) -> None:
-        """See CheckedFile: data first, then the marks of what became stable by that."""
+        """See CheckedFile."""
         with self._sync:  # nobody may find nothing to do while another one is still at it
-            ranges = self._held.take_unstable()
-            self._head.file.sync_data()
-            if ranges or self._held.in_doubt:
-                self._held.settle(ranges)
+            self._head.sync_data()
 
     def sync_sums(self) -> None:
         """See CheckedFile.  Those of the layers below were synced when they were sealed."""

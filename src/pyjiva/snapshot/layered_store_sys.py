@@ -207,7 +207,8 @@ class Store(VolumeStore):
     def next_merge(self) -> Merge | None:
         """What is to be done to give back the space of a deleted snapshot; None: there is nothing.
 
-        Lock `extent`, call `step`, and so on until `extent` is None; then ask again.  Only one at a time.
+        Flush where it `wants_flush`, lock `extent`, call `step`, and so on until `extent` is None; then ask
+        again.  Only one at a time.
         """
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
         pair = self.chain.next_merge()

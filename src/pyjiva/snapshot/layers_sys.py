@@ -99,6 +99,8 @@ class Layers:
     """The layers that `top` consists of."""
     _spare: tuple[str, OpenLayer] | None = attrs.field(default=None, init=False)
     """File name and files of the next head, made ahead."""
+    _filling: tuple[Chain | None, str] = attrs.field(default=(None, HEAD), init=False)
+    """A chain, and which of its layers is being filled; HEAD: none."""
     _views: dict[str, "CheckedFile | LayerStack"] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -195,20 +197,26 @@ class Layers:
 
         `extents` are where writes were made that were not flushed.
         """
-        if self.head.held is None or self.chain.swept_boot_id == self.boot_id:
+        if self.chain.swept_boot_id == self.boot_id or (self.head.held is None and self.filling is None):
             return
-        self.head.held.sweep()
-        for extent in extents:
-            self.drop_unheld(self.head, extent)
+        if self.head.held is not None:
+            self.head.held.sweep()
+            for extent in extents:
+                self.drop_unheld(self.head, extent)
         if self.filling is not None:
             self.filling.file.forget(Extent(0, self.size_bytes))
+            if self.filling.held is not None:
+                self.filling.held.sweep()
         self.commit(attrs.evolve(self.chain.with_doubts(), swept_boot_id=self.boot_id))
 
     @property
     def filling(self) -> OpenLayer | None:
-        """The layer that is being filled: if there is one, it is the first that there was."""
-        first = self.chain.layers[0] if self.chain.layers else None
-        return self.open_layers[first.name] if first is not None and first.filling else None
+        """The layer that is being filled, if there is one."""
+        chain, name = self._filling
+        if chain is not self.chain:
+            name = next((layer.name for layer in self.chain.layers if layer.filling), HEAD)
+            self._filling = self.chain, name
+        return None if name == HEAD else self.open_layers.get(name)
 
     def drop_unheld(self, layer: OpenLayer, extent: Extent) -> None:
         """Give back the space of what a layer's file has in `extent` and the layer does not hold."""

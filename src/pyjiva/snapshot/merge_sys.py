@@ -28,7 +28,7 @@ from typing import Final
 
 import attrs
 
-from pyjiva.errors import StorageError
+from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
@@ -139,16 +139,24 @@ class Merge:
         if self.layers.chain is not self._chain or self.extent is None:
             self.extent = None
             return 0
+        self._refuse_if_broken()
         self.layers.forget_views()
         self.layers.stamp.change()
+        try:
+            copied = self._finish() if self._is_last else self._move(self.extent)
+        finally:  # reads of other extents may have looked at the maps amid the step
+            self.layers.forget_views()
         if self._is_last:
-            copied = self._finish()
             self.extent = None
         else:
-            copied = self._move(self.extent)
             self._begins = False
             self._advance()
         return copied
+
+    def _refuse_if_broken(self) -> None:
+        """What the page cache shows may not be what was written, and must not take the place of it."""
+        if (error := self.layers.owner.broken) is not None:
+            raise StorageError(StorageFailure.WRITE_ERROR, f"nothing is moved since a flush failed ({error})")
 
     def _move(self, extent: Extent) -> int:
         return self._move_down(extent) if self.goes_down else self._move_up(extent)
@@ -219,6 +227,7 @@ class Merge:
         self.layers.owner.keep_atomic_writes()
         while True:
             with self.layers.sync_lock:
+                self._refuse_if_broken()
                 if not held.in_doubt:
                     moving = held.stable_bits(chunk)
                     return moving, held.bits(chunk) & ~moving
@@ -271,6 +280,8 @@ class Merge:
         if self.goes_down:
             for extent in self._plan():
                 copied += self._move_down(extent)
+            if left := self._count_down():  # it would go with the child's files
+                raise StorageError(StorageFailure.NOT_READY, f"{left} bytes are not flushed")
             self._settle(self._lower, [])
             chain = self.layers.chain.sunk(self.name, child=self.child)
             self.layers.commit(chain)

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from pyjiva.errors import StorageError
+
 __all__ = ["Nobody", "Owner"]
 
 
 class Owner(Protocol):
     """The store that the layers belong to."""
+
+    @property
+    def broken(self) -> StorageError | None:
+        """The failure since which nobody knows what is stable: nothing is to be changed any more."""
 
     def guard(self, step: Callable[[], None]) -> None:
         """Take a step after whose failure nobody knows what is stable: the store is broken then."""
@@ -27,6 +33,8 @@ class Owner(Protocol):
 
 class Nobody:
     """The owner while the layers are being opened: what fails then fails the opening."""
+
+    broken: StorageError | None = None
 
     def guard(self, step: Callable[[], None]) -> None:
         """See Owner."""

@@ -377,7 +377,7 @@ class VolumeStore:  # hot
                 ended = self._writes_ended
             self.guard(self._head.sync_data)
             if (filling := self._layers.filling) is not None:
-                self.guard(filling.file.sync_data)
+                self.guard(filling.sync_data)
             if self._undo_log.held:
                 self.guard(self._undo_log.forget)
             self._writes_flushed = ended
@@ -428,7 +428,7 @@ class VolumeStore:  # hot
         To be called now and then, so that a power cut costs the checksums of few blocks; costs least just
         after a flush.
         """
-        with self._state_lock:
+        with self._flush_lock, self._state_lock:  # the first: a merge may be about to sync the head's map
             marks = self._marks
             if not self._intact or 1 not in marks:
                 self._marks = marks.replace(b"\x02", b"\x01")

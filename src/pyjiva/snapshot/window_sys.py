@@ -12,8 +12,9 @@ as for a READ (nobody writes to it) and may rely on the replica (it is in sync, 
   the map that says which layer has the block.
 - *Which layer has a block* is looked up in the maps once, and kept in a table.  Writes change that.  All of
   them are this process's own, which tells the window (`written`, `changed`) when they have ended, before it
-  gives back the lock.  A write that has not ended may have moved a block to the head of which it writes a
-  part, and the table may still name the layer below: the other part is the same in both.
+  gives back the lock.  Of a write that began before the window was opened it cannot say who has its blocks by
+  then, and tells of a change: the maps say it.  A write that has not ended may have moved a block to the head
+  of which it writes a part, and the table may still name the layer below: the other part is the same in both.
 - *What the replica moves by itself* it moves after it has changed the stamp; the look at the stamp comes
   after the read.  If it has changed, the window is shut, for ever.
 - *Rot*: a block that does not match its checksum is not given.  The replica is asked, and finds out more.
@@ -158,7 +159,9 @@ class Window:  # hot
         return index.load(chunk, held, index.changes)
 
     def written(self, offset_bytes: int, length_bytes: int) -> None:
-        """A write to the range has ended well: the head has its blocks."""
+        """A write to the range that began after the window was opened has ended well: the head has its
+        blocks.
+        """
         if self._index is not None and offset_bytes + length_bytes <= self.size_bytes:
             first = offset_bytes >> _SHIFT
             last = (offset_bytes + length_bytes - 1) >> _SHIFT

@@ -1,5 +1,7 @@
 """`pyjiva-replica`: one copy of one volume, in one directory."""
 
+import pyjiva.cli.plain_logs  # noqa: F401  # isort: skip - it must come before structlog
+
 import contextlib
 import functools
 import math

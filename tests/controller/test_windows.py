@@ -69,7 +69,8 @@ class Asked:
         self.open: list[tuple[int, Callable[[Frame | None], None]]] = []
         self.window = FakeWindow()
         self.reachable = True
-        self.windows = Windows(self.open_window)
+        self.now_s = 0.0
+        self.windows = Windows(self.open_window, lambda: self.now_s)
 
     def open_window(self, name: WindowName) -> FakeWindow:
         assert name == NAME
@@ -83,13 +84,13 @@ class Asked:
 
     def tick(self, now_s: float, readable: int = READABLE) -> list[int]:
         """Who is asked at this moment."""
-        before = len(self.open)
-        self.windows.tick(now_s, NAME.size_bytes, readable, self.ask)
+        before, self.now_s = len(self.open), now_s
+        self.windows.tick(NAME.size_bytes, readable, self.ask)
         return [member for member, _ in self.open[before:]]
 
     def miss(self, readable: int = READABLE) -> None:
         """A read was not answered."""
-        self.windows.missed(NAME.size_bytes, readable, self.ask)
+        self.windows.want(NAME.size_bytes, readable, self.ask)
 
     def answer(self, code: int = Status.OK, payload: bytes | None = None) -> None:
         _, on_answer = self.open[-1]
@@ -210,17 +211,15 @@ class TestWhoIsAsked:
 
     def test_a_read_asks_again_when_it_is_time(self) -> None:
         asked = Asked()
-        now_s = [1.0]
-        asked.windows.clock = lambda: now_s[0]
         asked.windows.near(1, 1)
         asked.tick(0.5)
         asked.answer()
         asked.window.content, asked.window.is_shut = None, True
         asked.windows.read(0, 512)
-        now_s[0] += AGAIN_S - 0.01
+        asked.now_s += AGAIN_S - 0.01
         asked.miss()
         assert len(asked.open) == 1
-        now_s[0] += 0.01
+        asked.now_s += 0.02
         asked.miss()
         assert len(asked.open) == 2
 

@@ -1,11 +1,14 @@
 """Stores with a few layers on memory disks, and steps at which something happens to them."""
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
-from pyjiva.snapshot import ReplicaState, Store
+import pytest
+
+from pyjiva.snapshot import Merge, ReplicaState, Store
 from pyjiva.snapshot.layer_stack_sys import LayerStack
-from pyjiva.testing import MemoryDisk, PowerCut
+from pyjiva.testing import MemoryDisk, PowerCut, no_fault
 from pyjiva.testing.memory_file import Step
 from pyjiva.units import KIB
 
@@ -61,3 +64,22 @@ def hold_up(disk: MemoryDisk, step: str) -> tuple[threading.Event, threading.Eve
 
 def held_bytes(disk: MemoryDisk, head: str = "volume-head-001.img") -> bytes:
     return disk.content(f"{head}.held")
+
+
+def killed_at(disk: MemoryDisk, step: str, call: Callable[[], object]) -> Store:
+    """The process is killed within `call`, before that step: the store of the next one."""
+    disk.before_step = cut_at(step)
+    with pytest.raises(PowerCut):
+        call()
+    disk.kill_process()
+    disk.before_step = no_fault
+    return open_memory(disk)
+
+
+def merge_of(store: Store, *, goes_down: bool | None = None) -> Merge:
+    """The merge that is to be done, in the shorter way if none is given."""
+    merge = store.next_merge()
+    assert merge is not None
+    if goes_down is not None:
+        merge.choose(goes_down=goes_down)
+    return merge

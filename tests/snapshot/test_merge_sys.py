@@ -18,10 +18,11 @@ from tests.snapshot.stacks import (
     BLOCK,
     IDENTITY,
     SIZE_BYTES,
-    cut_at,
     held_bytes,
     hold_up,
+    killed_at,
     layered,
+    merge_of,
     open_memory,
     stack_of,
 )
@@ -42,16 +43,9 @@ def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_
     store.flush()
     assert store.mark_clean()
     store.delete_snapshot("c")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=False)
+    merge = merge_of(store, goes_down=False)
     if fault == "killed":
-        disk.before_step = cut_at("sync volume-head-003.img.held")
-        with pytest.raises(PowerCut):
-            merge.step()
-        disk.kill_process()
-        disk.before_step = no_fault
-        store = open_memory(disk)
+        store = killed_at(disk, "sync volume-head-003.img.held", merge.step)
     else:
         disk.before_step = fail_at(1, StorageFailure.NO_SPACE, "write volume-head-003.img.held")
         with pytest.raises(StorageError):
@@ -73,8 +67,7 @@ def test_what_a_merge_takes_out_of_the_head_is_not_marked_again_by_a_flush_that_
     store = layered(disk, "a")
     store.write(BLOCK, BLOCK, [b"x" * BLOCK])
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
+    merge = merge_of(store)
     assert merge.goes_down
     entered, go = hold_up(disk, "sync volume-head-001.img")
     flush = threading.Thread(target=store.flush)
@@ -115,8 +108,7 @@ def test_a_merge_that_takes_blocks_out_of_the_head_and_is_cut_leaves_every_block
         for block in (1, 4, 6):
             store.write(block * BLOCK, BLOCK, [b"y" * BLOCK])
         store.delete_snapshot("a")
-        merge = store.next_merge()
-        assert merge is not None
+        merge = merge_of(store)
         assert merge.goes_down
         disk.before_step = cut_power_at(number)
         try:
@@ -149,9 +141,7 @@ def test_an_atomic_write_that_two_steps_of_a_merge_take_down_is_not_undone_by_ha
     store.create_snapshot("a")
     store.write_atomic(at, len(new), [new])
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
+    merge = merge_of(store, goes_down=True)
     for _ in range(steps):
         merge.step()
     disk.power_cut()
@@ -173,9 +163,7 @@ def test_an_atomic_write_that_a_merge_could_take_down_by_half_is_not_undone_by_h
     store.flush()
     store.write_atomic(0, 2 * BLOCK, [new * 2])
     store.delete_snapshot("b")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
+    merge = merge_of(store, goes_down=True)
     merge.step()
     disk.power_cut()
     assert open_memory(disk, "b-2").read(0, 2 * BLOCK) in (old * 2, new * 2)
@@ -190,9 +178,7 @@ def test_what_a_merge_leaves_in_the_head_it_does_not_punch() -> None:
         if flushes:
             store.flush()
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
+    merge = merge_of(store, goes_down=True)
     for copied, staying in ((2, (0, 3, 4)), (3, ())):
         assert merge.step() == copied * BLOCK
         for block in range(SIZE_BYTES // BLOCK):
@@ -214,20 +200,13 @@ def test_a_merge_does_not_believe_marks_that_the_disk_may_lack(doubt: str) -> No
     store = layered(disk, "a")
     store.write(BLOCK, BLOCK, [b"x" * BLOCK])
     if doubt == "opened":
-        disk.before_step = cut_at("sync volume-head-001.img.held")
-        with pytest.raises(PowerCut):
-            store.flush()
-        disk.kill_process()
-        disk.before_step = no_fault
-        store = open_memory(disk)
+        store = killed_at(disk, "sync volume-head-001.img.held", store.flush)
     else:
         stack_of(store).sync_data()
         stack_of(store).layers[-1].held.in_doubt = True  # type: ignore[union-attr]
     assert held_bytes(disk)[1] == STABLE
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
+    merge = merge_of(store, goes_down=True)
     synced: list[str] = []
     disk.before_step = lambda step: synced.append(step) if step.startswith("sync") else None
     assert merge.step() == BLOCK
@@ -242,8 +221,7 @@ def test_a_merge_takes_many_runs_out_of_the_head_by_few_calls() -> None:
         store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
     store.flush()
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
+    merge = merge_of(store)
     seen: list[str] = []
     disk.before_step = seen.append
     assert merge.step() == 3 * BLOCK
@@ -284,8 +262,7 @@ def test_a_flush_is_wanted_where_a_step_would_do_it_or_could_move_nothing(
     for at in (0, STEP_BYTES):
         store.write(at, BLOCK, [b"c" * BLOCK])
     store.delete_snapshot("b" if child_is_head else "a")
-    merge = store.next_merge()
-    assert merge is not None
+    merge = merge_of(store)
     assert (merge.child == HEAD) == child_is_head
     merge.choose(goes_down=goes_down)
     monkeypatch.setattr(merge_sys, "LAST_BYTES_MAX", 0)
@@ -313,9 +290,7 @@ def test_a_merge_moves_nothing_since_a_flush_failed(when: str, monkeypatch: pyte
         if letter == b"x":
             store.flush()
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=when != "before a step up")
+    merge = merge_of(store, goes_down=when != "before a step up")
 
     def fail_to_flush() -> None:
         disk.before_step = fail_at(0, StorageFailure.WRITE_ERROR, "sync volume-head-001.img")
@@ -350,9 +325,7 @@ def test_a_view_that_was_made_amid_a_step_is_forgotten_after_it() -> None:
             store.write(at, BLOCK, [name.encode() * BLOCK])
         store.create_snapshot(name)
     store.delete_snapshot("a")
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
+    merge = merge_of(store, goes_down=True)
     assert merge.extent == Extent(0, STEP_BYTES)
     entered, go = hold_up(disk, "write volume-head-001.img.held")
     step = threading.Thread(target=merge.step)
@@ -370,9 +343,7 @@ def test_the_last_step_drops_nothing_that_is_not_flushed(monkeypatch: pytest.Mon
     store = layered(disk, "a")
     store.delete_snapshot("a")
     store.write(BLOCK, BLOCK, [b"x" * BLOCK])
-    merge = store.next_merge()
-    assert merge is not None
-    merge.choose(goes_down=True)
+    merge = merge_of(store, goes_down=True)
     merge.step()
     monkeypatch.setattr(Store, "settle_all", lambda _: None)
     with pytest.raises(StorageError, match="4096 bytes are not flushed"):

@@ -50,9 +50,8 @@ def scan_of(structure: Structure, listing: Listing, files: LayerFiles) -> LayerS
     undone = [listing.undo] if listing.undo is not None and name == HEAD else []
     under_way = listing.under_way if name == HEAD else ()
     doubtful = everything if _is_in_doubt(structure, name) else ()
-    in_cache = state.written_boot_id == FLUSH_FAILED or (
-        state.written_boot_id and _is_unsettled(structure, name)
-    )
+    unsettled = name != HEAD and _chain(structure).layer(name).unsettled
+    in_cache = state.written_boot_id == FLUSH_FAILED or (state.written_boot_id and unsettled)
     hider = _hider(structure, name)
     return LayerScan(
         files,
@@ -77,16 +76,12 @@ def _is_swept(structure: Structure, name: str) -> bool:
     return not _chain(structure).layer(name).sealed or _is_in_doubt(structure, name)
 
 
-def _is_unsettled(structure: Structure, name: str) -> bool:
-    """Whether this is a snapshot that is still written to."""
-    return name != HEAD and (_chain(structure).layer(name).filling or not _chain(structure).layer(name).whole)
-
-
 def _is_in_doubt(structure: Structure, name: str) -> bool:
     """Whether opening the directory forgets all checksums of this layer."""
-    if not _is_unsettled(structure, name):
+    if name == HEAD:
         return False
-    return not _chain(structure).layer(name).whole or _sweeps(structure)
+    layer = _chain(structure).layer(name)
+    return not layer.whole or (layer.filling and _sweeps(structure))
 
 
 def _sweeps(structure: Structure) -> bool:

@@ -304,7 +304,7 @@ class DataPath:
         if not (self.windows.bit & self.readable and self._read_here(lock, request)):
             self._ask_one(FrameType.READ, lock, request)
             if not self.windows.bit:
-                self.windows.missed(self.size_bytes, self.readable, self.call)
+                self.windows.want(self.size_bytes, self.readable, self.call)
 
     def _read_here(self, lock: Lock, request: Read) -> bool:
         """Answer a read from the files of a replica on this machine, if that can be done without a wait."""

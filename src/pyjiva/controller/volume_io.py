@@ -370,7 +370,7 @@ class Volume:
                 if member_id in self._heard:  # else the loss of another one has ended it too
                     self._check_life(member_id, heard, now, stalled)
             self._check_disks(now)
-            self._data.windows.tick(now, self.size_bytes, self._data.readable, self._ask)
+            self._data.windows.tick(self.size_bytes, self._data.readable, self._ask)
             self.look()
             self.batch.end()
 

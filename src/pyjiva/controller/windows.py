@@ -72,8 +72,8 @@ class Windows:  # hot
 
     open_window: OpenWindow | None = None
     """None: there are none."""
-    clock: Callable[[], float] | None = None
-    """None: the time is that of the last `tick`."""
+    clock: Callable[[], float] = lambda: 0.0
+    """Seconds; not looked at where there are no windows."""
     reads: int = attrs.field(default=0, init=False)
     """Of hosts that were answered through a window."""
     opened: int = attrs.field(default=0, init=False)
@@ -87,13 +87,12 @@ class Windows:  # hot
     _bits: dict[int, int] = attrs.field(factory=dict, init=False)
     _whose: int | None = attrs.field(default=None, init=False)
     """Who was asked, or whose window is open."""
-    _now_s: float = attrs.field(default=0.0, init=False)
     _size_bytes: int = attrs.field(default=0, init=False)
 
     def near(self, member: int, bit: int) -> None:
         """`member` is connected, and on this machine as far as its address says."""
         if self.open_window is not None:
-            self._near[member], self._bits[member] = self._now_s, bit
+            self._near[member], self._bits[member] = self.clock(), bit
 
     def lost(self, member: int) -> None:
         """The connection to `member` is gone."""
@@ -108,11 +107,8 @@ class Windows:  # hot
 
     def _shut(self) -> None:
         if self._whose is not None:
-            self._near[self._whose] = self._time() + AGAIN_S
+            self._near[self._whose] = self.clock() + AGAIN_S
         self.close()
-
-    def _time(self) -> float:
-        return self._now_s if self.clock is None else self.clock()
 
     def close(self) -> None:
         """Give back the window, if there is one."""
@@ -120,26 +116,22 @@ class Windows:  # hot
             self.window.close()
         self.window, self.bit, self._whose = None, 0, None
 
-    def tick(self, now_s: float, size_bytes: int, readable: int, ask: Ask) -> None:
-        """Ask for a window if there is none; look whether there still is one, as it keeps files of layers
-        that are gone.  `size_bytes`: of the volume; `readable`: members, as bits.
-        """
-        self._now_s = now_s
+    def tick(self, size_bytes: int, readable: int, ask: Ask) -> None:
+        """Look whether there still is a window, as it keeps files of layers that are gone; then as `want`."""
         if self.window is not None:
             self.window.look()
             if self.window.is_shut:
                 self._shut()
-        self._ask(now_s, size_bytes, readable, ask)
+        self.want(size_bytes, readable, ask)
 
-    def missed(self, size_bytes: int, readable: int, ask: Ask) -> None:
-        """A read was not answered through a window; the rest as for `tick`."""
-        if self._whose is None and self._near:
-            self._ask(self._time(), size_bytes, readable, ask)
+    def want(self, size_bytes: int, readable: int, ask: Ask) -> None:
+        """Ask for a window if there is none and somebody may be asked.
 
-    def _ask(self, now_s: float, size_bytes: int, readable: int, ask: Ask) -> None:
-        if self._whose is not None:
+        `size_bytes`: of the volume; `readable`: members, as bits.
+        """
+        if self._whose is not None or not self._near:
             return
-        self._size_bytes = size_bytes
+        self._size_bytes, now_s = size_bytes, self.clock()
         for member, at_s in self._near.items():
             if at_s <= now_s and self._bits[member] & readable:
                 self._whose = member
@@ -154,7 +146,7 @@ class Windows:  # hot
             return
         assert self.open_window is not None
         never = frame.code == Status.NOT_SUPPORTED
-        self._near[member] = self._time() + (UNREACHABLE_S if never else AGAIN_S)
+        self._near[member] = self.clock() + (UNREACHABLE_S if never else AGAIN_S)
         if frame.code != Status.OK:
             return
         name = decode_message(frame.payload, WindowName)
@@ -163,10 +155,10 @@ class Windows:  # hot
         try:
             self.window = self.open_window(name)
         except OSError:
-            self._near[member] = self._time() + UNREACHABLE_S
+            self._near[member] = self.clock() + UNREACHABLE_S
         else:
             self.bit, self._whose = self._bits[member], member
-            self._near[member] = self._time()  # for the time after `close`, if it is not shut before
+            self._near[member] = self.clock()  # for the time after `close`, if it is not shut before
             self.opened += 1
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer | None:

@@ -75,6 +75,11 @@ class Layer:
     filling: bool = False
     """See `lineage.Snapshot`."""
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether it is still written to."""
+        return self.filling or not self.whole
+
     def __attrs_post_init__(self) -> None:
         texts = (self.name, self.parent, self.created, *self.labels, *self.labels.values())
         if not all(type(text) is str for text in texts):

@@ -48,7 +48,7 @@ def recover(directory: Directory, state: ReplicaState, layers: Layers, extents: 
         if layer.held is not None:
             layer.held.rewrite()
     marked = list(extents)
-    unsettled = (layer.name for layer in layers.chain.layers if layer.filling or not layer.whole)
+    unsettled = (layer.name for layer in layers.chain.layers if layer.unsettled)
     for file in (layers.open_layers[name].file for name in (HEAD, *unsettled)):
         for extent in marked:
             for part in file.allocated(extent):

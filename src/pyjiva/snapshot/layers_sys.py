@@ -99,8 +99,6 @@ class Layers:
     """The layers that `top` consists of."""
     _spare: tuple[str, OpenLayer] | None = attrs.field(default=None, init=False)
     """File name and files of the next head, made ahead."""
-    _filling: tuple[Chain | None, str] = attrs.field(default=(None, HEAD), init=False)
-    """A chain, and which of its layers is being filled; HEAD: none."""
     _views: dict[str, "CheckedFile | LayerStack"] = attrs.field(factory=dict, init=False)
 
     @classmethod
@@ -212,11 +210,7 @@ class Layers:
     @property
     def filling(self) -> OpenLayer | None:
         """The layer that is being filled, if there is one."""
-        chain, name = self._filling
-        if chain is not self.chain:
-            name = next((layer.name for layer in self.chain.layers if layer.filling), HEAD)
-            self._filling = self.chain, name
-        return None if name == HEAD else self.open_layers.get(name)
+        return next((self.open_layers.get(layer.name) for layer in self.chain.layers if layer.filling), None)
 
     def drop_unheld(self, layer: OpenLayer, extent: Extent) -> None:
         """Give back the space of what a layer's file has in `extent` and the layer does not hold."""

@@ -383,7 +383,7 @@ class VolumeStore:  # hot
             self._writes_flushed = ended
 
     def keep_atomic_writes(self) -> None:
-        """See `layers_sys.Owner`."""
+        """See `owner.Owner`."""
         if self._undo_log.held:
             self.flush()
 

@@ -1,7 +1,8 @@
 """Compiles the hot modules: sources in, sources written out and shared objects out.
 
 mypyc takes the modules together, so that they call each other without a look-up.  It makes one shared object
-that holds their code, and a small one for each module, which Python finds in its place.
+that holds their code, and a small one for each module, which Python finds in its place.  One module is C
+(`native`), and is there in a compiled build alone.
 """
 
 import shutil
@@ -16,16 +17,20 @@ from compiling.plain_classes import written_out
 
 __all__ = ["CompilingFailed", "build"]
 
+_NATIVE: Final = Path(__file__).with_name("native")
 _SETUP: Final = """\
 from mypyc.build import mypycify
-from setuptools import setup
+from setuptools import Extension, setup
 
 setup(
     name="compiled",
     packages=[],
-    ext_modules=mypycify(
-        ["--ignore-missing-imports", *{paths!r}], opt_level="2", debug_level="0", group_name="pyjiva"
-    ),
+    ext_modules=[
+        *mypycify(
+            ["--ignore-missing-imports", *{paths!r}], opt_level="2", debug_level="0", group_name="pyjiva"
+        ),
+        Extension("pyjiva.native_sums", {native!r}, extra_compile_args=["-std=c11", "-Wall", "-Wextra"]),
+    ],
 )
 """
 
@@ -45,7 +50,9 @@ def build(sources: Path, into: Path, *, prefix: Sequence[str] = ()) -> Iterator[
     texts = written_out({module: (into / path).read_text() for module, path in paths.items()})
     for module, text in texts.items():
         (into / paths[module]).write_text(text)
-    (into / "setup.py").write_text(_SETUP.format(paths=[str(path) for path in paths.values()]))
+    shutil.copytree(_NATIVE, into / _NATIVE.name)
+    native = sorted(str(path.relative_to(into)) for path in (into / _NATIVE.name).glob("*.c"))
+    (into / "setup.py").write_text(_SETUP.format(paths=[str(path) for path in paths.values()], native=native))
     command = [*prefix, sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=into, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -33,6 +33,13 @@ def test_any_number_of_blocks_is_summed_one_by_one(blocks: int, more_bytes: int)
     assert sums_of(memoryview(data)) == b"".join(wanted)
 
 
+def test_a_block_whose_hash_is_in_truth_0_has_1() -> None:
+    short = bytes.fromhex("42d568e138d727ff")
+    assert xxhash.xxh3_64_intdigest(short) == 0
+    assert sums_of(short) == (1).to_bytes(SUM_BYTES, "little")
+    assert sums_of(MANY[:STORED_BLOCK_BYTES] + short)[SUM_BYTES:] == (1).to_bytes(SUM_BYTES, "little")
+
+
 @pytest.mark.patches
 @pytest.mark.parametrize("count", [1, 2, 3, 256, 257])
 def test_a_block_whose_hash_says_unknown_has_1(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

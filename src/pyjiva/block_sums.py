@@ -1,6 +1,8 @@
 """The checksum of a block: xxh3-64 of its 4 KiB, on the wire and beside the data.  Pure.
 
 0 says *unknown*; a block whose hash is 0 has 1.
+
+Where the hot modules are compiled, `native_sums` does it in C (decision 12): 128 KiB in 3.5 us in place of 8.
 """  # hot
 
 import operator
@@ -13,9 +15,17 @@ import xxhash
 from pyjiva.buffers import Buffer
 from pyjiva.units import STORED_BLOCK_BYTES
 
-__all__ = ["SUM_BYTES", "sums_of", "sums_of_all"]
+__all__ = ["AT_ONCE_BLOCKS_MIN", "SUM_BYTES", "sums_of", "sums_of_all"]
+
+_native: Callable[[Buffer], bytes] | None
+try:
+    from pyjiva.native_sums import sums_of as _native
+except ImportError:  # nothing is compiled
+    _native = None
 
 SUM_BYTES: Final = 8
+AT_ONCE_BLOCKS_MIN: Final = 16 if _native is None else 1
+"""From so many blocks on it takes less to compare all sums at once than one by one."""
 _MASK: Final = STORED_BLOCK_BYTES - 1
 _PART_BLOCKS: Final = 256
 _PART_BYTES: Final = _PART_BLOCKS * STORED_BLOCK_BYTES
@@ -33,6 +43,8 @@ def sums_of(data: Buffer) -> bytes:
 
     For several, what cuts, hashes and packs is called once for all: a loop costs as much as the hashes.
     """
+    if _native is not None:
+        return _native(data)
     size_bytes = len(data)
     if size_bytes <= STORED_BLOCK_BYTES:
         return struct.pack("<Q", _hash(data) or 1) if size_bytes else b""
@@ -57,6 +69,8 @@ def _tools_for(count: int) -> tuple[Callable[[memoryview], tuple[memoryview, ...
 
 def sums_of_all(buffers: Sequence[Buffer]) -> bytes:
     """`sums_of` what is in `buffers` one after the other."""
+    if len(buffers) == 1:
+        return sums_of(buffers[0])
     if any(len(buffer) & _MASK for buffer in buffers[:-1]):  # a block lies in two of them
         return sums_of(b"".join(buffers))
     return b"".join(map(sums_of, buffers))

@@ -1,10 +1,8 @@
 """The data path does the same when it is compiled: its tests once more, over a compiled build."""
 
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +10,7 @@ import pytest
 
 from compiling.build import build
 from compiling.modules import COMPILED, NOT_COMPILED
+from tests.compiling.tools import missing_to_compile
 
 pytestmark = pytest.mark.real  # starts a compiler, which takes minutes
 
@@ -19,7 +18,7 @@ TOP: Final = Path(__file__).parents[2]
 #: What goes through the compiled modules.  `tests/controller` and `tests/sim` have the worlds that fail.
 AGAIN: Final = (
     *("block", "controller", "iscsi", "replica", "replication", "scsi", "snapshot", "sparse"),
-    *("sim/test_world.py", "test_buffers.py"),
+    *("sim/test_world.py", "test_block_sums.py", "test_buffers.py"),
     *(
         f"transport/test_{each}.py"
         for each in ("receive_buffer", "outgoing_sys", "stream_io", "serve", "looking_on")
@@ -45,14 +44,11 @@ def test_what_is_hot_is_compiled_or_it_is_said_why_not() -> None:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a compiled `pyjiva` is."""
-    headers = Path(sysconfig.get_path("include")) / "Python.h"
-    if not headers.exists() or shutil.which("cc") is None:
-        pytest.skip(
-            f"nothing can be compiled: no C compiler, or no {headers.name}; on Debian: gcc, python3-dev"
-        )
+    if missing := missing_to_compile():
+        pytest.skip(missing)
     into = tmp_path_factory.mktemp("compiled")
     made = list(build(TOP / "src", into, prefix=NICE))
-    assert len([path for path in made if path.suffix == ".so"]) == len(COMPILED) + 1
+    assert len([path for path in made if path.suffix == ".so"]) == len(COMPILED) + 2
     return into
 
 
@@ -71,6 +67,11 @@ def run(compiled: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 def test_a_compiled_build_says_that_it_is(compiled: Path) -> None:
     done = run(compiled, "-m", "pyjiva.cli.main", "--version")
     assert ", hot modules compiled, the others interpreted by " in done.stdout, done
+
+
+def test_a_compiled_build_sums_many_blocks_at_once(compiled: Path) -> None:
+    done = run(compiled, "-c", "from pyjiva import block_sums; print(block_sums.AT_ONCE_BLOCKS_MIN)")
+    assert done.stdout.split() == ["1"], done
 
 
 def test_the_data_path_does_the_same(compiled: Path) -> None:

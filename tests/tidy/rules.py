@@ -37,6 +37,7 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport", "vote"),
     ("block_sums", "extent", "membership", "lineage", "recycled"),
+    ("native_sums",),
     ("units", "buffers"),
     ("errors",),
 )

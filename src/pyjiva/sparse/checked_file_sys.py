@@ -37,7 +37,7 @@ from typing import Final
 import attrs
 import xxhash
 
-from pyjiva.block_sums import sums_of, sums_of_all
+from pyjiva.block_sums import AT_ONCE_BLOCKS_MIN, sums_of, sums_of_all
 from pyjiva.buffers import Buffer
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
@@ -58,7 +58,6 @@ _ALL_ONES: Final = 2**64 - 1
 _COUNT_BITS: Final = 16  # of a slot's word, which has the number of the first block above them
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 _SLOT_BYTES_MAX: Final = _COUNT_MASK << _SHIFT
-_SEVERAL: Final = 16  # from so many known ones on it takes less to compare all at once
 _BAD_MAX: Final = 65536  # far above what is under repair at any time; what is beyond is written as any other
 
 _hash: Final = xxhash.xxh3_64_intdigest
@@ -207,12 +206,8 @@ class CheckedFile:  # hot
         """The write has ended, and the blocks hold `buffers`."""
         if sums is not None:
             assert len(sums) == sums_size_bytes(length_bytes)
-        elif length_bytes > SUM_BLOCK_BYTES:
-            sums = sums_of_all(buffers)
-        elif length_bytes:
-            sums = _SUM.pack(_hash(buffers[0] if len(buffers) == 1 else b"".join(buffers)) or 1)
         else:
-            sums = b""
+            sums = sums_of_all(buffers)
         self._sums.write(offset_bytes >> _SHIFT << _SUM_SHIFT, (sums,))
         if self._bad:
             self._forget_bad(self._bad_in(Extent(offset_bytes, length_bytes)))
@@ -465,7 +460,7 @@ class CheckedFile:  # hot
 
 def _first_bad(sums: Buffer, data: Buffer, count: int) -> int:
     """The number of the first block that does not match; -1 if all do."""
-    if count >= _SEVERAL and sums[: _SUM.size] != _UNKNOWN_ONE and sums == sums_of(data):
+    if count >= AT_ONCE_BLOCKS_MIN and sums[: _SUM.size] != _UNKNOWN_ONE and sums == sums_of(data):
         return -1
     view = memoryview(data)
     for number, known in enumerate(struct.unpack(f"<{count}Q", sums)):

@@ -1,0 +1,9 @@
+/* For processors that have AVX2: see native_sums.c. */
+
+#include "native_sums.h"
+
+#ifdef HAS_AVX2_SUMS
+#pragma GCC target("avx2") /* of all that is in this file, inline functions of headers among it */
+#define SUMS_OF_BLOCKS sums_of_blocks_avx2
+#include "each_block.h"
+#endif

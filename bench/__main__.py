@@ -14,7 +14,7 @@ from bench.profile_sys import markdown as profile_markdown
 from bench.profile_sys import profile_target
 from bench.report import markdown, replace_block
 from bench.run import run_bench
-from bench.targets_sys import BASELINE, LIMIT, TARGETS
+from bench.targets_sys import BASELINE, LIMITS, TARGETS
 from bench.workload import REAL, SMOKE, WORKLOADS, Parameters
 from pyjiva.units import parse_size
 
@@ -125,14 +125,14 @@ def _measure(
     titles = {kind.name: kind.title for kind in kinds}
     plots = {}
     if markdown_path is not None:
-        drawn = draw(result.cells, titles, baseline=BASELINE, limit=LIMIT)
+        drawn = draw(result.cells, titles, baseline=BASELINE, limits=LIMITS)
         plots = {f"{markdown_path.stem}-{plot.name}.svg": plot for plot in drawn}
     tables = markdown(
         result.cells,
         titles,
         result.heading,
         baseline=BASELINE,
-        limit=LIMIT,
+        limits=LIMITS,
         pictures={file: plot.title for file, plot in plots.items()},
     )
     at = result.heading.finished_at

@@ -25,6 +25,7 @@ __all__ = ["Plot", "draw", "require_matplotlib"]
 COLOURS: Final = {
     "tgtd": "#8c8c8c",
     "limit": "#000000",
+    "limit-each": "#009e73",
     "local": "#0072b2",
     "pyjiva-1": "#56b4e9",
     "pyjiva-3": "#e69f00",
@@ -51,19 +52,22 @@ def require_matplotlib() -> None:
         raise BenchError("matplotlib is missing: pip install 'pyjiva[bench]'")
 
 
-def draw(cells: Sequence[Cell], titles: Mapping[str, str], *, baseline: str, limit: str) -> list[Plot]:
+def draw(
+    cells: Sequence[Cell], titles: Mapping[str, str], *, baseline: str, limits: Sequence[str]
+) -> list[Plot]:
     """Every plot for which there are numbers; `titles` are of the targets, in their order.
 
     Raises BenchError: matplotlib is missing.
     """
     require_matplotlib()
     panels: list[_Panel] = []
-    if any(cell.ratio is not None and cell.target not in (baseline, limit) for cell in cells):
-        others = [target for target in titles if target not in (baseline, limit)]
-        panels.append(_bars(f"ratio to {titles[baseline]}", others, lambda cell: cell.ratio, 1.0))
-    if any(cell.share_of_limit is not None and cell.target != limit for cell in cells):
-        others = [target for target in titles if target != limit]
-        panels.append(_bars(f"% of {titles[limit]}", others, _percent, 100.0))
+    compared = [target for target in titles if target != baseline and target not in limits]
+    if any(cell.ratio is not None and cell.target in compared for cell in cells):
+        panels.append(_bars(f"ratio to {titles[baseline]}", compared, lambda cell: cell.ratio, 1.0))
+    for limit in limits:
+        others = [target for target in titles if target not in limits]
+        if any(limit in cell.shares and cell.target in others for cell in cells):
+            panels.append(_bars(f"% of {titles[limit]}", others, _percent(limit), 100.0))
     plots = []
     if panels:
         plots.append(
@@ -79,9 +83,12 @@ def draw(cells: Sequence[Cell], titles: Mapping[str, str], *, baseline: str, lim
     return plots
 
 
-def _percent(cell: Cell) -> Spread | None:
-    share = cell.share_of_limit
-    return share and Spread(100 * share.median, 100 * share.least, 100 * share.most)
+def _percent(limit: str) -> Callable[[Cell], Spread | None]:
+    def percent(cell: Cell) -> Spread | None:
+        share = cell.shares.get(limit)
+        return share and Spread(100 * share.median, 100 * share.least, 100 * share.most)
+
+    return percent
 
 
 @attrs.frozen

@@ -79,6 +79,11 @@ class _Tables:
 
         return ["", f"{heading} in the same round; {SPREAD}.", "", *self.of(others, value)]
 
+    def shares(self, limit: str) -> list[str]:
+        """A table of what the other targets reached of what `limit` did."""
+        heading = f"**Share of the limit** in percent: commands to those of {self.titles.get(limit)}"
+        return self.compared(heading, limit, lambda cell: cell.shares.get(limit), _percent)
+
 
 def markdown(
     cells: Sequence[Cell],
@@ -86,12 +91,12 @@ def markdown(
     heading: Heading,
     *,
     baseline: str,
-    limit: str,
+    limits: Sequence[str],
     pictures: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """All tables; `titles` are of the targets, in the order of their columns.
 
-    `baseline` and `limit` are the targets to which the others are compared; `pictures` are files and titles.
+    `baseline` and `limits` are the targets to which the others are compared; `pictures` are files and titles.
     """
     tables = _Tables(cells, titles)
     parts = [
@@ -104,12 +109,7 @@ def markdown(
         *tables.compared(
             f"**Ratio to {titles.get(baseline)}**", baseline, lambda cell: cell.ratio, _two_digits
         ),
-        *tables.compared(
-            f"**Share of the limit** in percent: commands to those of {titles.get(limit)}",
-            limit,
-            lambda cell: cell.share_of_limit,
-            _percent,
-        ),
+        *[line for limit in limits for line in tables.shares(limit)],
         "",
         f"**Latency** in µs, {' / '.join(PERCENTILES)}; medians of the rounds.",
         "",
@@ -123,7 +123,7 @@ def markdown(
         "",
         *_memory(cells, titles),
         "",
-        _busy(cells, limit),
+        _busy(cells, limits),
     ]
     return "\n".join(parts) + "\n"
 
@@ -225,9 +225,9 @@ def _memory(cells: Sequence[Cell], titles: Mapping[str, str]) -> list[str]:
     return table(rows)
 
 
-def _busy(cells: Sequence[Cell], limit: str) -> str:
-    at_limit = [cell for cell in cells if cell.target == limit]
-    others = [cell for cell in cells if cell.target != limit]
+def _busy(cells: Sequence[Cell], limits: Sequence[str]) -> str:
+    at_limit = [cell for cell in cells if cell.target in limits]
+    others = [cell for cell in cells if cell.target not in limits]
     shares = [f"{_share(cell.driver_cpu_share.most for cell in others)} of one core"] if others else []
     if at_limit:  # it waits for nothing there: that it is busy is no fault
         shares.append(f"{_share(cell.driver_cpu_share.most for cell in at_limit)} at the limit")

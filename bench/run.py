@@ -18,7 +18,7 @@ from bench.machine_sys import Processors, commit, describe_machine, require_spac
 from bench.process_sys import cpu_s
 from bench.report import Heading
 from bench.summary import Cell, Sample, summarize
-from bench.targets_sys import BASELINE, LIMIT, RunningTarget, TargetKind
+from bench.targets_sys import BASELINE, LIMITS, RunningTarget, TargetKind
 from bench.workload import Parameters, Workload
 
 __all__ = ["Result", "measure", "quietest", "run_bench", "started"]
@@ -42,7 +42,7 @@ class Result:
         document = {
             **attrs.asdict(self.heading),
             "baseline": BASELINE,
-            "limit": LIMIT,
+            "limits": list(LIMITS),
             "summary": [attrs.asdict(cell) for cell in self.cells],
             "samples": [attrs.asdict(sample) for sample in self.samples],
         }
@@ -73,7 +73,7 @@ def run_bench(
                     sample = quietest(run)
                     samples.append(sample)
                     say(_line(sample))
-    return Result(_heading(samples, parameters, directory), summarize(samples, BASELINE, LIMIT), samples)
+    return Result(_heading(samples, parameters, directory), summarize(samples, BASELINE, LIMITS), samples)
 
 
 @contextlib.contextmanager

@@ -60,8 +60,8 @@ class Cell:
     mb_s: Spread
     ratio: Spread | None
     """Of IOPS to the baseline's in the same round; None: the baseline was not measured."""
-    share_of_limit: Spread | None
-    """The same, to the limit's."""
+    shares: Mapping[str, Spread]
+    """The same, to each limit's that was measured, by its name."""
     latency_us: Mapping[str, Spread]
     cpu_us_per_io: Mapping[str, Spread]
     rss_bytes: Mapping[str, Spread]
@@ -89,10 +89,10 @@ def ratios(samples: Sequence[Sample], *, target: str, baseline: str, workload: s
     ]
 
 
-def summarize(samples: Sequence[Sample], baseline: str, limit: str) -> list[Cell]:
+def summarize(samples: Sequence[Sample], baseline: str, limits: Sequence[str]) -> list[Cell]:
     """A cell for each pair of target and workload, in the order of their first samples.
 
-    `baseline` and `limit` are the targets to which the others are compared.
+    `baseline` and `limits` are the targets to which the others are compared.
     """
     groups: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
@@ -107,7 +107,11 @@ def summarize(samples: Sequence[Sample], baseline: str, limit: str) -> list[Cell
                 iops=spread(s.iops for s in group),
                 mb_s=spread(s.mb_s for s in group),
                 ratio=_ratio(samples, target, baseline, workload),
-                share_of_limit=_ratio(samples, target, limit, workload),
+                shares={
+                    limit: share
+                    for limit in limits
+                    if (share := _ratio(samples, target, limit, workload)) is not None
+                },
                 latency_us=_by_key(group, lambda s: s.latency_us),
                 cpu_us_per_io=_by_key(group, lambda s: s.cpu_us_per_io),
                 rss_bytes=_by_key(group, lambda s: s.rss_bytes),

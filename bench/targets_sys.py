@@ -22,6 +22,8 @@ from pyjiva.units import KIB, MIB
 __all__ = [
     "BASELINE",
     "LIMIT",
+    "LIMITS",
+    "LIMIT_EACH",
     "TARGETS",
     "RunningTarget",
     "TargetKind",
@@ -32,6 +34,11 @@ __all__ = [
 
 BASELINE: Final = "tgtd"
 LIMIT: Final = "limit"
+LIMIT_EACH: Final = "limit-each"
+LIMITS: Final = (LIMIT, LIMIT_EACH)
+"""What a target costs that does nothing but move the data: asked with as few calls as there can be, and as
+libiscsi asks.
+"""
 READY_TIME_S: Final = 60.0
 
 TGTD_IQN: Final = "iqn.2001-04.org.example:bench"
@@ -170,15 +177,16 @@ def _wait_until_answers(process: Process, answers: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def start_limit(directory: Path, size_bytes: int) -> Iterator[RunningTarget]:
-    """limit_target over a sparse file in the page cache."""
+def start_limit(directory: Path, size_bytes: int, scheme: str = "raw") -> Iterator[RunningTarget]:
+    """limit_target over a sparse file in the page cache; `scheme`: how the driver is to ask it, see there."""
     data = directory / "data"
     data.mkdir()
     command = [str(build_limit_target()), str(data / "disk.img"), str(size_bytes)]
     # It has nothing to tidy up: what it acknowledged is in the file.
     with running(command, directory / "limit.log") as process:
         ready = process.read_line("ready ", READY_TIME_S)
-        yield RunningTarget(_fields(ready)["url"], data, process, lambda arguments: LIMIT)
+        url = _fields(ready)["url"].replace("raw:", f"{scheme}:", 1)
+        yield RunningTarget(url, data, process, lambda arguments: LIMIT)
 
 
 @contextlib.contextmanager
@@ -250,6 +258,13 @@ TARGETS: Final[dict[str, TargetKind]] = {
     for kind in (
         TargetKind("tgtd", "tgtd", 1, start_tgtd, {"tgtd": "tgt", "tgtadm": "tgt"}),
         TargetKind(LIMIT, "the kernel alone", 1, start_limit, {"gcc": "gcc"}),
+        TargetKind(
+            LIMIT_EACH,
+            "the kernel alone, libiscsi's calls",
+            1,
+            lambda directory, size_bytes: start_limit(directory, size_bytes, "raw+each"),
+            {"gcc": "gcc"},
+        ),
         TargetKind("local", "pyjiva's target, one local chain", 1, start_local),
         _volume(1),
         _volume(3),

@@ -492,7 +492,7 @@ static void check_capacity(void)
 
 static void usage(void)
 {
-        fputs("usage: iscsi_load iscsi://... | raw://ADDRESS:PORT\n"
+        fputs("usage: iscsi_load iscsi://... | raw://ADDRESS:PORT | raw+each://ADDRESS:PORT\n"
               "                  [--pattern random|sequential|shuffled] [--verb read|write]\n"
               "                  [--block BYTES] [--stride BYTES] [--depth N] (--seconds S | --count N) [--warmup S]\n"
               "                  [--rate N]\n"
@@ -637,7 +637,8 @@ int main(int argc, char **argv)
         if (options.rate > 0)
                 (void)prctl(PR_SET_TIMERSLACK, 1ul); /* else each command may be late by 50 us */
         make_pool(options.seed);
-        transport = strncmp(options.url, "raw://", 6) ? &libiscsi_transport : &raw_transport;
+        bool raw = strncmp(options.url, "raw://", 6) == 0 || strncmp(options.url, "raw+each://", 11) == 0;
+        transport = raw ? &raw_transport : &libiscsi_transport;
         transport->connect(options.url);
         check_capacity();
         int depth = options.depth > PREPARE_DEPTH ? options.depth : PREPARE_DEPTH;

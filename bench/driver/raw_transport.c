@@ -3,6 +3,9 @@
  *
  * Everything that was submitted leaves with one sendmsg.  Answers come in the order of the requests, so what is
  * still to come is known byte by byte, and one recvmsg takes all that has come to where it belongs.
+ *
+ * raw+each://ADDRESS:PORT: the same, but each header and the data of each request and answer is sent and received
+ * with a call of its own, which is what libiscsi does (libiscsi_transport.c).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,6 +31,7 @@ struct exchange {
 };
 
 static int connection = -1;
+static bool one_by_one; /* each header and each data has a call of its own */
 /* Exchange number N stands at N modulo DEPTH_MAX.  Those from `done` to `sent` wait for their answers, those from
    `sent` to `queued` are still to leave. */
 static struct exchange exchanges[DEPTH_MAX];
@@ -40,23 +44,26 @@ static struct exchange *exchange_of(uint64_t number)
         return &exchanges[number % DEPTH_MAX];
 }
 
-static void connect_raw(const char *url)
+static void connect_raw(const char *text)
 {
+        const char *url = text;
         struct sockaddr_in address = {.sin_family = AF_INET};
         struct timeval stall = {.tv_sec = STALL_S};
         char host[16];
         unsigned port;
         int end = 0, on = 1;
 
-        if (sscanf(url, "raw://%15[0-9.]:%5u%n", host, &port, &end) != 2 || url[end] || port > UINT16_MAX ||
+        one_by_one = strncmp(url, "raw+each:", 9) == 0;
+        url += one_by_one ? 9 : 4;
+        if (sscanf(url, "//%15[0-9.]:%5u%n", host, &port, &end) != 2 || url[end] || port > UINT16_MAX ||
             inet_pton(AF_INET, host, &address.sin_addr) != 1)
-                fail(EXIT_USAGE, "%s: raw://ADDRESS:PORT is needed", url);
+                fail(EXIT_USAGE, "%s: raw://ADDRESS:PORT or raw+each://ADDRESS:PORT is needed", text);
         address.sin_port = htons((uint16_t)port);
         connection = socket(AF_INET, SOCK_STREAM, 0);
         if (connection < 0 || connect(connection, (struct sockaddr *)&address, sizeof address) != 0 ||
             setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
             setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &stall, sizeof stall) != 0)
-                fail(EXIT_FAILED, "%s: %s", url, strerror(errno));
+                fail(EXIT_FAILED, "%s: %s", text, strerror(errno));
 }
 
 static void check_answer(const struct limit_header *request, const struct limit_header *answer)
@@ -130,7 +137,8 @@ static bool must_wait(ssize_t count)
         fail(EXIT_FAILED, "the connection failed: %s", count ? strerror(errno) : "it was closed");
 }
 
-static void send_queued(void)
+/* False: it would have had to wait. */
+static bool send_some(void)
 {
         static struct row row;
 
@@ -142,10 +150,10 @@ static void send_queued(void)
                 if (exchange->slot->verb == WRITE)
                         add(&row, exchange->slot->buffer, exchange->slot->iov.iov_len);
         }
-        struct msghdr message = {.msg_iov = row.iov, .msg_iovlen = row.count};
+        struct msghdr message = {.msg_iov = row.iov, .msg_iovlen = one_by_one ? 1 : row.count};
         ssize_t count = sendmsg(connection, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (must_wait(count))
-                return;
+                return false;
         for (sent_bytes += (size_t)count; sent < queued; sent++) {
                 struct slot *slot = exchange_of(sent)->slot;
                 size_t whole = LIMIT_HEADER_BYTES + (slot->verb == WRITE ? slot->iov.iov_len : 0);
@@ -153,9 +161,11 @@ static void send_queued(void)
                         break;
                 sent_bytes -= whole;
         }
+        return true;
 }
 
-static void receive_answers(void)
+/* False: there was nothing. */
+static bool receive_some(void)
 {
         static struct row row;
 
@@ -167,10 +177,10 @@ static void receive_answers(void)
                 if (exchange->slot->verb == READ)
                         add(&row, exchange->slot->buffer, exchange->slot->iov.iov_len);
         }
-        struct msghdr message = {.msg_iov = row.iov, .msg_iovlen = row.count};
+        struct msghdr message = {.msg_iov = row.iov, .msg_iovlen = one_by_one ? 1 : row.count};
         ssize_t count = recvmsg(connection, &message, MSG_DONTWAIT);
         if (must_wait(count))
-                return;
+                return false;
         for (done_bytes += (size_t)count; done_bytes >= LIMIT_HEADER_BYTES;) {
                 struct exchange *exchange = exchange_of(done);
                 struct slot *slot = exchange->slot;
@@ -182,6 +192,7 @@ static void receive_answers(void)
                 done++; /* first, as `answered` may submit */
                 answered(slot);
         }
+        return true;
 }
 
 static int connection_fd(void)
@@ -197,9 +208,11 @@ static int wanted_events(void)
 static void service(int events)
 {
         if (events & POLLOUT)
-                send_queued();
+                while (send_some() && one_by_one && sent < queued)
+                        continue;
         if (events & (POLLIN | POLLERR | POLLHUP))
-                receive_answers();
+                while (receive_some() && one_by_one && done < sent)
+                        continue;
 }
 
 static void ask_flush(void)

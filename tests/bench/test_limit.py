@@ -69,21 +69,71 @@ def test_what_was_filled_lies_in_the_file_and_is_read_back_whole(
     assert len({data[at : at + 512] for at in range(0, RANGE_BYTES, 512)}) == RANGE_BYTES // 512
 
 
+@pytest.mark.parametrize("scheme", ["raw", "raw+each"])
 @pytest.mark.parametrize("pattern", ["random", "sequential"])
 @pytest.mark.parametrize(
     ("block_bytes", "depth"), [(512, 1), (4 * KIB, 256), (128 * KIB, 8), (1 * MIB, 8), (4 * MIB, 16)]
 )
 def test_writes_keep_the_content_that_reads_expect(
-    driver: Driver, target: RunningTarget, pattern: str, block_bytes: int, depth: int
+    driver: Driver, target: RunningTarget, scheme: str, pattern: str, block_bytes: int, depth: int
 ) -> None:
     """Batches of many small requests, and requests larger than a socket holds, for which both ends wait."""
+    url = target.url.replace("raw:", f"{scheme}:")
     load = ["--pattern", pattern, "--block", str(block_bytes), "--depth", str(depth), "--count", "300"]
     disk(target).write_bytes(bytes(RANGE_BYTES))
-    written = driver.run(target.url, "--fill", "--verb", "write", *load)
+    written = driver.run(url, "--fill", "--verb", "write", *load)
     assert (written["ops"], written["bytes"]) == (300, 300 * block_bytes)
-    read = driver.run(target.url, "--read-through", *load)
+    read = driver.run(url, "--read-through", *load)
     assert read["ops"] == 300
     assert read["verified_bytes"] >= RANGE_BYTES + 300 * block_bytes
+
+
+#: Says at the end how often these two were called.
+COUNTING = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <sys/socket.h>
+static int sent, received;
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+        sent++;
+        return ((ssize_t(*)(int, const struct msghdr *, int))dlsym(RTLD_NEXT, "sendmsg"))(fd, message, flags);
+}
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+        received++;
+        return ((ssize_t(*)(int, struct msghdr *, int))dlsym(RTLD_NEXT, "recvmsg"))(fd, message, flags);
+}
+__attribute__((destructor)) static void say(void) { fprintf(stderr, "calls %d %d\n", sent, received); }
+"""
+
+
+def test_each_part_has_a_call_of_its_own_where_libiscsis_calls_are_counted(
+    driver: Driver, target: RunningTarget, tmp_path: Path
+) -> None:
+    shim = tmp_path / "counting.so"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(shim)], input=COUNTING, text=True, check=True
+    )
+    driver.run(target.url, "--fill", "--seconds", "0")
+
+    def calls(scheme: str, verb: str) -> tuple[int, int]:
+        url = target.url.replace("raw:", f"{scheme}:")
+        load = ["--verb", verb, "--pattern", "random", "--block", "4096", "--depth", "8", "--count", "300"]
+        done = subprocess.run(
+            [str(driver.program), url, *load],
+            env={"LD_PRELOAD": str(shim)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        word, sent, received = done.stderr.split()
+        assert word == "calls"
+        return int(sent), int(received)
+
+    few, each = calls("raw", "write"), calls("raw+each", "write")
+    assert few[0] <= 300 < 2 * 300 <= each[0]
+    few, each = calls("raw", "read"), calls("raw+each", "read")
+    assert few[0] <= 300 <= each[0]
+    assert few[1] < 2 * 300 <= each[1]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_the_loads_are_the_ones_that_are_promised() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--targets", "tgtd,lio"], "'lio' is none of tgtd, limit, local, pyjiva-1, pyjiva-3"),
+        (["--targets", "tgtd,lio"], "'lio' is none of tgtd, limit, limit-each, local, pyjiva-1, pyjiva-3"),
         (["--rounds", "0"], "--rounds"),
         (["--range", "1Q"], "size '1Q'"),
         (["--profile", "local", "nothing"], "'nothing' is not one of"),

@@ -28,7 +28,7 @@ def plots(*targets: str, faster: float = 1.0) -> dict[str, Plot]:
         for sample in samples()
         if sample.target in titles
     ]
-    drawn = draw(summarize(chosen, "tgtd", "limit"), titles, baseline="tgtd", limit="limit")
+    drawn = draw(summarize(chosen, "tgtd", ["limit"]), titles, baseline="tgtd", limits=["limit"])
     return {plot.name: plot for plot in drawn}
 
 
@@ -94,11 +94,11 @@ def test_every_target_has_its_colour() -> None:
     pytest.importorskip("matplotlib")
     every = [attrs.evolve(sample, target=name) for sample in samples() for name in TARGETS]
     titles = {name: kind.title for name, kind in TARGETS.items()}
-    for plot in draw(summarize(every, "tgtd", "limit"), titles, baseline="tgtd", limit="limit"):
+    for plot in draw(summarize(every, "tgtd", ["limit"]), titles, baseline="tgtd", limits=["limit"]):
         assert "pyjiva, 1 replica" in words(plot)
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BenchError, match=r"matplotlib is missing: pip install 'pyjiva\[bench\]'"):
-        draw(summarize(samples(), "tgtd", "limit"), TITLES, baseline="tgtd", limit="limit")
+        draw(summarize(samples(), "tgtd", ["limit"]), TITLES, baseline="tgtd", limits=["limit"])

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from bench.errors import BenchError
 from bench.report import BLOCK_BEGIN, BLOCK_END, Heading, markdown, replace_block
-from bench.summary import summarize
+from bench.summary import Sample, summarize
 from bench.workload import SMOKE
 from tests.bench.measured import TITLES, samples
 
@@ -18,8 +19,8 @@ HEADING = Heading({"kernel": "6.1"}, "abc123+", "2026-01-02 03:04 UTC", SMOKE, "
 def tables(*targets: str) -> str:
     """What is written of a bench of these targets; of all without an argument."""
     titles = {name: title for name, title in TITLES.items() if not targets or name in targets}
-    cells = summarize([sample for sample in samples() if sample.target in titles], "tgtd", "limit")
-    return markdown(cells, titles, HEADING, baseline="tgtd", limit="limit")
+    cells = summarize([sample for sample in samples() if sample.target in titles], "tgtd", ["limit"])
+    return markdown(cells, titles, HEADING, baseline="tgtd", limits=["limit"])
 
 
 def cells_of(text: str, start: str) -> list[str]:
@@ -77,6 +78,20 @@ def test_the_limit_without_the_baseline_has_shares_alone() -> None:
     assert cells_of(text, "**Share of the limit**") == ["20 (20–20)"]
 
 
+def test_each_limit_that_was_measured_has_a_table_of_shares() -> None:
+    def one_more(sample: Sample) -> Sample:
+        return attrs.evolve(sample, target="limit-each", iops=sample.iops / 2)
+
+    every = [*samples(), *(one_more(sample) for sample in samples() if sample.target == "limit")]
+    titles = {**TITLES, "limit-each": "the same, more calls"}
+    limits = ["limit", "limit-each"]
+    text = markdown(summarize(every, "tgtd", limits), titles, HEADING, baseline="tgtd", limits=limits)
+    heading = "**Share of the limit** in percent: commands to those of "
+    assert cells_of(text, f"{heading}the kernel alone") == ["40 (40–40)", "20 (20–20)", "50 (50–50)"]
+    assert cells_of(text, f"{heading}the same, more calls") == ["80 (80–80)", "200 (200–200)", "40 (40–40)"]
+    assert "80 % at the limit" in text
+
+
 def test_the_block_is_replaced_and_the_rest_is_kept() -> None:
     text = f"before\n{BLOCK_BEGIN}\nold\n{BLOCK_END}\nafter\n"
     once = replace_block(text, "new\n")
@@ -95,8 +110,8 @@ def test_a_text_without_exactly_one_block_is_refused(text: str) -> None:
 
 def test_pictures_stand_above_the_tables() -> None:
     text = markdown(
-        summarize(samples(), "tgtd", "limit"), TITLES, HEADING,
-        baseline="tgtd", limit="limit", pictures={"page-speed.svg": "How fast"},
+        summarize(samples(), "tgtd", ["limit"]), TITLES, HEADING,
+        baseline="tgtd", limits=["limit"], pictures={"page-speed.svg": "How fast"},
     )  # fmt: skip
     assert "\n\n![How fast](page-speed.svg)\n\n**Throughput**" in text
 

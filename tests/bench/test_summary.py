@@ -57,22 +57,22 @@ def test_a_ratio_is_made_inside_its_round() -> None:
         sample("tgtd", 2, 100.0), sample("local", 2, 200.0),
     ]  # fmt: skip
     assert ratios(samples, target="local", baseline="tgtd", workload="rand-read-4k-qd1") == [0.5, 0.5, 2.0]
-    (cell,) = [cell for cell in summarize(samples, "tgtd", "limit") if cell.target == "local"]
+    (cell,) = [cell for cell in summarize(samples, "tgtd", ["limit"]) if cell.target == "local"]
     assert cell.ratio == Spread(0.5, 0.5, 2.0)
 
 
 def test_a_share_of_the_limit_is_made_inside_its_round_too() -> None:
     samples = [sample("limit", 0, 100.0), sample("local", 0, 50.0), sample("local", 1, 80.0)]
     samples.append(sample("limit", 1, 100.0))
-    cells = {cell.target: cell for cell in summarize(samples, "tgtd", "limit")}
-    assert cells["local"].share_of_limit == Spread(0.65, 0.5, 0.8)
-    assert (cells["local"].ratio, cells["limit"].share_of_limit) == (None, Spread(1.0, 1.0, 1.0))
+    cells = {cell.target: cell for cell in summarize(samples, "tgtd", ["limit"])}
+    assert cells["local"].shares["limit"] == Spread(0.65, 0.5, 0.8)
+    assert (cells["local"].ratio, cells["limit"].shares["limit"]) == (None, Spread(1.0, 1.0, 1.0))
 
 
 def test_a_round_without_its_baseline_has_no_ratio() -> None:
     samples = [sample("local", 0, 50.0), sample("tgtd", 1, 10.0)]
     assert ratios(samples, target="local", baseline="tgtd", workload="rand-read-4k-qd1") == []
-    assert all(cell.ratio is None for cell in summarize(samples, "tgtd", "limit") if cell.target == "local")
+    assert all(cell.ratio is None for cell in summarize(samples, "tgtd", ["limit"]) if cell.target == "local")
 
 
 def test_loads_are_not_mixed() -> None:
@@ -82,7 +82,7 @@ def test_loads_are_not_mixed() -> None:
         sample("tgtd", 0, 10.0, workload="rand-read-4k-qd32"),
         sample("local", 0, 40.0, workload="rand-read-4k-qd32"),
     ]
-    found = {(cell.workload, cell.target): cell for cell in summarize(samples, "tgtd", "limit")}
+    found = {(cell.workload, cell.target): cell for cell in summarize(samples, "tgtd", ["limit"])}
     assert len(found) == 4
     assert found["rand-read-4k-qd1", "local"].ratio == Spread(0.7, 0.7, 0.7)
     assert found["rand-read-4k-qd32", "local"].ratio == Spread(4.0, 4.0, 4.0)
@@ -93,6 +93,6 @@ def test_a_role_that_was_there_in_some_rounds_is_summarized_over_those() -> None
         sample("local", 0, 1.0, cpu_us_per_io={"target": 10.0}),
         sample("local", 1, 1.0, cpu_us_per_io={"target": 30.0, "driver": 5.0}),
     ]
-    (cell,) = summarize(samples, "tgtd", "limit")
+    (cell,) = summarize(samples, "tgtd", ["limit"])
     assert cell.rounds == 2
     assert cell.cpu_us_per_io == {"target": Spread(20.0, 10.0, 30.0), "driver": Spread(5.0, 5.0, 5.0)}

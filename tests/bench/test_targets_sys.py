@@ -12,6 +12,7 @@ from tests.bench.waiting import is_gone, wait_for
 PROCESSES = {
     "tgtd": ["tgtd"],
     "limit": ["limit"],
+    "limit-each": ["limit"],
     "local": ["target"],
     "pyjiva-3": ["controller", "replica", "replica", "replica", "supervisor"],
 }

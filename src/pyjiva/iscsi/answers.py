@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["DATA_IN_FINAL_STATUS", "answer_at_length"]
 
+# Plain integers: a member of an enum costs a look-up through its metaclass each time.
+_DATA_IN_OPCODE: Final = int(Opcode.DATA_IN)
+_SCSI_RESPONSE_OPCODE: Final = int(Opcode.SCSI_RESPONSE)
+_CHECK_CONDITION: Final = int(Status.CHECK_CONDITION)
+_GOOD: Final = int(Status.GOOD)
 DATA_IN_FINAL_STATUS: Final = 0x81  # F and S bits: the last Data-In, with the status
 
 
@@ -28,16 +33,16 @@ def answer_at_length(connection: "Connection", command: ScsiCommand) -> None:
     else:
         full = command.data_in_bytes
         moved = sent = min(full, expected) if command.flags & READ_FLAG else 0
-    if command.status == Status.CHECK_CONDITION:
+    if command.status == _CHECK_CONDITION:
         full = max(full, moved) if command.flags & WRITE_FLAG else 0
     residual_flag, residual = _residual(full, expected)
-    if sent and command.status == Status.GOOD:
+    if sent and command.status == _GOOD:
         _send_data_in(connection, command, sent, residual_flag, residual)
         return
     sense = command.sense
     data = len(sense).to_bytes(2, "big") + sense if sense else b""
     header = SCSI_RESPONSE.pack(
-        Opcode.SCSI_RESPONSE,
+        _SCSI_RESPONSE_OPCODE,
         FINAL | residual_flag,
         0,  # command completed at target
         command.status,
@@ -69,7 +74,7 @@ def _send_data_in(
         if has_status:
             flags = DATA_IN_FINAL_STATUS | residual_flag
         header = DATA_IN.pack(
-            Opcode.DATA_IN,
+            _DATA_IN_OPCODE,
             flags,
             0,
             command.status if has_status else 0,

@@ -91,6 +91,7 @@ class DeviceServer:
             return 0
         if refuses(command, task.cdb):
             return 0
+        task.looked_at = command
         return command.data_out_bytes(unit, task.cdb)
 
     def execute(self, task: Task) -> None:
@@ -108,7 +109,8 @@ class DeviceServer:
         assert unit is not None
         task.running = True
         cdb = task.cdb
-        command = find(cdb)
+        looked_at = task.looked_at
+        command = find(cdb) if looked_at is None else looked_at
         if command is None:
             task.fail(invalid_field_in_cdb(1, bit=4) if has_service_actions(cdb) else _UNKNOWN_COMMAND)
             return
@@ -119,7 +121,7 @@ class DeviceServer:
                 return
         if unit.restricted and self._restricts(unit, task, command):
             return
-        if refuses(command, cdb):
+        if looked_at is None and refuses(command, cdb):
             task.fail(command.invalid_field(cdb))
             return
         command.handler(unit, task)

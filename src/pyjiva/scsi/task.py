@@ -15,6 +15,7 @@ from pyjiva.scsi.codes import Status
 from pyjiva.scsi.sense import Sense, sense_of
 
 if TYPE_CHECKING:
+    from pyjiva.scsi.command_table import Command
     from pyjiva.scsi.unit import LogicalUnit
 
 __all__ = ["Nexus", "Quiescing", "Task"]
@@ -55,6 +56,8 @@ class Task:
     expected_bytes: int = 0
     """What the initiator offers or has room for, whatever the CDB says (iSCSI: EDTL)."""
     unit: "LogicalUnit | None" = None
+    looked_at: "Command | None" = None
+    """The row of the command table, once it is known that `cdb` asks for nothing that the row refuses."""
     data_out: Sequence[Buffer] = ()
     """What the initiator sent, at most what the command asked for."""
     data_out_bytes: int = 0

@@ -38,6 +38,7 @@ SHARED_BYTES_MIN: Final = 32 * KIB  # to copy less costs no more than to say whe
 _READ: Final = int(FrameType.READ)
 _WRITE: Final = int(FrameType.WRITE)
 _DONE: Final = int(FrameType.DONE)
+_OK: Final = int(Status.OK)
 _LZ4: Final = int(Flag.LZ4)
 
 
@@ -132,7 +133,7 @@ class SharingLink:  # hot
                 self._lent.pop(request_id, None)
             return frame
         lent = self._lent.pop(frame.request_id, None)
-        if lent is None or frame.type != _READ | ANSWER or frame.code != Status.OK:
+        if lent is None or frame.type != _READ | ANSWER or frame.code != _OK:
             return frame
         (room,) = lent
         assert type(room) is memoryview

@@ -40,6 +40,9 @@ _ATOMIC: Final = 4  # Flag.ATOMIC
 _LZ4: Final = 16  # Flag.LZ4
 _SHARED: Final = 64  # Flag.SHARED
 _DONE: Final = 7  # FrameType.DONE
+_WRITE: Final = int(FrameType.WRITE)
+_READ: Final = int(FrameType.READ)
+_ATTACHED: Final = Phase.ATTACHED
 
 SqueezeSoon = Callable[[Peer, Frame, Sequence[Buffer]], None]
 """Squeeze what a READ gave, which takes long, then call `answer_read`."""
@@ -80,7 +83,7 @@ class DataPath:  # hot
 
     def frame_received(self, session: Session, frame: Frame) -> None:
         """Start what a data frame asks for."""
-        if session.phase is not Phase.ATTACHED:
+        if session.phase is not _ATTACHED:
             session.check_allowed(frame)
         if frame.epoch != self.promised_epoch:
             reason = f"epoch {frame.epoch}: epoch {self.promised_epoch} is promised"
@@ -98,9 +101,9 @@ class DataPath:  # hot
             raise RemoteProtocolError("refers to a memory that is not shared")
         reference = decode_reference(frame.payload, frame.offset_bytes, frame.length_bytes)
         parts = [session.memory.view(offset, length) for offset, length in reference.parts]
-        if frame.code & _LZ4 or frame.type not in (FrameType.WRITE, FrameType.READ):
+        if frame.code & _LZ4 or frame.type not in (_WRITE, _READ):
             refuse(session.peer, frame, Status.BAD_REQUEST, "its payload cannot lie in the shared memory")
-        elif frame.type == FrameType.WRITE:
+        elif frame.type == _WRITE:
             if not reference.sums and digest_of(parts) != reference.digest:
                 raise RemoteProtocolError(f"payload of frame {frame.request_id} has a wrong checksum")
             self.shared_bytes += frame.length_bytes

@@ -60,7 +60,9 @@ PAYLOAD_BYTES_MAX: Final = 32 * MIB  # above every SCSI transfer length that we 
 CONTROL_PAYLOAD_BYTES_MAX: Final = 64 * KIB  # all that a stranger may make us buffer
 ANSWER: Final = 0x80
 EPOCH_MAX: Final = 2**63 - 1  # a peer that claims more is not believed: the next one must fit the header
-_EMPTY_XXH3: Final = xxhash.xxh3_64_intdigest(b"")
+_crc32: Final = zlib.crc32
+_hash: Final = xxhash.xxh3_64_intdigest
+_EMPTY_XXH3: Final = _hash(b"")
 
 
 class FrameType(enum.IntEnum):
@@ -189,7 +191,7 @@ def encode_header(
     if not payload:
         digest, size = _EMPTY_XXH3, 0
     elif len(payload) == 1:
-        digest, size = xxhash.xxh3_64_intdigest(payload[0]), len(payload[0])
+        digest, size = _hash(payload[0]), len(payload[0])
     else:
         hasher, size = xxhash.xxh3_64(), 0
         for buffer in payload:
@@ -200,7 +202,7 @@ def encode_header(
     head = HEADER.pack(
         MAGIC, FRAME_VERSION, type_, code, request_id, epoch, offset_bytes, length_bytes, stable, digest, size
     )
-    return head + _CHECKSUM.pack(zlib.crc32(head))
+    return head + _CHECKSUM.pack(_crc32(head))
 
 
 @attrs.define(eq=False)
@@ -230,7 +232,7 @@ class FrameDecoder:  # hot
             raise RemoteProtocolError(f"not a pyjiva replication frame: starts with {bytes(magic)!r}")
         if version != FRAME_VERSION:
             raise RemoteProtocolError(f"frame version {version}: this side speaks {FRAME_VERSION}")
-        if zlib.crc32(head[:60]) != _CHECKSUM.unpack_from(head, 60)[0]:
+        if _crc32(head[:60]) != _CHECKSUM.unpack_from(head, 60)[0]:
             raise RemoteProtocolError("frame header has a wrong checksum")
         if type_ not in _KNOWN_TYPES:
             raise RemoteProtocolError(f"unknown frame type {type_}")
@@ -244,7 +246,7 @@ class FrameDecoder:  # hot
         self.buffer.skip(HEADER_BYTES)
         if size:
             payload = self.buffer.take(size)
-            if xxhash.xxh3_64_intdigest(payload) != digest:
+            if _hash(payload) != digest:
                 raise RemoteProtocolError(f"payload of frame {request_id} has a wrong checksum")
         else:
             payload = _NO_PAYLOAD

@@ -34,6 +34,7 @@ __all__ = ["PARTS_MAX", "Reference", "decode_reference", "digest_of", "refer"]
 
 _HEAD: Final = struct.Struct("<QI")
 _PART: Final = struct.Struct("<QI")
+_SHARED: Final = int(Flag.SHARED)
 PARTS_MAX: Final = 1024  # of one payload: as many as one pwritev takes
 
 
@@ -60,7 +61,7 @@ def refer(frame: RequestFrame, parts: Sequence[tuple[int, int]]) -> tuple[Buffer
     sums = frame.sums()
     digest = digest_of(frame.payload) if frame.payload and not sums else 0
     payload = b"".join((_HEAD.pack(digest, len(parts)), *(_PART.pack(*part) for part in parts), sums))
-    return frame.header(frame.code | Flag.SHARED, (payload,)), payload
+    return frame.header(frame.code | _SHARED, (payload,)), payload
 
 
 def decode_reference(payload: memoryview, offset_bytes: int, length_bytes: int) -> Reference:

@@ -162,6 +162,8 @@ class SparseFile:  # hot
     def _write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
         try:
             count = os.pwritev(self._fd, buffers, offset_bytes)
+            if len(buffers) == 1 and count == len(buffers[0]):  # as nearly always
+                return
             while rest := left_after(buffers, count):
                 # The kernel stops early when the disk is full or a signal came: asking again tells which.
                 if count == 0:

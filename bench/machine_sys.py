@@ -13,10 +13,12 @@ from bench.errors import BenchError
 from pyjiva.cli.main import how_it_runs
 from pyjiva.units import GIB, MIB, format_size
 
-__all__ = ["Processors", "commit", "describe_machine", "require_space", "warm_page_cache"]
+__all__ = ["Processors", "commit", "describe_machine", "processor_of", "require_space", "warm_page_cache"]
 
 ROOT: Final = Path(__file__).parent.parent
 SPARE_BYTES: Final = 1 * GIB
+_NUMBERS: Final = {"cpu family": "family", "model": "model"}
+"""Of a processor, by what /proc/cpuinfo calls them on x86."""
 
 
 @attrs.frozen
@@ -49,8 +51,9 @@ class Processors:
 def describe_machine(directory: Path) -> dict[str, str]:
     """What may explain a number to somebody with another machine."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    processor = processor_of(Path("/proc/cpuinfo").read_text())
     return {
-        "processor": f"{os.cpu_count()} × {_processor()}",
+        "processor": f"{os.cpu_count()} × {processor or platform.machine()}",
         "memory": format_size(memory_bytes),
         "kernel": platform.release(),
         "file system": _file_system(directory),
@@ -60,12 +63,17 @@ def describe_machine(directory: Path) -> dict[str, str]:
     }
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.machine()
+def processor_of(cpuinfo: str) -> str:
+    """What /proc/cpuinfo says of the first processor; empty: no name.
+
+    With its numbers: a hypervisor shows processors of many years by one name.
+    """
+    first, _, _ = cpuinfo.partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
+    name = fields.get("model name", "")
+    numbers = [f"{what} {fields[key]}" for key, what in _NUMBERS.items() if key in fields]
+    return f"{name} ({', '.join(numbers)})" if name and numbers else name
 
 
 def _file_system(directory: Path) -> str:

@@ -64,8 +64,8 @@ def draw(
     compared = [target for target in titles if target != baseline and target not in limits]
     if any(cell.ratio is not None and cell.target in compared for cell in cells):
         panels.append(_bars(f"ratio to {titles[baseline]}", compared, lambda cell: cell.ratio, 1.0))
+    others = [target for target in titles if target not in limits]
     for limit in limits:
-        others = [target for target in titles if target not in limits]
         if any(limit in cell.shares and cell.target in others for cell in cells):
             panels.append(_bars(f"% of {titles[limit]}", others, _percent(limit), 100.0))
     plots = []

@@ -92,18 +92,11 @@ class Meter:  # hot
         times = self.times
         times.total_ns += took_ns
         times.buckets[(took_ns >> SHIFT).bit_length()] += 1
-        if type(request) is Write or type(request) is Read:  # the fields of these are found faster, compiled
-            if request.error is None:
-                self.length_bytes += request.length_bytes
-            else:
-                self.errors += 1
-            request.done = then = request.then
-        else:
-            if request.error is not None:
-                self.errors += 1
-            elif type(request) is not Flush:
-                self.length_bytes += request.length_bytes
-            request.done = then = request.then
+        if request.error is not None:
+            self.errors += 1
+        elif type(request) is not Flush:
+            self.length_bytes += request.length_bytes
+        request.done = then = request.then
         then(request)
 
 

@@ -53,6 +53,7 @@ COMPILED: Final = (
     "pyjiva.snapshot.layer_index",
     "pyjiva.snapshot.layer_stack_sys",
     "pyjiva.snapshot.window_sys",
+    "pyjiva.snapshot.write_counts_sys",
     "pyjiva.snapshot.store_sys",
     "pyjiva.snapshot.layered_store_sys",
     "pyjiva.snapshot.in_place_sys",

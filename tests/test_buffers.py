@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjiva.buffers import Buffer, first_bytes, left_after
+from pyjiva.buffers import Buffer, first_bytes, left_after, word_at
 
 PIECES = st.lists(st.binary(max_size=9), max_size=6)
 
@@ -35,3 +35,9 @@ def test_nothing_is_copied() -> None:
     assert left[1] is three
     two[:] = b"TWO"
     assert (b"".join(first), b"".join(left)) == (b"oneT", b"WOthree")
+
+
+@given(st.binary(min_size=4, max_size=20), st.integers(0, 16))
+def test_a_word_is_four_bytes_the_most_significant_first(header: bytes, offset: int) -> None:
+    offset = min(offset, len(header) - 4)
+    assert word_at(header, offset) == int.from_bytes(header[offset : offset + 4], "big")

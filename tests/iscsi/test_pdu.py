@@ -90,6 +90,26 @@ def test_requests_are_read_as_the_standard_draws_them(
     assert list(values[2:]) == [described[name] for name in names]
 
 
+@given(st.binary(min_size=48, max_size=48))
+def test_the_fields_of_a_command_are_those_of_its_layout(header: bytes) -> None:
+    _, flags, lun, tag, length, cmd_sn, _, cdb = pdu.SCSI_COMMAND.unpack(header)
+    assert pdu.command_fields(header) == (flags, lun, tag, length, cmd_sn, cdb)
+
+
+@given(U8, U8, *[U32] * 5)
+def test_short_layouts_of_answers_have_zeros_where_the_long_ones_have_them(
+    flags: int, status: int, length: int, tag: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int
+) -> None:
+    first, numbers = Opcode.DATA_IN << 8 | flags, (stat_sn, exp_cmd_sn, max_cmd_sn)
+    assert pdu.WHOLE_DATA_IN.pack(first, status, length, tag, pdu.NO_TAG, *numbers) == pdu.DATA_IN.pack(
+        Opcode.DATA_IN, flags, 0, status, length, bytes(8), tag, pdu.NO_TAG, *numbers, 0, 0, 0
+    )
+    first = Opcode.SCSI_RESPONSE << 8 | flags
+    assert pdu.PLAIN_RESPONSE.pack(first, tag, *numbers) == pdu.SCSI_RESPONSE.pack(
+        Opcode.SCSI_RESPONSE, flags, 0, 0, 0, tag, *numbers, 0, 0
+    )
+
+
 @pytest.mark.parametrize(
     ("layout", "opcode", "names"), RESPONSES, ids=lambda value: getattr(value, "name", "")
 )

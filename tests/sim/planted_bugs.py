@@ -384,7 +384,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "mark-clean-lies": PlantedBug(
         "snapshot/store_sys.py",
-        (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        (("stable = self._writes.begun() == self._writes_flushed", "stable = True"),),
         masked_by="stop-unflushed: whoever asks for the mark has flushed in the same step, with nothing on its way",
     ),
     "stop-unflushed": PlantedBug(
@@ -399,7 +399,7 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "clean-unflushed": PlantedBug(
         "snapshot/store_sys.py",
-        (("stable = self._writes_started == self._writes_flushed", "stable = True"),),
+        (("stable = self._writes.begun() == self._writes_flushed", "stable = True"),),
         scenario="a replica is stopped and switched off",
         also=(
             PlantedBug(

@@ -74,6 +74,7 @@ class Buffers(RuleBasedStateMachine):
         else:
             assert view is not None
             assert bytes(view) == self.waiting[:count]
+        assert self.buffer.copy_of(count) == (None if view is None else self.waiting[:count])
 
     @rule()
     def forget_a_view(self) -> None:

@@ -16,35 +16,35 @@ While a device is late, only what needs a budget waits: pings are answered, so t
 """  # hot
 
 import collections
-import struct
 from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
 
 import attrs
 
-from pyjiva.block import Buffer
+from pyjiva.buffers import Buffer, word_at
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.iscsi.answers import DATA_IN_FINAL_STATUS, answer_at_length
 from pyjiva.iscsi.command import ATTRIBUTE_MASK, READ_FLAG, WRITE_FLAG, Quiescing, ScsiCommand
 from pyjiva.iscsi.framing import Framing
 from pyjiva.iscsi.parameters import Parameters
 from pyjiva.iscsi.pdu import (
-    DATA_IN,
     FINAL,
     IMMEDIATE,
     NO_TAG,
     OPCODE_MASK,
+    PLAIN_RESPONSE,
     REJECT,
-    SCSI_COMMAND,
     SERIAL_MASK,
+    WHOLE_DATA_IN,
     Opcode,
     Pdu,
     RejectReason,
+    command_fields,
     serial_less,
 )
 from pyjiva.iscsi.transfer import UNEXPECTED_DATA
 from pyjiva.iscsi.writes import WriteIntake
-from pyjiva.scsi import TRANSFER_BYTES_MAX, DeviceServer, LogicalUnit, Nexus
+from pyjiva.scsi import TRANSFER_BYTES_MAX, DeviceServer, LogicalUnit, Nexus, Status
 from pyjiva.units import KIB, MIB
 
 __all__ = ["COMMAND_WINDOW", "Connection", "Outgoing"]
@@ -57,11 +57,12 @@ READING_BYTES_MAX: Final = 32 * MIB  # read data that devices were asked for, in
 SMALL_READ_BYTES: Final = 64 * KIB  # a whole window of small reads is 8 MiB: they need no budget
 QUEUED_BYTES_MAX: Final = 8 * MIB  # answers that the initiator has not taken: then nothing more is read
 
-_CMD_SN: Final = struct.Struct(">I")
 _CMD_SN_OFFSET: Final = 24
 _EXTENDED_CDB: Final = 1  # type of additional header segment
 # Plain integers: a member of an enum costs a look-up through its metaclass each time.
-_DATA_IN_OPCODE: Final = int(Opcode.DATA_IN)
+_DATA_IN_WITH_STATUS: Final = Opcode.DATA_IN << 8 | DATA_IN_FINAL_STATUS
+_RESPONSE_ALONE: Final = Opcode.SCSI_RESPONSE << 8 | FINAL
+_GOOD: Final = int(Status.GOOD)
 _DATA_OUT_OPCODE: Final = int(Opcode.DATA_OUT)
 _SCSI_COMMAND_OPCODE: Final = int(Opcode.SCSI_COMMAND)
 
@@ -94,6 +95,8 @@ class Connection:
     """By operation code; `control` adds those that carry no SCSI data."""
     writes: WriteIntake = attrs.field(init=False)
     closed: bool = attrs.field(default=False, init=False)
+    _send: Callable[[*tuple[Buffer, ...]], None] = attrs.field(init=False)
+    """`out.send`, looked for once."""
     _done: Callable[[Any], None] = attrs.field(init=False)
     """`answer`, bound once."""
     _end_cmd_sn: int = attrs.field(init=False)
@@ -110,6 +113,7 @@ class Connection:
 
     def __attrs_post_init__(self) -> None:
         self._end_cmd_sn = (self.exp_cmd_sn + COMMAND_WINDOW) & SERIAL_MASK
+        self._send = self.out.send
         self._done = self.answer
         self.writes = WriteIntake(self)
         self.handlers[_SCSI_COMMAND_OPCODE] = self._scsi_command
@@ -152,7 +156,7 @@ class Connection:
         elif first & IMMEDIATE:
             handler(pdu)
         else:
-            (cmd_sn,) = _CMD_SN.unpack_from(pdu.header, _CMD_SN_OFFSET)
+            cmd_sn = word_at(pdu.header, _CMD_SN_OFFSET)
             if cmd_sn != self.exp_cmd_sn or cmd_sn == self._end_cmd_sn:
                 self._out_of_order(cmd_sn, pdu)
                 return
@@ -184,8 +188,9 @@ class Connection:
             self.handlers[opcode](pdu)
 
     def _scsi_command(self, pdu: Pdu) -> None:
-        opcode, flags, lun, itt, expected_bytes, cmd_sn, _, cdb = SCSI_COMMAND.unpack(pdu.header)
-        immediate = opcode & IMMEDIATE
+        header = pdu.header
+        flags, lun, itt, expected_bytes, cmd_sn, cdb = command_fields(header)
+        immediate = header[0] & IMMEDIATE
         if itt in self.commands or itt == NO_TAG:
             self.refuse_command(pdu, RejectReason.INVALID_PDU_FIELD)
             return
@@ -273,27 +278,40 @@ class Connection:
         ):
             stat_sn = self.stat_sn
             self.stat_sn = (stat_sn + 1) & SERIAL_MASK
-            self.out.send(
-                DATA_IN.pack(
-                    _DATA_IN_OPCODE,
-                    DATA_IN_FINAL_STATUS,
-                    0,
-                    command.status,
-                    data_bytes,
-                    b"",
+            header = WHOLE_DATA_IN.pack(
+                _DATA_IN_WITH_STATUS,
+                command.status,
+                data_bytes,
+                command.itt,
+                NO_TAG,
+                stat_sn,
+                self.exp_cmd_sn,
+                (self._end_cmd_sn - 1) & SERIAL_MASK,
+            )
+            data_in = command.data_in
+            if len(data_in) == 1:
+                self._send(header, data_in[0])
+            else:
+                self._send(header, *data_in)
+        elif (
+            command.flags & WRITE_FLAG
+            and command.status == _GOOD
+            and command.needed_bytes == command.expected_bytes
+            and not self.framing.header_digest
+        ):
+            stat_sn = self.stat_sn
+            self.stat_sn = (stat_sn + 1) & SERIAL_MASK
+            self._send(
+                PLAIN_RESPONSE.pack(
+                    _RESPONSE_ALONE,
                     command.itt,
-                    NO_TAG,
                     stat_sn,
                     self.exp_cmd_sn,
                     (self._end_cmd_sn - 1) & SERIAL_MASK,
-                    0,
-                    0,
-                    0,
-                ),
-                *command.data_in,
+                )
             )
-            return
-        answer_at_length(self, command)
+        else:
+            answer_at_length(self, command)
 
     def _forget(self, command: ScsiCommand) -> None:
         del self.commands[command.itt]

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import google_crc32c
 
-from pyjiva.block import Buffer
+from pyjiva.buffers import Buffer
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.iscsi.pdu import BHS_BYTES, Pdu, padding
 from pyjiva.transport import ReceiveBuffer
@@ -20,7 +20,7 @@ __all__ = ["Framing", "digest"]
 
 DIGEST_BYTES: Final = 4
 _DIGEST: Final = struct.Struct("<I")  # RFC 7143 §13.1: the CRC's bit order makes it little-endian on the wire
-_LENGTHS: Final = struct.Struct(">I")
+_NO_LENGTHS: Final = bytes(4)  # TotalAHSLength, in words, and DataSegmentLength
 
 
 def digest(*buffers: Buffer) -> bytes:
@@ -52,16 +52,14 @@ class Framing:
         Raises RemoteProtocolError: a segment longer than was agreed, or a wrong header digest.
         """
         buffer = self.buffer
-        front = buffer.peek(BHS_BYTES)
-        if front is None:
+        header = buffer.copy_of(BHS_BYTES)
+        if header is None:
             self.wanted_bytes = BHS_BYTES
             return None
-        (lengths,) = _LENGTHS.unpack_from(front, 4)
-        if not lengths and not self.header_digest:
-            pdu = Pdu(bytes(front))
+        if header[4:8] == _NO_LENGTHS and not self.header_digest:
             buffer.skip(BHS_BYTES)
-            return pdu
-        return self._next_long(bytes(front), (lengths >> 24) * 4, lengths & 0xFF_FFFF)
+            return Pdu(header)
+        return self._next_long(header, header[4] * 4, header[5] << 16 | header[6] << 8 | header[7])
 
     def _next_long(self, header: bytes, additional_bytes: int, data_bytes: int) -> Pdu | None:
         if data_bytes > self.data_segment_length_max:

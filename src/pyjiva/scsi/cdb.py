@@ -1,14 +1,28 @@
-"""The usual layouts of command descriptor blocks (SPC-4 §4.2.2).  Pure."""  # hot
+"""The usual layouts of command descriptor blocks (SPC-4 §4.2.2).  Pure.
+
+Operation code, flags, logical block address, [group number,] number of blocks, ...
+"""  # hot
 
 import struct
-from typing import Final
 
-__all__ = ["CDB_10", "CDB_12", "CDB_16", "block_range"]
+from pyjiva.buffers import word_at
 
-# operation code, flags, logical block address, [group number,] number of blocks, ...
-CDB_10: Final = struct.Struct(">BBIBHB")
-CDB_12: Final = struct.Struct(">BBIIBB")
-CDB_16: Final = struct.Struct(">BBQIBB")
+__all__ = ["block_range", "fields_10", "fields_12", "fields_16"]
+
+
+def fields_10(cdb: bytes) -> tuple[int, int, int]:
+    """(flags, logical block address, number of blocks) of ten bytes."""
+    return cdb[1], word_at(cdb, 2), cdb[7] << 8 | cdb[8]
+
+
+def fields_12(cdb: bytes) -> tuple[int, int, int]:
+    """The same of twelve bytes."""
+    return cdb[1], word_at(cdb, 2), word_at(cdb, 6)
+
+
+def fields_16(cdb: bytes) -> tuple[int, int, int]:
+    """The same of sixteen bytes."""
+    return cdb[1], word_at(cdb, 2) << 32 | word_at(cdb, 6), word_at(cdb, 10)
 
 
 def block_range(cdb: bytes) -> tuple[int, int, int]:
@@ -20,11 +34,11 @@ def block_range(cdb: bytes) -> tuple[int, int, int]:
         lba, count = struct.unpack_from(">HB", cdb, 2)
         return (cdb[1] & 0x1F) << 16 | lba, count or 256, 4
     if group in (1, 2):
-        _, _, lba, _, count, _ = CDB_10.unpack_from(cdb)
+        _, lba, count = fields_10(cdb)
         return lba, count, 7
     if group == 5:
-        _, _, lba, count, _, _ = CDB_12.unpack_from(cdb)
+        _, lba, count = fields_12(cdb)
         return lba, count, 6
     assert group == 4
-    _, _, lba, count, _, _ = CDB_16.unpack_from(cdb)
+    _, lba, count = fields_16(cdb)
     return lba, count, 10

@@ -65,12 +65,12 @@ class Command:
     """Answered although a unit attention is pending (SAM-5 §5.14)."""
     writes_medium: bool = False
     """Refused while the unit is write protected."""
-    refused_bits: int = attrs.field(init=False)
-    """The bits that must be zero, as one number over the CDB without its first byte."""
+    refused_bits: tuple[tuple[int, int], ...] = attrs.field(init=False)
+    """The bits that must be zero: bytes of the CDB that have such, and which these are."""
 
     @refused_bits.default
-    def _default_refused_bits(self) -> int:
-        return int.from_bytes(bytes(bits ^ 0xFF for bits in self.usage[1:]), "big")
+    def _default_refused_bits(self) -> tuple[tuple[int, int], ...]:
+        return tuple((place, bits ^ 0xFF) for place, bits in enumerate(self.usage) if place and bits != 0xFF)
 
     def conflict_of(self, cdb: bytes) -> Conflict:
         """NEVER, RESERVED, READS or WRITES: `conflict`, where it depends on the CDB with that looked at."""

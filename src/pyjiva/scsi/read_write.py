@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pyjiva.block import ATOMIC_BYTES_MAX, Flush, Read, Write
-from pyjiva.scsi.cdb import CDB_10, CDB_12, CDB_16, block_range
+from pyjiva.scsi.cdb import block_range, fields_10, fields_12, fields_16
 from pyjiva.scsi.codes import AdditionalSense, SenseKey
 from pyjiva.scsi.sense import Sense, invalid_field_in_cdb, sense_of
 from pyjiva.scsi.task import Task
@@ -48,19 +48,19 @@ def transfer_bytes(unit: LogicalUnit, cdb: bytes) -> int:
 
 def read_10(unit: LogicalUnit, task: Task) -> None:
     """READ(10): the one that most initiators use."""
-    _, flags, lba, _, count, _ = CDB_10.unpack_from(task.cdb)
+    flags, lba, count = fields_10(task.cdb)
     _read(unit, task, lba, count, flags, 7)
 
 
 def read_16(unit: LogicalUnit, task: Task) -> None:
     """READ(16)."""
-    _, flags, lba, count, _, _ = CDB_16.unpack_from(task.cdb)
+    flags, lba, count = fields_16(task.cdb)
     _read(unit, task, lba, count, flags, 10)
 
 
 def read_12(unit: LogicalUnit, task: Task) -> None:
     """READ(12)."""
-    _, flags, lba, count, _, _ = CDB_12.unpack_from(task.cdb)
+    flags, lba, count = fields_12(task.cdb)
     _read(unit, task, lba, count, flags, 6)
 
 
@@ -103,19 +103,19 @@ def _then(unit: LogicalUnit, task: Task, request: Read) -> Callable[[Flush], Non
 
 def write_10(unit: LogicalUnit, task: Task) -> None:
     """WRITE(10)."""
-    _, flags, lba, _, count, _ = CDB_10.unpack_from(task.cdb)
+    flags, lba, count = fields_10(task.cdb)
     _write(unit, task, lba, count, flags, 7)
 
 
 def write_16(unit: LogicalUnit, task: Task) -> None:
     """WRITE(16)."""
-    _, flags, lba, count, _, _ = CDB_16.unpack_from(task.cdb)
+    flags, lba, count = fields_16(task.cdb)
     _write(unit, task, lba, count, flags, 10)
 
 
 def write_12(unit: LogicalUnit, task: Task) -> None:
     """WRITE(12)."""
-    _, flags, lba, count, _, _ = CDB_12.unpack_from(task.cdb)
+    flags, lba, count = fields_12(task.cdb)
     _write(unit, task, lba, count, flags, 6)
 
 
@@ -176,13 +176,13 @@ def write_atomic_bytes(unit: LogicalUnit, cdb: bytes) -> int:
 
 def synchronize_cache_10(unit: LogicalUnit, task: Task) -> None:
     """SYNCHRONIZE CACHE(10): everything is flushed, whatever range is named."""
-    _, _, lba, _, count, _ = CDB_10.unpack_from(task.cdb)
+    _, lba, count = fields_10(task.cdb)
     _synchronize(unit, task, lba, count)
 
 
 def synchronize_cache_16(unit: LogicalUnit, task: Task) -> None:
     """SYNCHRONIZE CACHE(16)."""
-    _, _, lba, count, _, _ = CDB_16.unpack_from(task.cdb)
+    _, lba, count = fields_16(task.cdb)
     _synchronize(unit, task, lba, count)
 
 

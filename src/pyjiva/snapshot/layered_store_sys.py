@@ -296,14 +296,9 @@ class Store(VolumeStore):
         """
         self._refuse_outside(extent)
         # As a write: a reboot may lose it, and the state on disk has to tell.
-        with self._count_lock:
-            self._writes_started += 1
-        try:
+        with self._counted():
             self._prepare(extent.offset_bytes, extent.length_bytes)
             self._content.patch(snapshot, extent, buffers)
-        finally:
-            with self._count_lock:
-                self._writes_ended += 1
 
     def spoil_at(self, snapshot: str, extent: Extent) -> None:
         """As `patch`, for blocks that nobody has any more: reads of them fail."""

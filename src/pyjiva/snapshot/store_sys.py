@@ -44,6 +44,7 @@ from pyjiva.snapshot.regions import marked_extents, marks_of, regions_of
 from pyjiva.snapshot.state import FLUSH_FAILED, REGION_BYTES, STATE_FILE, ReplicaState, encode_state
 from pyjiva.snapshot.under_way_sys import under_way
 from pyjiva.snapshot.undo_log_sys import UndoLog
+from pyjiva.snapshot.write_counts_sys import WriteCounts
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile, Directory, open_directory, replace_file
 from pyjiva.units import align_down, align_up
 
@@ -70,15 +71,12 @@ class VolumeStore:  # hot
     """For each region: 0, or that the state on disk says that writes to it may not be stable: 1 if there was
     none since `retire_regions`, 2 if there was.
     """
-    _writes_started: int
-    """Writes and zeroings; what earlier processes did not flush counts as one."""
-    _writes_ended: int
+    _writes: WriteCounts
     _writes_flushed: int = attrs.field(default=0, init=False)
     """How many had ended when the last successful flush began."""
     _broken: StorageError | None = attrs.field(default=None, init=False)
     _state_known: bool = attrs.field(default=True, init=False)
     """False after a save that failed: the file may hold the new state or the old one."""
-    _count_lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _flush_lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _state_lock: threading.RLock = attrs.field(factory=threading.RLock, init=False)
 
@@ -146,8 +144,7 @@ class VolumeStore:  # hot
             size_bytes=state.size_bytes,
             intact=written in ("", boot_id),
             marks=marks_of(state),
-            writes_started=unflushed,
-            writes_ended=unflushed,
+            writes=WriteCounts.after(unflushed),
         )
         layers.owner = store
         layers.sync_lock = store._flush_lock
@@ -174,9 +171,14 @@ class VolumeStore:  # hot
         return self._intact
 
     def marked(self, offset_bytes: int, length_bytes: int) -> bool:
-        """Whether a write to the range can go ahead without first making the state durable."""
+        """Whether a write to the range can go ahead without first making the state durable.
+
+        One beyond the end can: it is refused.
+        """
         first = offset_bytes >> _REGION_SHIFT
         last = (offset_bytes + length_bytes - 1) >> _REGION_SHIFT
+        if first == last < len(self._marks):  # as nearly always; a slice takes five times as long
+            return bool(self._marks[first])
         return 0 not in self._marks[first : last + 1]
 
     def writes_in_place(self, offset_bytes: int, length_bytes: int) -> bool:
@@ -190,10 +192,14 @@ class VolumeStore:  # hot
         """Before a write: see that the state on disk tells of it."""
         first = offset_bytes >> _REGION_SHIFT
         last = (offset_bytes + length_bytes - 1) >> _REGION_SHIFT
-        if 0 in self._marks[first : last + 1]:
+        if first == last:
+            marks = self._marks
+            if marks[first]:
+                marks[first] = 2
+            else:
+                self._mark(first, last)
+        elif 0 in self._marks[first : last + 1]:
             self._mark(first, last)
-        elif first == last:
-            self._marks[first] = 2
         else:
             self._marks[first : last + 1] = b"\x02" * (last + 1 - first)
 
@@ -257,25 +263,21 @@ class VolumeStore:  # hot
         if offset_bytes < 0 or offset_bytes + length_bytes > self._size_bytes or self._broken:
             self._refuse(offset_bytes, length_bytes, StorageFailure.WRITE_ERROR)
         # Before the test of the mark, so that mark_clean sees this write or this write its mark gone.
-        with self._count_lock:
-            self._writes_started += 1
+        self._writes.begin(in_place=in_place)
         try:
             self._prepare(offset_bytes, length_bytes)
             self._head.write(offset_bytes, buffers, sums, in_place=in_place)
         finally:
-            with self._count_lock:
-                self._writes_ended += 1
+            self._writes.end(in_place=in_place)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
         """A write or a zeroing is under way in the body.  `write` is called too often for this."""
-        with self._count_lock:
-            self._writes_started += 1
+        self._writes.begin()
         try:
             yield
         finally:
-            with self._count_lock:
-                self._writes_ended += 1
+            self._writes.end()
 
     def write_atomic(self, offset_bytes: int, length_bytes: int, buffers: Sequence[Buffer]) -> None:
         """As `write`, and a crash leaves all of it or nothing; so does an error; if the
@@ -373,8 +375,7 @@ class VolumeStore:  # hot
         """
         with self._flush_lock:  # the kernel tells a failure to one caller: no second one may overtake it
             self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-            with self._count_lock:
-                ended = self._writes_ended
+            ended = self._writes.ended()
             self.guard(self._head.sync_data)
             if (filling := self._layers.filling) is not None:
                 self.guard(filling.sync_data)
@@ -390,9 +391,8 @@ class VolumeStore:  # hot
     def settle_all(self) -> None:
         """Flush, and make the checksums stable too; nothing may be in flight."""
         self.flush()
-        with self._count_lock:
-            if self._writes_started != self._writes_ended:
-                raise StorageError(StorageFailure.NOT_READY, f"{self.path}: writes are in flight")
+        if self._writes.under_way():
+            raise StorageError(StorageFailure.NOT_READY, f"{self.path}: writes are in flight")
         with self._flush_lock:
             self.guard(self._head.sync_sums)
 
@@ -411,8 +411,7 @@ class VolumeStore:  # hot
             if not self._intact:
                 return False
             marks, self._marks = self._marks, bytearray(len(self._marks))
-            with self._count_lock:
-                stable = self._writes_started == self._writes_flushed
+            stable = self._writes.begun() == self._writes_flushed
             if not stable:
                 self._marks = marks
                 return False
@@ -435,9 +434,7 @@ class VolumeStore:  # hot
                 return
             # From here on a write to a retired region waits in `_mark` for the lock.
             self._marks = marks.replace(b"\x01", b"\x00").replace(b"\x02", b"\x01")
-            with self._count_lock:
-                calm = self._writes_started == self._writes_ended
-            if not calm:  # a write under way may have seen the old marks
+            if self._writes.under_way():  # a write under way may have seen the old marks
                 self._marks = marks
                 return
             self.guard(self._head.sync_data)

@@ -86,6 +86,12 @@ class ReceiveBuffer:  # hot
             return None
         return self._view[self._start : self._start + count]
 
+    def copy_of(self, count: int) -> bytes | None:
+        """A copy of the first `count` bytes; None while fewer have arrived."""
+        if self._end - self._start < count:
+            return None
+        return self._view[self._start : self._start + count].tobytes()
+
     def take(self, count: int) -> memoryview:
         """The first `count` bytes, taken off; the view stays valid for as long as it is held."""
         assert count <= self._end - self._start

@@ -277,7 +277,7 @@ def _answers(sent: list[Buffer], data: bytes) -> bytes:
     done: list[int] = []
     headers = [buffer for buffer in sent if len(buffer) != len(data)]
     for number, buffer in enumerate(headers, 1):
-        _, _, type_, _, request_id, *_ = HEADER.unpack_from(buffer)
+        _, type_, _, request_id, *_ = HEADER.unpack_from(buffer)
         if type_ == FrameType.READ:
             said += (encode_header(type_ | ANSWER, request_id=request_id, epoch=1, payload=(data,)), data)
         else:

@@ -53,9 +53,12 @@ __all__ = [
 
 MAGIC: Final = b"PJVR"
 FRAME_VERSION: Final = 1
-HEADER: Final = struct.Struct("<4sBBHQQQQQQI")
+_START: Final = MAGIC + bytes([FRAME_VERSION])
+HEADER: Final = struct.Struct("<5sBHQQQQQQI")  # from _START on, without the checksum
+_ARRIVED: Final = struct.Struct("<5xBHQQQQQQII")  # without _START, with the checksum
 _CHECKSUM: Final = struct.Struct("<I")
-HEADER_BYTES: Final = HEADER.size + _CHECKSUM.size
+_CHECKED_BYTES: Final = 60
+HEADER_BYTES: Final = 64
 PAYLOAD_BYTES_MAX: Final = 32 * MIB  # above every SCSI transfer length that we announce (VPD B0h)
 CONTROL_PAYLOAD_BYTES_MAX: Final = 64 * KIB  # all that a stranger may make us buffer
 ANSWER: Final = 0x80
@@ -200,7 +203,7 @@ def encode_header(
         digest = hasher.intdigest()
     assert size <= PAYLOAD_BYTES_MAX
     head = HEADER.pack(
-        MAGIC, FRAME_VERSION, type_, code, request_id, epoch, offset_bytes, length_bytes, stable, digest, size
+        _START, type_, code, request_id, epoch, offset_bytes, length_bytes, stable, digest, size
     )
     return head + _CHECKSUM.pack(_crc32(head))
 
@@ -221,18 +224,14 @@ class FrameDecoder:  # hot
         Raises RemoteProtocolError: the bytes are no frame, or a checksum is wrong.  The connection is lost
         then.
         """
-        head = self.buffer.peek(HEADER_BYTES)
+        head = self.buffer.copy_of(HEADER_BYTES)
         if head is None:
             self.wanted_bytes = HEADER_BYTES
             return None
-        magic, version, type_, code, request_id, epoch, offset, length, stable, digest, size = (
-            HEADER.unpack_from(head)
-        )
-        if magic != MAGIC:
-            raise RemoteProtocolError(f"not a pyjiva replication frame: starts with {bytes(magic)!r}")
-        if version != FRAME_VERSION:
-            raise RemoteProtocolError(f"frame version {version}: this side speaks {FRAME_VERSION}")
-        if _crc32(head[:60]) != _CHECKSUM.unpack_from(head, 60)[0]:
+        if head[:5] != _START:
+            raise _not_a_frame(head)
+        type_, code, request_id, epoch, offset, length, stable, digest, size, checksum = _ARRIVED.unpack(head)
+        if _crc32(head[:_CHECKED_BYTES]) != checksum:
             raise RemoteProtocolError("frame header has a wrong checksum")
         if type_ not in _KNOWN_TYPES:
             raise RemoteProtocolError(f"unknown frame type {type_}")
@@ -253,6 +252,12 @@ class FrameDecoder:  # hot
             if digest != _EMPTY_XXH3:
                 raise RemoteProtocolError(f"payload of frame {request_id} has a wrong checksum")
         return Frame(type_, code, request_id, epoch, offset, length, stable, payload)
+
+
+def _not_a_frame(head: bytes) -> RemoteProtocolError:
+    if not head.startswith(MAGIC):
+        return RemoteProtocolError(f"not a pyjiva replication frame: starts with {head[: len(MAGIC)]!r}")
+    return RemoteProtocolError(f"frame version {head[len(MAGIC)]}: this side speaks {FRAME_VERSION}")
 
 
 _NO_PAYLOAD: Final = memoryview(b"")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyjiva.block import Buffer, MemoryDevice
+from pyjiva.block import Buffer, MemoryDevice, Read
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.iscsi.connection import COMMAND_WINDOW, Connection
 from pyjiva.iscsi.control import Control, Peer
@@ -232,6 +232,25 @@ def test_a_whole_window_of_waiting_reads_starts_without_deep_recursion() -> None
     here.device.release(1)
     here.device.release()
     check_books(here)
+
+
+@pytest.mark.parametrize("cuts", [(), (512,), (0, 100, 1024)])
+def test_a_read_that_the_device_gives_in_several_buffers_goes_out_whole(cuts: tuple[int, ...]) -> None:
+    here, content = world(), bytes(range(256)) * 8
+    here.device.holding = True
+    cdb = struct.pack(">BBIBHB", 0x28, 0, 0, 0, len(content) // 512, 0).ljust(16, b"\0")
+    feed(here, SCSI_COMMAND.pack(1, 0xC1, b"", 7, len(content), FIRST_CMD_SN, 0, cdb))
+    [read] = here.device.held
+    assert isinstance(read, Read)
+    ends = (*cuts, len(content))
+    read.data = [content[start:end] for start, end in zip((0, *cuts), ends, strict=True)]
+    read.done(read)
+    wire = Framing(ReceiveBuffer(), 1 << 24)
+    wire.receive_data(b"".join(here.out.sent))
+    answer = wire.next_pdu()
+    assert answer is not None
+    assert (answer.header[0], answer.data) == (Opcode.DATA_IN, content)
+    assert len(wire.buffer) == 0
 
 
 def test_extended_cdb_is_put_together() -> None:

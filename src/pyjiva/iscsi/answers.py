@@ -1,4 +1,5 @@
-"""The PDUs that answer a command when one Data-In does not do: residuals, several PDUs, sense data.  Pure.
+"""The PDUs that answer a command when neither one Data-In nor a plain response does: residuals, several PDUs,
+digests, sense data.  Pure.
 
 RFC 7143 §11.4, §11.7.
 """  # hot

@@ -276,20 +276,18 @@ class Connection:
             and not data_bytes & 3
             and command.flags & READ_FLAG
         ):
-            stat_sn = self.stat_sn
-            self.stat_sn = (stat_sn + 1) & SERIAL_MASK
             header = WHOLE_DATA_IN.pack(
                 _DATA_IN_WITH_STATUS,
                 command.status,
                 data_bytes,
                 command.itt,
                 NO_TAG,
-                stat_sn,
+                self.take_stat_sn(),
                 self.exp_cmd_sn,
-                (self._end_cmd_sn - 1) & SERIAL_MASK,
+                self.max_cmd_sn,
             )
             data_in = command.data_in
-            if len(data_in) == 1:
+            if len(data_in) == 1:  # as nearly always: nothing is to be put together for the call
                 self._send(header, data_in[0])
             else:
                 self._send(header, *data_in)
@@ -299,15 +297,9 @@ class Connection:
             and command.needed_bytes == command.expected_bytes
             and not self.framing.header_digest
         ):
-            stat_sn = self.stat_sn
-            self.stat_sn = (stat_sn + 1) & SERIAL_MASK
             self._send(
                 PLAIN_RESPONSE.pack(
-                    _RESPONSE_ALONE,
-                    command.itt,
-                    stat_sn,
-                    self.exp_cmd_sn,
-                    (self._end_cmd_sn - 1) & SERIAL_MASK,
+                    _RESPONSE_ALONE, command.itt, self.take_stat_sn(), self.exp_cmd_sn, self.max_cmd_sn
                 )
             )
         else:

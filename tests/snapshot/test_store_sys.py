@@ -380,9 +380,10 @@ class Regions:
     def open(self, boot_id: str) -> None:
         self.store = Store.open_in(self.disk.open_directory(), self.identity, boot_id=boot_id)
 
-    def write(self, *numbers: int) -> None:
+    def write(self, *numbers: int, in_place: bool = False) -> None:
         for number in numbers:
-            self.store.write(self.place(number), 512, [bytes([65 + number]) * 512])
+            data = bytes([65 + number]) * 512
+            self.store.write(self.place(number), 512, [data], in_place=in_place)
 
     def place(self, number: int) -> int:
         return min(number * REGION_BYTES + 4096, self.identity.size_bytes - 512)
@@ -435,17 +436,20 @@ def test_regions_that_nobody_writes_to_keep_their_checksums_over_a_power_cut(see
 
 
 @pytest.mark.patches
-def test_a_region_is_not_retired_while_a_write_is_under_way() -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_region_is_not_retired_while_a_write_is_under_way(*, in_place: bool) -> None:
     regions = Regions(0)
+    regions.store.begin_in_place()
     regions.write(0)
     regions.store.flush()
     regions.store.retire_regions()
     slow = SlowFile(regions.store, "write")
-    thread = threading.Thread(target=regions.write, args=(0,))
+    thread = threading.Thread(target=regions.write, args=(0,), kwargs={"in_place": in_place})
     thread.start()
     assert slow.entered.wait(10)
-    regions.store.retire_regions()
-    assert regions.marked()[0]
+    for _ in range(3):  # the first only notes that nothing was written since
+        regions.store.retire_regions()
+        assert regions.marked()[0]
     slow.go.set()
     thread.join()
 
@@ -606,6 +610,18 @@ def test_write_is_marked_durably_before_it_happens_and_only_once() -> None:
     store.write(2, 1, [b"c"])
     disk.power_cut()
     assert not open_memory(disk, "b-2").intact
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_was_written_since_the_last_flush_is_not_clean(*, in_place: bool) -> None:
+    store = open_memory(MemoryDisk(Random(0)))
+    store.begin_in_place()
+    store.write(0, SIZE_BYTES, [bytes(SIZE_BYTES)])
+    store.flush()
+    store.write(0, 4096, [b"a" * 4096], in_place=in_place)
+    assert not store.mark_clean()
+    store.flush()
+    assert store.mark_clean()
 
 
 def test_what_an_earlier_process_did_not_flush_is_not_clean() -> None:

@@ -39,7 +39,7 @@ __all__ = ["DirectCalls", "direct_calls"]
 #: What we ask of trio's runner, private as it is.
 _NEEDED: Final = (
     "runq",
-    "deadlines.next_deadline",
+    "deadlines._heap",
     "io_manager._epoll.fileno",
     "io_manager.close",
     "io_manager.get_events",

@@ -2,6 +2,7 @@
 of `direct_io`, where the theory stands.  Hot.
 """
 
+import collections
 from collections.abc import Callable
 from os import sched_yield
 from select import EPOLLIN, epoll
@@ -64,7 +65,9 @@ class ReadyCalls:  # hot
     def wait(self, timeout_s: float) -> int:
         """Wait for `timeout_s` at most, and call, until trio has something to do: NOTHING, CALLED, TRIOS."""
         runner = self._runner
-        next_deadline: float = runner.deadlines.next_deadline()
+        runnable: collections.deque[object] = runner.runq
+        deadlines: list[object] = runner.deadlines._heap  # its own method is interpreted
+        nearest = deadlines[0] if deadlines else None
         until_s = monotonic() + timeout_s
         ended = NOTHING
         found = self._poll(timeout_s)
@@ -74,7 +77,7 @@ class ReadyCalls:  # hot
                     return TRIOS
                 ended = CALLED
                 now_s = monotonic()
-                if now_s >= until_s or runner.runq or runner.deadlines.next_deadline() < next_deadline:
+                if now_s >= until_s or runnable or (deadlines and deadlines[0] is not nearest):
                     return ended
                 found = self._look_on(now_s) if self._looking_on.wanted(now_s) else []
             found = self._poll(until_s - monotonic())

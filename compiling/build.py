@@ -29,7 +29,11 @@ setup(
         *mypycify(
             ["--ignore-missing-imports", *{paths!r}], opt_level="2", debug_level="0", group_name="pyjiva"
         ),
-        Extension("pyjiva.native_sums", {native!r}, extra_compile_args=["-std=c11", "-Wall", "-Wextra"]),
+        Extension(
+            "pyjiva.native",
+            {native!r},
+            extra_compile_args=["-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden"],
+        ),
     ],
 )
 """

@@ -1,10 +1,22 @@
 """Bytes in several buffers, one after the other, cut without a copy; a number in a header.  Pure; hot."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
-__all__ = ["Buffer", "first_bytes", "left_after", "word_at"]
+from pyjiva.compiled import native
+
+__all__ = ["Buffer", "bytes_at", "first_bytes", "left_after", "word_at"]
 
 Buffer = bytes | bytearray | memoryview
+
+_native_bytes_at: Final[Callable[[Buffer, int, int], bytes] | None] = native("bytes_at")
+
+
+def bytes_at(buffer: Buffer, start: int, size: int) -> bytes:  # hot
+    """A copy of the `size` bytes from `start` on, all of which are there."""
+    if _native_bytes_at is not None:
+        return _native_bytes_at(buffer, start, size)
+    return bytes(buffer[start : start + size])
 
 
 def first_bytes(buffers: Sequence[Buffer], count: int) -> list[Buffer]:  # hot

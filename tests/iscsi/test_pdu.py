@@ -97,17 +97,17 @@ def test_the_fields_of_a_command_are_those_of_its_layout(header: bytes) -> None:
 
 
 @given(U8, U8, *[U32] * 5)
-def test_short_layouts_of_answers_have_zeros_where_the_long_ones_have_them(
+def test_headers_of_words_are_those_that_the_layouts_make(
     flags: int, status: int, length: int, tag: int, stat_sn: int, exp_cmd_sn: int, max_cmd_sn: int
 ) -> None:
-    first, numbers = Opcode.DATA_IN << 8 | flags, (stat_sn, exp_cmd_sn, max_cmd_sn)
-    assert pdu.WHOLE_DATA_IN.pack(first, status, length, tag, pdu.NO_TAG, *numbers) == pdu.DATA_IN.pack(
+    first, numbers = Opcode.DATA_IN << 24 | flags << 16 | status, (stat_sn, exp_cmd_sn, max_cmd_sn)
+    made = pdu.header_of_words(first, length, 0, 0, tag, pdu.NO_TAG, *numbers)
+    assert made == pdu.DATA_IN.pack(
         Opcode.DATA_IN, flags, 0, status, length, bytes(8), tag, pdu.NO_TAG, *numbers, 0, 0, 0
     )
-    first = Opcode.SCSI_RESPONSE << 8 | flags
-    assert pdu.PLAIN_RESPONSE.pack(first, tag, *numbers) == pdu.SCSI_RESPONSE.pack(
-        Opcode.SCSI_RESPONSE, flags, 0, 0, 0, tag, *numbers, 0, 0
-    )
+    first = Opcode.SCSI_RESPONSE << 24 | flags << 16
+    made = pdu.header_of_words(first, 0, 0, 0, tag, 0, *numbers)
+    assert made == pdu.SCSI_RESPONSE.pack(Opcode.SCSI_RESPONSE, flags, 0, 0, 0, tag, *numbers, 0, 0)
 
 
 @pytest.mark.parametrize(

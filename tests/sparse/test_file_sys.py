@@ -162,7 +162,10 @@ def test_more_buffers_than_the_kernel_takes_in_one_call(file: SparseFile) -> Non
 def test_writes_and_reads_that_the_kernel_cuts_short_go_on(
     file: SparseFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pwritev, preadv = os.pwritev, os.preadv
+    pwrite, pwritev, preadv = os.pwrite, os.pwritev, os.preadv
+
+    def write_100_of_one(fd: int, buffer: Any, offset: int) -> int:
+        return pwrite(fd, buffer[:100], offset)
 
     def write_100(fd: int, buffers: Any, offset: int) -> int:
         return pwritev(fd, [b"".join(buffers)[:100]], offset)
@@ -172,15 +175,19 @@ def test_writes_and_reads_that_the_kernel_cuts_short_go_on(
 
     data = os.urandom(1050)
     monkeypatch.setattr(os, "pwritev", write_100)
+    monkeypatch.setattr(os, "pwrite", write_100_of_one)
     file.write(7, [data[:30], b"", data[30:250], data[250:]])
+    file.write(2007, [data])
     monkeypatch.setattr(os, "preadv", read_100)
-    assert file.read(7, 1050) == data
-    assert file.read_nowait(7, 1050) is None  # a part of it is not in memory
-    monkeypatch.setattr(os, "pwritev", lambda *_: 0)
-    with pytest.raises(StorageError, match="Input/output error"):
-        file.write(0, [b"x"])
+    assert file.read(7, 1050) == file.read(2007, 1050) == data
+    for call in ("pwrite", "pwritev"):
+        monkeypatch.setattr(os, call, lambda *_: 0)
+    for buffers in ([b"x"], [b"x", b"y"]):
+        with pytest.raises(StorageError, match="Input/output error"):
+            file.write(0, buffers)
 
 
+@pytest.mark.patches
 def test_read_nowait_leaves_misses_to_the_caller(file: SparseFile, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(code: int) -> Callable[..., int]:
         def preadv(*_: Any) -> int:
@@ -188,6 +195,10 @@ def test_read_nowait_leaves_misses_to_the_caller(file: SparseFile, monkeypatch: 
 
         return preadv
 
+    file.write(0, [b"0123456789"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", lambda *_: 9)
+        assert file.read_nowait(0, 10) is None  # a part of it is not in memory
     monkeypatch.setattr(os, "preadv", answer(errno.EAGAIN))
     assert file.read_nowait(0, 10) is None
     monkeypatch.setattr(os, "preadv", answer(errno.EIO))
@@ -198,7 +209,7 @@ def test_read_nowait_leaves_misses_to_the_caller(file: SparseFile, monkeypatch: 
     assert file.read_nowait(0, 10) is None
     monkeypatch.undo()
     assert file.read_nowait(0, 10) is None  # that file system was asked once
-    assert file.read(0, 10) == bytes(10)
+    assert file.read(0, 10) == b"0123456789"
 
 
 @pytest.mark.patches
@@ -240,7 +251,7 @@ def test_every_failure_says_what_to_answer(
         return -1
 
     monkeypatch.setattr(file_sys, "_fallocate", fallocate)
-    for name in ("pwritev", "fdatasync", "ftruncate"):
+    for name in ("pwrite", "pwritev", "fdatasync", "ftruncate"):
         monkeypatch.setattr(os, name, fail)
     calls: list[Callable[[], object]] = [
         lambda: file.write(0, [b"x"]),

@@ -53,9 +53,13 @@ def test_any_table_of_mounts_is_read(mounts: str) -> None:
 
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
-    """Offset and length of each pwritev."""
+    """Offset and length of each pwrite and pwritev."""
     calls: list[tuple[int, int]] = []
-    pwritev = os.pwritev
+    pwrite, pwritev = os.pwrite, os.pwritev
+
+    def write_one(fd: int, buffer: bytes, offset: int) -> int:
+        calls.append((offset, len(buffer)))
+        return pwrite(fd, buffer, offset)
 
     def write(fd: int, buffers: list[bytes], offset: int) -> int:
         calls.append((offset, sum(map(len, buffers))))
@@ -63,6 +67,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", write)
+        patch.setattr(os, "pwrite", write_one)
         yield calls
 
 

@@ -37,8 +37,8 @@ ROWS: Final[tuple[tuple[str, ...], ...]] = (
     ("scsi", "replication", "snapshot"),
     ("sparse", "block", "transport", "vote"),
     ("block_sums", "extent", "membership", "lineage", "recycled"),
-    ("native_sums",),
     ("units", "buffers"),
+    ("compiled",),
     ("errors",),
 )
 TESTING: Final = "testing"  # may import any row; imported by tests and bench only

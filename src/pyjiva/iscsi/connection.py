@@ -32,14 +32,13 @@ from pyjiva.iscsi.pdu import (
     IMMEDIATE,
     NO_TAG,
     OPCODE_MASK,
-    PLAIN_RESPONSE,
     REJECT,
     SERIAL_MASK,
-    WHOLE_DATA_IN,
     Opcode,
     Pdu,
     RejectReason,
     command_fields,
+    header_of_words,
     serial_less,
 )
 from pyjiva.iscsi.transfer import UNEXPECTED_DATA
@@ -60,8 +59,8 @@ QUEUED_BYTES_MAX: Final = 8 * MIB  # answers that the initiator has not taken: t
 _CMD_SN_OFFSET: Final = 24
 _EXTENDED_CDB: Final = 1  # type of additional header segment
 # Plain integers: a member of an enum costs a look-up through its metaclass each time.
-_DATA_IN_WITH_STATUS: Final = Opcode.DATA_IN << 8 | DATA_IN_FINAL_STATUS
-_RESPONSE_ALONE: Final = Opcode.SCSI_RESPONSE << 8 | FINAL
+_DATA_IN_WITH_STATUS: Final = Opcode.DATA_IN << 24 | DATA_IN_FINAL_STATUS << 16
+_RESPONSE_ALONE: Final = Opcode.SCSI_RESPONSE << 24 | FINAL << 16
 _GOOD: Final = int(Status.GOOD)
 _DATA_OUT_OPCODE: Final = int(Opcode.DATA_OUT)
 _SCSI_COMMAND_OPCODE: Final = int(Opcode.SCSI_COMMAND)
@@ -276,10 +275,11 @@ class Connection:
             and not data_bytes & 3
             and command.flags & READ_FLAG
         ):
-            header = WHOLE_DATA_IN.pack(
-                _DATA_IN_WITH_STATUS,
-                command.status,
+            header = header_of_words(
+                _DATA_IN_WITH_STATUS | command.status,
                 data_bytes,
+                0,
+                0,
                 command.itt,
                 NO_TAG,
                 self.take_stat_sn(),
@@ -298,8 +298,16 @@ class Connection:
             and not self.framing.header_digest
         ):
             self._send(
-                PLAIN_RESPONSE.pack(
-                    _RESPONSE_ALONE, command.itt, self.take_stat_sn(), self.exp_cmd_sn, self.max_cmd_sn
+                header_of_words(
+                    _RESPONSE_ALONE,
+                    0,
+                    0,
+                    0,
+                    command.itt,
+                    0,
+                    self.take_stat_sn(),
+                    self.exp_cmd_sn,
+                    self.max_cmd_sn,
                 )
             )
         else:

@@ -7,11 +7,13 @@ tests' oracle.
 
 import enum
 import struct
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from pyjiva.buffers import Buffer, word_at
+from pyjiva.compiled import native
 
 __all__ = [
     "ASYNC_MESSAGE",
@@ -28,7 +30,6 @@ __all__ = [
     "NOP_OUT",
     "NO_TAG",
     "OPCODE_MASK",
-    "PLAIN_RESPONSE",
     "READY_TO_TRANSFER",
     "REJECT",
     "SCSI_COMMAND",
@@ -38,7 +39,6 @@ __all__ = [
     "TASK_MANAGEMENT_RESPONSE",
     "TEXT_REQUEST",
     "TEXT_RESPONSE",
-    "WHOLE_DATA_IN",
     "AsyncEvent",
     "LoginStatus",
     "LogoutReason",
@@ -49,6 +49,7 @@ __all__ = [
     "TaskFunction",
     "TaskResult",
     "command_fields",
+    "header_of_words",
     "padding",
     "serial_add",
     "serial_less",
@@ -197,11 +198,6 @@ DATA_IN: Final = struct.Struct(
 SCSI_RESPONSE: Final = struct.Struct(
     ">BBBBI8xI4xIIII4xI"
 )  # opcode flags response status length ITT StatSN ExpCmdSN MaxCmdSN ExpDataSN residual
-# The same two where most fields are 0, as nearly always: to pack a field takes longer than to skip it.
-WHOLE_DATA_IN: Final = struct.Struct(
-    ">HxBI8xIIIII12x"
-)  # opcode-and-flags status length ITT TTT StatSN ExpCmdSN MaxCmdSN
-PLAIN_RESPONSE: Final = struct.Struct(">H14xI4xIII12x")  # opcode-and-flags ITT StatSN ExpCmdSN MaxCmdSN
 READY_TO_TRANSFER: Final = struct.Struct(
     ">BB6x8sIIIIIIII"
 )  # opcode flags LUN ITT TTT StatSN ExpCmdSN MaxCmdSN R2TSN offset length
@@ -227,7 +223,7 @@ REJECT: Final = struct.Struct(
 
 for _layout in (
     SCSI_COMMAND, DATA_OUT, NOP_OUT, TASK_MANAGEMENT_REQUEST, LOGIN_REQUEST, TEXT_REQUEST, LOGOUT_REQUEST,
-    DATA_IN, SCSI_RESPONSE, WHOLE_DATA_IN, PLAIN_RESPONSE, READY_TO_TRANSFER, NOP_IN,
+    DATA_IN, SCSI_RESPONSE, READY_TO_TRANSFER, NOP_IN,
     TASK_MANAGEMENT_RESPONSE, LOGIN_RESPONSE, TEXT_RESPONSE, LOGOUT_RESPONSE, ASYNC_MESSAGE, REJECT,
 ):  # fmt: skip
     assert _layout.size == BHS_BYTES
@@ -248,6 +244,13 @@ class Pdu:
 
 
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+_FIRST_WORDS: Final = struct.Struct(">9I12x")
+header_of_words: Final[Callable[[int, int, int, int, int, int, int, int, int], bytes]] = (
+    native("header_of_words") or _FIRST_WORDS.pack
+)
+"""A header of which only the first nine words of 32 bits are not 0: those of most answers, at little cost."""
 
 
 def command_fields(header: bytes) -> tuple[int, bytes, int, int, int, bytes]:

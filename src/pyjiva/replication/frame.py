@@ -25,12 +25,13 @@ once, by the hello (`message`), and the epoch in every frame is the fence.
 import enum
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
 import xxhash
 
+from pyjiva.compiled import native
 from pyjiva.errors import RemoteProtocolError, StorageFailure
 from pyjiva.transport import ReceiveBuffer
 from pyjiva.units import KIB, MIB
@@ -55,7 +56,7 @@ MAGIC: Final = b"PJVR"
 FRAME_VERSION: Final = 1
 _START: Final = MAGIC + bytes([FRAME_VERSION])
 HEADER: Final = struct.Struct("<5sBHQQQQQQI")  # from _START on, without the checksum
-_ARRIVED: Final = struct.Struct(HEADER.format.replace("5s", "5x") + "I")  # without _START, with the checksum
+_ARRIVED: Final = struct.Struct(HEADER.format.replace("5s", "5x") + "4x")  # without _START and the checksum
 _CHECKSUM: Final = struct.Struct("<I")
 _CHECKED_BYTES: Final = HEADER.size
 HEADER_BYTES: Final = HEADER.size + _CHECKSUM.size
@@ -66,6 +67,8 @@ EPOCH_MAX: Final = 2**63 - 1  # a peer that claims more is not believed: the nex
 _crc32: Final = zlib.crc32
 _hash: Final = xxhash.xxh3_64_intdigest
 _EMPTY_XXH3: Final = _hash(b"")
+#: Type, code, request id, epoch, offset, length, stable, digest and length of the payload.
+_Fields = tuple[int, int, int, int, int, int, int, int, int]
 
 
 class FrameType(enum.IntEnum):
@@ -202,10 +205,38 @@ def encode_header(
             size += len(buffer)
         digest = hasher.intdigest()
     assert size <= PAYLOAD_BYTES_MAX
+    return _header_of(type_, code, request_id, epoch, offset_bytes, length_bytes, stable, digest, size)
+
+
+def _header_in_python(
+    type_: int,
+    code: int,
+    request_id: int,
+    epoch: int,
+    offset_bytes: int,
+    length_bytes: int,
+    stable: int,
+    digest: int,
+    size: int,
+) -> bytes:
     head = HEADER.pack(
         _START, type_, code, request_id, epoch, offset_bytes, length_bytes, stable, digest, size
     )
     return head + _CHECKSUM.pack(_crc32(head))
+
+
+def _fields_in_python(head: bytes) -> _Fields | None:
+    """What `_header_in_python` was given; None: it made no such header."""
+    if head[:5] != _START or _CHECKSUM.unpack_from(head, _CHECKED_BYTES)[0] != _crc32(head[:_CHECKED_BYTES]):
+        return None
+    fields: _Fields = _ARRIVED.unpack(head)
+    return fields
+
+
+_header_of: Final[Callable[[int, int, int, int, int, int, int, int, int], bytes]] = (
+    native("frame_header") or _header_in_python
+)
+_fields_of: Final[Callable[[bytes], _Fields | None]] = native("frame_fields") or _fields_in_python
 
 
 @attrs.define(eq=False)
@@ -228,11 +259,10 @@ class FrameDecoder:  # hot
         if head is None:
             self.wanted_bytes = HEADER_BYTES
             return None
-        if head[:5] != _START:
+        fields = _fields_of(head)
+        if fields is None:
             raise _not_a_frame(head)
-        type_, code, request_id, epoch, offset, length, stable, digest, size, checksum = _ARRIVED.unpack(head)
-        if _crc32(head[:_CHECKED_BYTES]) != checksum:
-            raise RemoteProtocolError("frame header has a wrong checksum")
+        type_, code, request_id, epoch, offset, length, stable, digest, size = fields
         if type_ not in _KNOWN_TYPES:
             raise RemoteProtocolError(f"unknown frame type {type_}")
         if size > self.payload_bytes_max:
@@ -257,7 +287,9 @@ class FrameDecoder:  # hot
 def _not_a_frame(head: bytes) -> RemoteProtocolError:
     if not head.startswith(MAGIC):
         return RemoteProtocolError(f"not a pyjiva replication frame: starts with {head[: len(MAGIC)]!r}")
-    return RemoteProtocolError(f"frame version {head[len(MAGIC)]}: this side speaks {FRAME_VERSION}")
+    if head[len(MAGIC)] != FRAME_VERSION:
+        return RemoteProtocolError(f"frame version {head[len(MAGIC)]}: this side speaks {FRAME_VERSION}")
+    return RemoteProtocolError("frame header has a wrong checksum")
 
 
 _NO_PAYLOAD: Final = memoryview(b"")

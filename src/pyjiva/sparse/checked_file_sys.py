@@ -37,7 +37,7 @@ from typing import Final
 import attrs
 import xxhash
 
-from pyjiva.block_sums import AT_ONCE_BLOCKS_MIN, sums_of, sums_of_all
+from pyjiva.block_sums import first_bad, sums_of, sums_of_all
 from pyjiva.buffers import Buffer
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
@@ -105,10 +105,7 @@ class CheckedFile:  # hot
         data = self.data.read_nowait(offset_bytes, length_bytes)
         if data is None:
             return None
-        if count == 1:
-            known = _SUM.unpack(sums)[0]
-            return None if known and known != (_hash(data) or 1) else data
-        return None if _first_bad(sums, data, count) >= 0 else data
+        return None if first_bad(sums, data) >= 0 else data
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """See DataFile.  Raises StorageError BAD_CHECKSUM: a block is not what was written."""
@@ -118,11 +115,11 @@ class CheckedFile:  # hot
         while True:
             sums = self._sums.read(place, size)
             data = self.data.read(blocks.offset_bytes, blocks.length_bytes)
-            bad = _first_bad(sums, data, count)
+            bad = first_bad(sums, data)
             while bad >= 0 and self._is_under_way((blocks.offset_bytes >> _SHIFT) + bad):
                 sums = bytearray(sums)
                 sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT] = _UNKNOWN_ONE
-                bad = _first_bad(sums, data, count)
+                bad = first_bad(sums, data)
             if bad < 0:
                 start = offset_bytes - blocks.offset_bytes
                 return data if len(data) == length_bytes else memoryview(data)[start : start + length_bytes]
@@ -456,15 +453,3 @@ class CheckedFile:  # hot
 
     def _block(self, offset_bytes: int) -> Extent:
         return Extent(offset_bytes, min(SUM_BLOCK_BYTES, self._size_bytes - offset_bytes))
-
-
-def _first_bad(sums: Buffer, data: Buffer, count: int) -> int:
-    """The number of the first block that does not match; -1 if all do."""
-    if count >= AT_ONCE_BLOCKS_MIN and sums[: _SUM.size] != _UNKNOWN_ONE and sums == sums_of(data):
-        return -1
-    view = memoryview(data)
-    for number, known in enumerate(struct.unpack(f"<{count}Q", sums)):
-        at = number << _SHIFT
-        if known and known != (_hash(view[at : at + SUM_BLOCK_BYTES]) or 1):
-            return number
-    return -1

@@ -15,12 +15,13 @@ Left out: O_DIRECT (the page cache is what makes small reads cheap) and io_uring
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
 
 from pyjiva.buffers import Buffer, left_after
+from pyjiva.compiled import native
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.recycled import RecycledBuffers
@@ -115,18 +116,16 @@ class SparseFile:  # hot
         """See DataFile.  One preadv: a range that is only partly in memory is left to `read` whole."""
         if not self._has_nowait:
             return None
-        data: bytearray | memoryview
-        data = bytearray(length_bytes) if length_bytes < RECYCLED_BYTES_MIN else _large.take(length_bytes)
         try:
-            count = os.preadv(self._fd, (data,), offset_bytes, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return None
+            if length_bytes < RECYCLED_BYTES_MIN:
+                return _read_nowait(self._fd, length_bytes, offset_bytes)
+            data = _large.take(length_bytes)
+            return data if _read_nowait_into(self._fd, data, offset_bytes) else None
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:  # tmpfs, NFS, 9p: a thread reads all there
                 self._has_nowait = False
                 return None
             raise storage_error(error, StorageFailure.READ_ERROR, f"read {self._name}") from error
-        return data if count == length_bytes else None
 
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """See DataFile."""
@@ -161,9 +160,12 @@ class SparseFile:  # hot
 
     def _write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
         try:
-            count = os.pwritev(self._fd, buffers, offset_bytes)
-            if len(buffers) == 1 and count == len(buffers[0]):  # as nearly always
-                return
+            if len(buffers) == 1:  # as nearly always
+                count = os.pwrite(self._fd, buffers[0], offset_bytes)
+                if count == len(buffers[0]):
+                    return
+            else:
+                count = os.pwritev(self._fd, buffers, offset_bytes)
             while rest := left_after(buffers, count):
                 # The kernel stops early when the disk is full or a signal came: asking again tells which.
                 if count == 0:
@@ -255,6 +257,28 @@ class SparseFile:  # hot
     def close(self) -> None:
         """See DataFile."""
         os.close(self._fd)
+
+
+def _read_nowait_in_python(fd: int, size_bytes: int, offset_bytes: int) -> Buffer | None:
+    """The range, if the page cache has all of it.  Raises OSError."""
+    data = bytearray(size_bytes)
+    return data if _read_nowait_into_in_python(fd, memoryview(data), offset_bytes) else None
+
+
+def _read_nowait_into_in_python(fd: int, buffer: memoryview, offset_bytes: int) -> bool:
+    """Whether the page cache had all that `buffer` takes.  Raises OSError."""
+    try:
+        return os.preadv(fd, (buffer,), offset_bytes, os.RWF_NOWAIT) == len(buffer)
+    except BlockingIOError:
+        return False
+
+
+_read_nowait: Final[Callable[[int, int, int], Buffer | None]] = (
+    native("read_nowait") or _read_nowait_in_python
+)
+_read_nowait_into: Final[Callable[[int, memoryview, int], bool]] = (
+    native("read_nowait_into") or _read_nowait_into_in_python
+)
 
 
 def _pieces(offset_bytes: int, buffers: Sequence[Buffer], piece_bytes: int) -> Iterator[Sequence[Buffer]]:

@@ -14,6 +14,7 @@ from typing import Final
 
 import attrs
 
+from pyjiva.buffers import bytes_at
 from pyjiva.recycled import Buffers, RecycledBuffers
 from pyjiva.units import KIB, MIB
 
@@ -90,7 +91,7 @@ class ReceiveBuffer:  # hot
         """A copy of the first `count` bytes; None while fewer have arrived."""
         if self._end - self._start < count:
             return None
-        return self._view[self._start : self._start + count].tobytes()
+        return bytes_at(self._view, self._start, count)
 
     def take(self, count: int) -> memoryview:
         """The first `count` bytes, taken off; the view stays valid for as long as it is held."""

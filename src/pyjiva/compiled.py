@@ -1,0 +1,15 @@
+"""What is C in a compiled build: decision 12.  Pure."""
+
+import importlib
+from typing import Any
+
+__all__ = ["native"]
+
+
+def native(function: str) -> Any:
+    """This function of `pyjiva.native`; None where nothing is compiled: its twin in Python is to be used."""
+    try:
+        module = importlib.import_module("pyjiva.native")
+    except ImportError:
+        return None
+    return getattr(module, function)

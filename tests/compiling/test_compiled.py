@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,9 @@ import pytest
 from compiling.build import build
 from compiling.modules import COMPILED, NOT_COMPILED
 from tests.compiling.tools import missing_to_compile
+from tests.instructions.baseline import RECORD_COMPILED, complaint, find, load, nothing_recorded
+from tests.instructions.counting import count, environment, missing_packages, packages
+from tests.instructions.workloads import PLANTED
 
 pytestmark = pytest.mark.real  # starts a compiler, which takes minutes
 
@@ -72,6 +76,25 @@ def test_a_compiled_build_says_that_it_is(compiled: Path) -> None:
 def test_a_compiled_build_sums_many_blocks_at_once(compiled: Path) -> None:
     done = run(compiled, "-c", "from pyjiva import block_sums; print(block_sums.AT_ONCE_BLOCKS_MIN)")
     assert done.stdout.split() == ["1"], done
+
+
+def test_a_command_takes_no_more_instructions_than_was_recorded(compiled: Path) -> None:
+    """As `tests/instructions` has it for an interpreted one: this is what users run."""
+    if missing := missing_packages():
+        pytest.skip(f"install the Debian package {' and '.join(missing)}")
+    here = environment(compiled=True)
+    baseline = find(load(), here)
+    if baseline is None:
+        pytest.skip(nothing_recorded(load(), here, RECORD_COMPILED))
+    counts = count(compiled)
+    others = [f"{n} {v} → {now}" for n, v in baseline.packages.items() if (now := packages()[n]) != v]
+    others.append(f"mypy is {version('mypy')}")
+    complaints = [
+        complaint(name, baseline.instructions.get(name), now, others, RECORD_COMPILED)
+        for name, now in counts.instructions.items()
+        if name != PLANTED.name
+    ]
+    assert not any(complaints), "\n".join(filter(None, complaints))
 
 
 def test_the_data_path_does_the_same(compiled: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from pyjiva.cli.main import how_it_runs
-from tests.instructions.baseline import Baseline, complaint, find, load, save
+from tests.instructions.baseline import RECORD, RECORD_COMPILED, Baseline, complaint, find, load, save
 from tests.instructions.counting import CountingError, Counts, count, environment, missing_packages, packages
 from tests.instructions.timing import table
 from tests.instructions.workloads import WORKLOADS
@@ -32,7 +32,8 @@ def main() -> int:
     if missing := missing_packages():
         print(f"instructions: install {' '.join(missing)}", file=sys.stderr)
         return 2
-    baselines, here = load(), environment()
+    is_compiled = how_it_runs().startswith("hot modules compiled")
+    baselines, here = load(), environment(compiled=is_compiled)
     baseline = find(baselines, here)
     try:
         counts = count()
@@ -46,11 +47,12 @@ def main() -> int:
         wanted = {w.name: counts.instructions[w.name] for w in WORKLOADS if w.name in counts.instructions}
         save(baselines, Baseline(here, packages(), wanted))
         return 0
+    record = RECORD_COMPILED if is_compiled else RECORD
     complaints = [
         said
         for workload in WORKLOADS
         if (now := counts.instructions.get(workload.name)) is not None
-        and (said := complaint(workload.name, recorded.get(workload.name), now))
+        and (said := complaint(workload.name, recorded.get(workload.name), now, record=record))
     ]
     print("\n".join(complaints))
     return 1 if complaints else 0

@@ -9,11 +9,23 @@ from typing import Final
 
 import attrs
 
-__all__ = ["BASELINES", "RECORD", "TOLERANCE", "Baseline", "complaint", "find", "load", "save"]
+__all__ = [
+    "BASELINES",
+    "RECORD",
+    "RECORD_COMPILED",
+    "TOLERANCE",
+    "Baseline",
+    "complaint",
+    "find",
+    "load",
+    "nothing_recorded",
+    "save",
+]
 
 BASELINES: Final = Path(__file__).parent / "baseline.json"
 TOLERANCE: Final = 0.10
 RECORD: Final = "python -m tests.instructions --record"
+RECORD_COMPILED: Final = f"scripts/compiled-venv && .venv-compiled/bin/{RECORD}"
 
 
 @attrs.frozen
@@ -50,18 +62,33 @@ def find(baselines: Sequence[Baseline], environment: Mapping[str, str]) -> Basel
     return next((b for b in baselines if b.environment == environment), None)
 
 
-def complaint(workload: str, before: int | None, now: int, other_packages: Sequence[str] = ()) -> str:
+def nothing_recorded(baselines: Sequence[Baseline], here: Mapping[str, str], record: str = RECORD) -> str:
+    """Why nothing can be compared in the environment `here`, which has no baseline."""
+    nearest = max(baselines, key=lambda b: len(b.environment.items() & here.items())).environment
+    names = {**nearest, **here}
+    differ = [
+        f"{name} {nearest.get(name, '-')}, here {here.get(name, '-')}"
+        for name in names
+        if nearest.get(name) != here.get(name)
+    ]
+    return f"nothing is recorded for this machine (nearest: {'; '.join(differ)}): {record}"
+
+
+def complaint(
+    workload: str, before: int | None, now: int, other_packages: Sequence[str] = (), record: str = RECORD
+) -> str:
     """What is wrong with `now` instructions where there were `before`; "" if nothing is.
 
     `other_packages`: what has another version than when `before` was recorded, as "NAME OLD → NEW".
+    `record`: the command that records.
     """
     if before is None:
-        return f"{workload}: {now} instructions for a command, and none are recorded: {RECORD}"
+        return f"{workload}: {now} instructions for a command, and none are recorded: {record}"
     if abs(now - before) <= TOLERANCE * before:
         return ""
     change = now / before - 1
     versions = f" (another version: {', '.join(other_packages)})" if other_packages else ""
     what = f"{workload}: {before} → {now} instructions for a command, {change:+.1%}{versions}."
     if change > 0:
-        return f"{what} If it is worth that, record it, with the reason in the commit: {RECORD}"
-    return f"{what} It got cheaper: record that, so that it is not lost again: {RECORD}"
+        return f"{what} If it is worth that, record it, with the reason in the commit: {record}"
+    return f"{what} It got cheaper: record that, so that it is not lost again: {record}"

@@ -2,8 +2,8 @@
 
 Instructions, not time: the same code gives the same count, mostly to the last instruction, whatever else the
 machine does; another place of an object in memory moves it by up to a hundredth.  Valgrind presents a
-processor of its own, so only the interpreter, the C library, valgrind itself and whether there is AVX2
-(`environment`) choose other instructions for the same work.
+processor of its own, so only the interpreter, the C library, valgrind itself, whether there is AVX2, and
+whether the hot modules are compiled and by what (`environment`), choose other instructions for the same work.
 
 Callgrind starts to count when all is imported and prepared, and `count_to_here` in `marks.c` makes it write
 down one workload: neither the start of the process nor its warming up is in a count, and all of it takes one
@@ -68,21 +68,28 @@ def _compiles(text: str) -> bool:
     return subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode == 0
 
 
-def environment() -> dict[str, str]:
-    """What chooses the instructions for the same work: counts compare only where it is the same."""
+def environment(*, compiled: bool = False) -> dict[str, str]:
+    """What chooses the instructions for the same work: counts compare only where it is the same.
+
+    `compiled`: the hot modules are.
+    """
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     options = [
         word for word in ("--enable-optimizations", "--with-lto", "--enable-shared") if word in arguments
     ]
     told = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True).stdout
     flags = Path("/proc/cpuinfo").read_text()
-    return {
+    here = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "build": " ".join((platform.python_compiler(), *options)),
         "libc": " ".join(platform.libc_ver()),
         "machine": platform.machine() + (" with AVX2" if re.search(r"\bavx2\b", flags) else ""),
         "valgrind": told.strip().removeprefix("valgrind-"),
     }
+    if compiled:
+        told = subprocess.run(["cc", "--version"], capture_output=True, text=True, check=True).stdout
+        here["hot modules"] = f"compiled by {told.splitlines()[0]}"
+    return here
 
 
 def packages() -> dict[str, str]:
@@ -90,8 +97,8 @@ def packages() -> dict[str, str]:
     return {name: version(name) for name in _C_PACKAGES}
 
 
-def count() -> Counts:
-    """Count all workloads.  Raises CountingError."""
+def count(compiled: Path | None = None) -> Counts:
+    """Count all workloads, those of the package in `compiled` in place of ours.  Raises CountingError."""
     kept = TOP / ".cache"  # with the sources: /tmp is often in memory, where reads take another path
     kept.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="instructions-", dir=kept) as name:
@@ -101,7 +108,7 @@ def count() -> Counts:
         # -P: else the name of the directory, which is another one each time, is in sys.path.
         command = [sys.executable, "-P", "-m", "tests.instructions.counted", "./marks.so", "data"]
         options = ["-q", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=counts"]
-        told = _run(["valgrind", *options, *command], directory)
+        told = _run(["valgrind", *options, *command], directory, *([] if compiled is None else [compiled]))
         sums = dict(_read(path) for path in directory.glob("counts.*"))
     unfit = json.loads(told)
     commands = {w.name: w.commands * COUNTED_ROUNDS for w in (*WORKLOADS, PLANTED) if w.name not in unfit}
@@ -110,9 +117,10 @@ def count() -> Counts:
     return Counts({name: round(sums[name] / n) for name, n in commands.items()}, unfit)
 
 
-def _run(command: list[str], directory: Path) -> str:
+def _run(command: list[str], directory: Path, *imports: Path) -> str:
     """What it says.  Nothing of our own environment: its length moves the stack, its content may do more."""
-    environ = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONPATH": str(TOP)}
+    paths = os.pathsep.join(map(str, (*imports, TOP)))
+    environ = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONPATH": paths}
     try:
         ended = subprocess.run(
             command,

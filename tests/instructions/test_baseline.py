@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.instructions.baseline import RECORD, Baseline, complaint, find, load, save
+from tests.instructions.baseline import RECORD, Baseline, complaint, find, load, nothing_recorded, save
 
 HERE = {"python": "CPython 3.11.7", "valgrind": "3.19.0"}
 THERE = {"python": "CPython 3.13.0", "valgrind": "3.19.0"}
@@ -32,6 +32,19 @@ def test_beyond_it_the_change_and_the_command_that_records_are_named(
 def test_a_workload_without_a_count_is_to_be_recorded() -> None:
     assert complaint("reads", None, 7) == (
         f"reads: 7 instructions for a command, and none are recorded: {RECORD}"
+    )
+
+
+def test_the_command_that_records_may_be_another_one() -> None:
+    assert complaint("reads", 1000, 2000, record="do it").endswith("do it")
+
+
+def test_where_nothing_is_recorded_the_nearest_is_named() -> None:
+    baselines = [Baseline(THERE, {}, {}), Baseline({**HERE, "hot modules": "compiled"}, {}, {})]
+    said = nothing_recorded(baselines, HERE)
+    assert said == (f"nothing is recorded for this machine (nearest: hot modules compiled, here -): {RECORD}")
+    assert "(nearest: python CPython 3.13.0, here CPython 3.11.7): do" in nothing_recorded(
+        baselines[:1], HERE, "do it"
     )
 
 

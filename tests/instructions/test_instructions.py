@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.instructions.baseline import RECORD, Baseline, complaint, find, load
+from tests.instructions.baseline import Baseline, complaint, find, load, nothing_recorded
 from tests.instructions.counting import Counts, count, environment, missing_packages, packages
 from tests.instructions.workloads import PLANTED, WORKLOADS
 
@@ -22,12 +22,9 @@ def baseline() -> Baseline:
     """Of this interpreter and machine."""
     if missing := missing_packages():
         pytest.skip(f"install the Debian package {' and '.join(missing)}")
-    baselines, here = load(), environment()
-    found = find(baselines, here)
+    found = find(load(), environment())
     if found is None:
-        nearest = max(baselines, key=lambda b: len(b.environment.items() & here.items()))
-        differ = [f"{n} {v}, here {here[n]}" for n, v in nearest.environment.items() if here[n] != v]
-        pytest.skip(f"nothing is recorded for this machine (nearest: {'; '.join(differ)}): {RECORD}")
+        pytest.skip(nothing_recorded(load(), environment()))
     return found
 
 

@@ -8,7 +8,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjiva.block_sums import SUM_BYTES, sums_of, sums_of_all
+from pyjiva.block_sums import SUM_BYTES, first_bad, sum_of_hash, sums_of, sums_of_all
 from pyjiva.units import STORED_BLOCK_BYTES
 
 DATA = bytes(n * 7 % 251 for n in range(5 * STORED_BLOCK_BYTES + 512))
@@ -67,3 +67,23 @@ def test_they_do_not_depend_on_how_it_is_cut(cuts: set[int]) -> None:
 
 def test_nothing_has_none() -> None:
     assert sums_of(b"") == sums_of_all([]) == b""
+
+
+def test_a_hash_that_is_known_makes_the_same_sum() -> None:
+    block = DATA[:STORED_BLOCK_BYTES]
+    assert sum_of_hash(xxhash.xxh3_64_intdigest(block)) == sums_of(block)
+    assert sum_of_hash(0) == (1).to_bytes(SUM_BYTES, "little")
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 15, 16, 100])
+def test_the_first_block_that_is_known_to_be_bad_is_found(blocks: int) -> None:
+    data = MANY[: blocks * STORED_BLOCK_BYTES - 512]
+    sums = bytearray(sums_of(data))
+    assert first_bad(sums, data) == -1
+    for number in {0, blocks // 2, blocks - 1}:
+        wrong = bytearray(data)
+        wrong[number * STORED_BLOCK_BYTES] ^= 1
+        assert first_bad(sums, wrong) == number
+        unknown = bytearray(sums)
+        unknown[number * SUM_BYTES : (number + 1) * SUM_BYTES] = bytes(SUM_BYTES)
+        assert first_bad(unknown, wrong) == -1

@@ -16,7 +16,7 @@ from pyjiva.buffers import Buffer
 from pyjiva.compiled import native
 from pyjiva.units import STORED_BLOCK_BYTES
 
-__all__ = ["SUM_BYTES", "first_bad", "sums_of", "sums_of_all"]
+__all__ = ["SUM_BYTES", "first_bad", "sum_of_hash", "sums_of", "sums_of_all"]
 
 SUM_BYTES: Final = 8
 _SUM: Final = struct.Struct("<Q")
@@ -72,6 +72,11 @@ def sums_of_all(buffers: Sequence[Buffer]) -> bytes:
     if any(len(buffer) & _MASK for buffer in buffers[:-1]):  # a block lies in two of them
         return sums_of(b"".join(buffers))
     return b"".join(map(sums_of, buffers))
+
+
+def sum_of_hash(hash_: int) -> bytes:
+    """The checksum of one block whose xxh3-64 is known already."""
+    return _SUM.pack(hash_ or 1)
 
 
 def first_bad(sums: Buffer, data: Buffer) -> int:

@@ -85,6 +85,31 @@ def test_what_was_written_is_read() -> None:
     assert bytes(answer.payload) == b"\0" + b"x" * 200 + b"\0"
 
 
+@pytest.mark.parametrize(
+    ("offset_bytes", "payload", "code", "is_told"),
+    [
+        (8192, b"x" * 4096, 0, True),
+        (8192, b"x" * 8192, 0, False),
+        (8192, b"x" * 512, 0, False),
+        (8704, b"x" * 4096, 0, False),
+        (8192, squeeze([b"x" * 4096]), Flag.LZ4, False),
+    ],
+)
+def test_the_hash_of_one_block_goes_to_the_device(
+    offset_bytes: int, payload: bytes, code: int, is_told: bool
+) -> None:
+    """It is that of the frame, which was compared with what came."""
+    world = World()
+    asked: list[Any] = []
+    world.data.device = FakeDevice(asked.append)
+    length_bytes = 4096 if code else len(payload)
+    asking = request(
+        FrameType.WRITE, offset_bytes=offset_bytes, length_bytes=length_bytes, payload=payload, code=code
+    )
+    world.data.frame_received(world.session, asking)
+    assert asked[0].sums == (sums_of(payload) if is_told else None)
+
+
 @pytest.mark.parametrize("type_", [FrameType.UNMAP, FrameType.WRITE_ZEROES])
 def test_what_was_zeroed_reads_as_zeros(type_: FrameType) -> None:
     world = World()

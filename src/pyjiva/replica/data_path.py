@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from pyjiva.block import BlockDevice, BlockStatus, Buffer, Flush, Read, Unmap, Write, WriteZeroes
+from pyjiva.block_sums import sum_of_hash
 from pyjiva.errors import RemoteProtocolError, StorageError
 from pyjiva.replica.session import Peer, Phase, Session, refuse
 from pyjiva.replica.unstable import UnstableWrites
@@ -32,6 +33,7 @@ from pyjiva.replication import (
     unsqueeze,
 )
 from pyjiva.transport import EndOfBatch
+from pyjiva.units import STORED_BLOCK_BYTES
 
 __all__ = ["DataPath", "SqueezeSoon", "answer_read"]
 
@@ -42,6 +44,7 @@ _SHARED: Final = 64  # Flag.SHARED
 _DONE: Final = 7  # FrameType.DONE
 _WRITE: Final = int(FrameType.WRITE)
 _READ: Final = int(FrameType.READ)
+_IN_BLOCK_MASK: Final = STORED_BLOCK_BYTES - 1
 _ATTACHED: Final = Phase.ATTACHED
 
 SqueezeSoon = Callable[[Peer, Frame, Sequence[Buffer]], None]
@@ -145,7 +148,14 @@ class DataPath:  # hot
             reason = f"WRITE of {frame.length_bytes} bytes came with {len(payload)}"
             refuse(peer, frame, Status.BAD_REQUEST, reason)
             return
-        self._submit_write(peer, frame, (payload,))
+        sums = None
+        if (
+            frame.length_bytes == STORED_BLOCK_BYTES
+            and not frame.offset_bytes & _IN_BLOCK_MASK
+            and not frame.code & _LZ4
+        ):  # one block, as in most small writes: its hash is that of the payload, which is known
+            sums = sum_of_hash(frame.digest)
+        self._submit_write(peer, frame, (payload,), sums)
 
     def _submit_write(
         self, peer: Peer, frame: Frame, data: Sequence[Buffer], sums: bytes | None = None

@@ -180,6 +180,8 @@ class Frame:  # hot: mutable for the cheaper constructor; nobody assigns
     length_bytes: int
     stable: int
     payload: memoryview
+    digest: int = 0
+    """Of the payload, with which it was compared; 0 in a frame that did not arrive by itself."""
 
 
 def encode_header(
@@ -281,7 +283,7 @@ class FrameDecoder:  # hot
             payload = _NO_PAYLOAD
             if digest != _EMPTY_XXH3:
                 raise RemoteProtocolError(f"payload of frame {request_id} has a wrong checksum")
-        return Frame(type_, code, request_id, epoch, offset, length, stable, payload)
+        return Frame(type_, code, request_id, epoch, offset, length, stable, payload, digest)
 
 
 def _not_a_frame(head: bytes) -> RemoteProtocolError:

@@ -161,8 +161,9 @@ class SparseFile:  # hot
     def _write(self, offset_bytes: int, buffers: Sequence[Buffer]) -> None:
         try:
             if len(buffers) == 1:  # as nearly always
-                count = os.pwrite(self._fd, buffers[0], offset_bytes)
-                if count == len(buffers[0]):
+                buffer = buffers[0]
+                count = os.pwrite(self._fd, buffer, offset_bytes)
+                if count == len(buffer):
                     return
             else:
                 count = os.pwritev(self._fd, buffers, offset_bytes)

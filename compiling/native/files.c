@@ -1,6 +1,5 @@
 /* As pyjiva.sparse.file_sys: reads that the page cache answers, by preadv2(2) with RWF_NOWAIT. */
 
-#define _GNU_SOURCE
 #include "functions.h"
 
 #include <errno.h>
@@ -26,10 +25,10 @@ static Py_ssize_t nowait(int fd, void *into, Py_ssize_t size_bytes, int64_t offs
     long done;
     for (;;) {
         if (size_bytes < WITHOUT_LOCK_BYTES_MIN) {
-            done = syscall(SYS_preadv2, fd, &whole, 1L, low, high, RWF_NOWAIT);
+            done = syscall(SYS_preadv2, (long)fd, &whole, 1L, low, high, (long)RWF_NOWAIT);
         } else {
             Py_BEGIN_ALLOW_THREADS
-            done = syscall(SYS_preadv2, fd, &whole, 1L, low, high, RWF_NOWAIT);
+            done = syscall(SYS_preadv2, (long)fd, &whole, 1L, low, high, (long)RWF_NOWAIT);
             Py_END_ALLOW_THREADS
         }
         if (done >= 0)

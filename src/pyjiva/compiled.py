@@ -10,6 +10,6 @@ def native(function: str) -> Any:
     """This function of `pyjiva.native`; None where nothing is compiled: its twin in Python is to be used."""
     try:
         module = importlib.import_module("pyjiva.native")
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     return getattr(module, function)

@@ -11,6 +11,7 @@ import pytest
 
 from compiling.build import build
 from compiling.modules import COMPILED, NOT_COMPILED
+from pyjiva.compiled import native
 from tests.compiling.tools import missing_to_compile
 from tests.instructions.baseline import RECORD_COMPILED, complaint, find, load, nothing_recorded
 from tests.instructions.counting import count, environment, missing_packages, packages
@@ -73,9 +74,10 @@ def test_a_compiled_build_says_that_it_is(compiled: Path) -> None:
     assert ", hot modules compiled, the others interpreted by " in done.stdout, done
 
 
-def test_a_compiled_build_sums_many_blocks_at_once(compiled: Path) -> None:
-    done = run(compiled, "-c", "from pyjiva import block_sums; print(block_sums.AT_ONCE_BLOCKS_MIN)")
-    assert done.stdout.split() == ["1"], done
+def test_a_compiled_build_has_its_steps_in_c(compiled: Path) -> None:
+    done = run(compiled, "-c", "from pyjiva.compiled import native; print(native('sums_of'))")
+    assert done.stdout.startswith("<built-in function sums_of"), done
+    assert native("sums_of") is None
 
 
 def test_a_command_takes_no_more_instructions_than_was_recorded(compiled: Path) -> None:

@@ -471,17 +471,12 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     ),
     "rot-not-compared": PlantedBug(
         "sparse/checked_file_sys.py",
-        (("        return None if _first_bad(sums, data, count) >= 0 else data", "        return data"),),
+        (("        return None if first_bad(sums, data) >= 0 else data", "        return data"),),
         scenario="rot lies in two blocks that are read",
     ),
     "rot-in-one-block-not-compared": PlantedBug(
-        "sparse/checked_file_sys.py",
-        (
-            (
-                "            return None if known and known != (_hash(data) or 1) else data\n",
-                "            return data\n",
-            ),
-        ),
+        "block_sums.py",
+        (("        return 0 if known and known != (_hash(data) or 1) else -1\n", "        return -1\n"),),
     ),
     "rot-laundered-by-a-partial-write": PlantedBug(
         "sparse/checked_file_sys.py",

@@ -16,19 +16,22 @@
 
 #include "functions.h"
 
+/* PyMethodDef has one type for functions, whatever their flags say of the arguments. */
+#define FAST(function) #function, (PyCFunction)(void (*)(void))function, METH_FASTCALL
+
 static PyMethodDef methods[] = {
     {"sums_of", sums_of, METH_O, "The checksums of the blocks of a contiguous buffer, one after the other."},
-    {"first_bad", (PyCFunction)(void (*)(void))first_bad, METH_FASTCALL,
+    {FAST(first_bad),
      "first_bad(sums, data): the first block whose checksum is known and another one; -1: none."},
-    {"bytes_at", (PyCFunction)(void (*)(void))bytes_at, METH_FASTCALL,
+    {FAST(bytes_at),
      "bytes_at(buffer, start, size): a copy of these bytes."},
-    {"header_of_words", (PyCFunction)(void (*)(void))header_of_words, METH_FASTCALL,
+    {FAST(header_of_words),
      "header_of_words(*words): a basic header segment that begins with nine words of 32 bits, and ends with 0."},
-    {"read_nowait", (PyCFunction)(void (*)(void))read_nowait, METH_FASTCALL,
+    {FAST(read_nowait),
      "read_nowait(fd, size, offset): what the page cache has there, if it has all of it, else None."},
-    {"read_nowait_into", (PyCFunction)(void (*)(void))read_nowait_into, METH_FASTCALL,
+    {FAST(read_nowait_into),
      "read_nowait_into(fd, buffer, offset): whether the page cache has filled the whole buffer."},
-    {"frame_header", (PyCFunction)(void (*)(void))frame_header, METH_FASTCALL,
+    {FAST(frame_header),
      "frame_header(type, code, request_id, epoch, offset, length, stable, digest, size): a frame's header."},
     {"frame_fields", frame_fields, METH_O,
      "The fields of a frame's header, as frame_header takes them; None if it is none."},

@@ -1,4 +1,8 @@
-"""What is C in a compiled build: decision 12.  Pure."""
+"""What is C in a compiled build: decision 12.  Pure.
+
+What several modules call is a function in Python that asks for its C inside, as mypyc has them call it
+directly; all other names are the C or its twin.
+"""
 
 import importlib
 from typing import Any

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -191,6 +192,25 @@ def test_files_are_read_as_in_python(native: Any, tmp_path: Path, size_bytes: in
             into = memoryview(bytearray(size_bytes))
             assert native.read_nowait_into(fd, into, offset) == (expected is not None)
             assert expected is None or into == expected
+
+
+def test_what_is_not_in_memory_is_left_to_others(native: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(MANY)
+    into = bytearray(len(MANY))
+    with (tmp_path / "file").open("r+b") as file:
+        fd = file.fileno()
+        os.fsync(fd)
+        misses: list[Callable[[], bool]] = [
+            lambda: native.read_nowait(fd, len(MANY), 0) is None,
+            lambda: not native.read_nowait_into(fd, into, 0),
+        ]
+        for missed in misses:
+            for _ in range(50):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                if missed():
+                    break
+            else:
+                pytest.skip("this file system keeps in memory what it is told to let go")
 
 
 def test_a_read_that_fails_says_why(native: Any, tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ from compiling.build import build
 from compiling.modules import COMPILED, NOT_COMPILED
 from pyjiva.compiled import native
 from tests.compiling.tools import missing_to_compile
-from tests.instructions.baseline import RECORD_COMPILED, complaint, find, load, nothing_recorded
+from tests.instructions.baseline import (
+    RECORD_COMPILED,
+    complaint,
+    find,
+    load,
+    nothing_recorded,
+    other_versions,
+)
 from tests.instructions.counting import count, environment, missing_packages, packages
 from tests.instructions.workloads import PLANTED
 
@@ -89,8 +96,7 @@ def test_a_command_takes_no_more_instructions_than_was_recorded(compiled: Path) 
     if baseline is None:
         pytest.skip(nothing_recorded(load(), here, RECORD_COMPILED))
     counts = count(compiled)
-    others = [f"{n} {v} → {now}" for n, v in baseline.packages.items() if (now := packages()[n]) != v]
-    others.append(f"mypy is {version('mypy')}")
+    others = [*other_versions(baseline, packages()), f"mypy is {version('mypy')}"]
     complaints = [
         complaint(name, baseline.instructions.get(name), now, others, RECORD_COMPILED)
         for name, now in counts.instructions.items()

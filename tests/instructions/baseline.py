@@ -19,6 +19,7 @@ __all__ = [
     "find",
     "load",
     "nothing_recorded",
+    "other_versions",
     "save",
 ]
 
@@ -74,12 +75,17 @@ def nothing_recorded(baselines: Sequence[Baseline], here: Mapping[str, str], rec
     return f"nothing is recorded for this machine (nearest: {'; '.join(differ)}): {record}"
 
 
+def other_versions(baseline: Baseline, present: Mapping[str, str]) -> list[str]:
+    """What of `present` has another version than when `baseline` was recorded, as "NAME OLD → NEW"."""
+    return [f"{n} {v} → {present[n]}" for n, v in baseline.packages.items() if present[n] != v]
+
+
 def complaint(
     workload: str, before: int | None, now: int, other_packages: Sequence[str] = (), record: str = RECORD
 ) -> str:
     """What is wrong with `now` instructions where there were `before`; "" if nothing is.
 
-    `other_packages`: what has another version than when `before` was recorded, as "NAME OLD → NEW".
+    `other_packages`: what may explain it (`other_versions`).
     `record`: the command that records.
     """
     if before is None:

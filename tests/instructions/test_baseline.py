@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.instructions.baseline import RECORD, Baseline, complaint, find, load, nothing_recorded, save
+from tests.instructions.baseline import (
+    RECORD,
+    Baseline,
+    complaint,
+    find,
+    load,
+    nothing_recorded,
+    other_versions,
+    save,
+)
 
 HERE = {"python": "CPython 3.11.7", "valgrind": "3.19.0"}
 THERE = {"python": "CPython 3.13.0", "valgrind": "3.19.0"}
@@ -49,6 +58,8 @@ def test_where_nothing_is_recorded_the_nearest_is_named() -> None:
 
 
 def test_other_versions_are_named_with_a_change() -> None:
+    recorded = Baseline(HERE, {"attrs": "1", "xxhash": "4"}, {})
+    assert other_versions(recorded, {"attrs": "2", "xxhash": "4"}) == ["attrs 1 → 2"]
     assert "(another version: attrs 1 → 2)" in complaint("reads", 1000, 2000, ["attrs 1 → 2"])
     assert complaint("reads", 1000, 1000, ["attrs 1 → 2"]) == ""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.instructions.baseline import Baseline, complaint, find, load, nothing_recorded
+from tests.instructions.baseline import Baseline, complaint, find, load, nothing_recorded, other_versions
 from tests.instructions.counting import Counts, count, environment, missing_packages, packages
 from tests.instructions.workloads import PLANTED, WORKLOADS
 
@@ -32,8 +32,7 @@ def baseline() -> Baseline:
 def test_a_command_takes_no_more_than_was_recorded(name: str, baseline: Baseline, counts: Counts) -> None:
     if name in counts.unfit:
         pytest.skip(counts.unfit[name])
-    present = packages()
-    others = [f"{n} {v} → {present[n]}" for n, v in baseline.packages.items() if present[n] != v]
+    others = other_versions(baseline, packages())
     if said := complaint(name, baseline.instructions.get(name), counts.instructions[name], others):
         pytest.fail(said, pytrace=False)
 

@@ -51,6 +51,7 @@ COMPILED: Final = (
     "pyjiva.sparse.file_sys",
     "pyjiva.sparse.checked_file_sys",
     "pyjiva.snapshot.layer_index",
+    "pyjiva.snapshot.held_map_sys",
     "pyjiva.snapshot.layer_stack_sys",
     "pyjiva.snapshot.window_sys",
     "pyjiva.snapshot.write_counts_sys",

@@ -49,6 +49,8 @@ from pyjiva.replication import (
 from pyjiva.replication.frame import HEADER
 from pyjiva.scsi import DeviceServer, LogicalUnit, Nexus, UnitIdentity
 from pyjiva.snapshot import ChainDevice, Store
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS
+from pyjiva.snapshot.state import REGION_BYTES
 from pyjiva.transport import EndOfBatch, ReceiveBuffer, Stream
 from pyjiva.units import KIB, MIB
 from tests.controller.roster_bench import three
@@ -59,6 +61,7 @@ WARM_ROUNDS: Final = 3  # CPython 3.11 and later specialize code as it runs, buf
 COUNTED_ROUNDS: Final = 4
 COMMANDS: Final = 32  # in a round: what a receive brings at queue depth 32
 
+FIRST_WRITE_ROUNDS_MAX: Final = 16
 NEEDLESS_TURNS: Final = 60
 _SIZE_BYTES: Final = 16 * MIB
 _SMALL_BYTES: Final = 4 * KIB
@@ -363,6 +366,36 @@ def _replica_with_store(directory: Path) -> Iterator[Round]:
 
 
 @contextmanager
+def _first_writes(directory: Path) -> Iterator[Round]:
+    """Scattered writes to blocks that the head does not hold yet, above a new snapshot, down to the files."""
+    rounds = itertools.count(1)
+    chunk_bytes = CHUNK_BLOCKS * _SMALL_BYTES
+    size_bytes = FIRST_WRITE_ROUNDS_MAX * chunk_bytes
+    store = Store.open_or_create(
+        directory, volume_id="v", replica_id=1, volume_name="v", size_bytes=size_bytes, block_size_bytes=512
+    )
+    try:
+        for offset in range(0, size_bytes, REGION_BYTES):
+            store.write(offset, _SMALL_BYTES, [_data(_SMALL_BYTES)])
+        store.create_snapshot("s")
+        store.begin_in_place()
+        device = ChainDevice(store, EndOfBatch(), _never, clock=lambda: 0.0)
+        data = (_data(_SMALL_BYTES),)
+
+        def play() -> None:
+            done: list[Write] = []
+            place = size_bytes - next(rounds) * chunk_bytes  # a chunk in which nothing was written yet
+            for number in range(COMMANDS):
+                offset = place + (number * 37 % 1024) * 2 * _SMALL_BYTES
+                device.submit(Write(offset, _SMALL_BYTES, data, done.append))
+            assert len(done) == COMMANDS and all(write.error is None for write in done)
+
+        yield play
+    finally:
+        store.close()
+
+
+@contextmanager
 def _frames(_: Path) -> Iterator[Round]:
     """WRITE frames made and taken apart again."""
     decoder, data = FrameDecoder(ReceiveBuffer(), PAYLOAD_BYTES_MAX), _data(_SMALL_BYTES)
@@ -440,6 +473,7 @@ WORKLOADS: Final = (
     Workload("controller-3-members-4k", COMMANDS, _controller),
     Workload("replica-4k", COMMANDS, _replica),
     Workload("replica-store-4k", COMMANDS, _replica_with_store),
+    Workload("store-first-write-4k", COMMANDS, _first_writes),
     Workload("frames-4k", COMMANDS, _frames),
     Workload("roster", 1, _roster),
     Workload("lineage", 1, _lineage),

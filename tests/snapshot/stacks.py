@@ -17,8 +17,8 @@ SIZE_BYTES: Final = 64 * KIB + 512
 IDENTITY: Final = ReplicaState("v-1", 1, "demo", SIZE_BYTES, 512)
 
 
-def open_memory(disk: MemoryDisk, boot_id: str = "b-1") -> Store:
-    return Store.open_in(disk.open_directory(), IDENTITY, boot_id=boot_id)
+def open_memory(disk: MemoryDisk, boot_id: str = "b-1", *, identity: ReplicaState = IDENTITY) -> Store:
+    return Store.open_in(disk.open_directory(), identity, boot_id=boot_id)
 
 
 def layered(disk: MemoryDisk, *names: str) -> Store:

@@ -5,17 +5,20 @@ import threading
 from collections.abc import Callable
 from random import Random
 
+import attrs
 import pytest
 
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import ReplicaState, Store, held_map_sys
+from pyjiva.snapshot import ReplicaState, Store
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.testing import MemoryDisk, PowerCut, fail_at, no_fault
 from pyjiva.units import KIB, MIB
 from tests.snapshot.stacks import (
     BLOCK,
+    IDENTITY,
     SIZE_BYTES,
     cut_at,
     held_bytes,
@@ -104,25 +107,28 @@ def test_what_is_written_after_a_power_cut_outlives_a_kill_though_the_store_is_n
 @pytest.mark.parametrize("flush", [Store.flush, lambda store: store.create_snapshot("b")])
 @pytest.mark.parametrize("step", ["write", "sync"])
 def test_marks_that_a_killed_flush_left_in_the_page_cache_are_synced_by_the_next_one(
-    step: str, flush: Callable[[Store], None], seed: int, monkeypatch: pytest.MonkeyPatch
+    step: str, flush: Callable[[Store], None], seed: int
 ) -> None:
     """They look stable, and there is none left to be made so: the map is synced all the same."""
-    monkeypatch.setattr(held_map_sys, "_PAGE_BLOCKS", 2)
     disk = MemoryDisk(Random(seed))
-    store = layered(disk, "a")
-    for block in (1, 3):
+    blocks = (1, CHUNK_BLOCKS + 3)
+    wide = attrs.evolve(IDENTITY, size_bytes=2 * CHUNK_BLOCKS * BLOCK)
+    store = open_memory(disk, identity=wide)
+    store.create_snapshot("a")
+    for block in blocks:
         store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
     disk.before_step = cut_at(f"{step} volume-head-001.img.held", 1 if step == "write" else 0)
     with pytest.raises(PowerCut):
         flush(store)
     disk.before_step = no_fault
     disk.kill_process()
-    store = open_memory(disk)
-    assert store.read(BLOCK, BLOCK) == b"x" * BLOCK
+    store = open_memory(disk, identity=wide)
+    for block in blocks:
+        assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK
     flush(store)
     disk.power_cut()
-    store = open_memory(disk, "b-2")
-    for block in (1, 3):
+    store = open_memory(disk, "b-2", identity=wide)
+    for block in blocks:
         assert store.read(block * BLOCK, BLOCK) == b"x" * BLOCK
 
 

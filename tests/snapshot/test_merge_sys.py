@@ -8,7 +8,7 @@ import pytest
 
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
-from pyjiva.snapshot import Store, held_map_sys, merge_sys
+from pyjiva.snapshot import Store, merge_sys
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.held_map_sys import HELD, STABLE
 from pyjiva.snapshot.layers_sys import Layers
@@ -31,10 +31,9 @@ from tests.snapshot.stacks import (
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("fault", ["killed", "full"])
 def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_that_was_cut(
-    fault: str, seed: int, monkeypatch: pytest.MonkeyPatch
+    fault: str, seed: int
 ) -> None:
     """The merge marked the block as stable, and did not come to sync the map."""
-    monkeypatch.setattr(held_map_sys, "_PAGE_BLOCKS", 2)
     disk = MemoryDisk(Random(seed))
     store = layered(disk, "a", "b")
     for block in (3, 5):
@@ -47,10 +46,18 @@ def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_
     if fault == "killed":
         store = killed_at(disk, "sync volume-head-003.img.held", merge.step)
     else:
-        disk.before_step = fail_at(1, StorageFailure.NO_SPACE, "write volume-head-003.img.held")
+        marks = stack_of(store)._held._file
+
+        def write_a_part(step: str) -> None:
+            if step == "write volume-head-003.img.held":
+                disk.before_step = no_fault
+                marks.write(3, (bytes((STABLE,)),))
+                raise StorageError(StorageFailure.NO_SPACE, step)
+
+        disk.before_step = write_a_part
         with pytest.raises(StorageError):
             merge.step()
-        disk.before_step = no_fault
+        assert disk.before_step is no_fault
     store.write(3 * BLOCK, BLOCK, [b"y" * BLOCK])
     store.flush()
     disk.power_cut()

@@ -201,10 +201,30 @@ def test_the_head_above_a_new_snapshot_has_the_word() -> None:
     assert all("head" in step for step in steps)
     steps.clear()
     disk.before_step = steps.append
-    store.write(
-        4 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES, [NEW], in_place=True
-    )  # a block that the head does not hold
-    assert len(steps) > 3
+    store.write(4 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES, [NEW], in_place=True)
+    head = "volume-head-001.img"
+    assert steps == [f"write {head}", f"write {head}.sums", f"write {head}.held"]
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_kill_in_the_first_write_of_a_block_above_a_snapshot_leaves_the_old_block_or_the_new_one(
+    step: int,
+) -> None:
+    disk, store = written()
+    store.create_snapshot("s")
+    kill_at(disk, store, step, 3 * SUM_BLOCK_BYTES)
+    store = open_store(disk)
+    content = bytes(store.read(0, SIZE_BYTES))
+    before, after = content[: 3 * SUM_BLOCK_BYTES], content[4 * SUM_BLOCK_BYTES :]
+    assert set(before + after) == set(b"o")
+    assert content[3 * SUM_BLOCK_BYTES : 4 * SUM_BLOCK_BYTES] == (NEW if step == 3 else OLD)
+    store.begin_in_place()
+    store.write(3 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES, [NEW], in_place=True)
+    assert store.read(3 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES) == NEW
+    store.flush()
+    disk.rot("volume-head-001.img", 3 * SUM_BLOCK_BYTES)
+    with pytest.raises(StorageError, match="not what was written"):
+        store.read(3 * SUM_BLOCK_BYTES, SUM_BLOCK_BYTES)
 
 
 def test_a_second_process_takes_the_place_of_the_word_of_the_first() -> None:

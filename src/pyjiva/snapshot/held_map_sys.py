@@ -21,38 +21,42 @@ of a merge) syncs it then, also if there is no mark to be written.  After a sync
 neither on the disk nor to be brought there by another one: the next process writes them again (`rewrite`).
 
 No two values differ in fewer than four bits: a byte that rotted is noticed, not believed.
+
+In memory a chunk's blocks are the bits of a number, the first block the lowest.  The file has a page for each
+chunk.
 """
 
-import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import groupby
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
 
 from pyjiva.errors import StorageError, StorageFailure
-from pyjiva.extent import Extent, merge_extents
+from pyjiva.extent import Extent
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.sparse import DataFile
 from pyjiva.units import MIB
 
-__all__ = ["HeldMap", "bits_of"]
+__all__ = ["HeldMap", "Unstable", "bits_of"]
 
 HELD: Final = 0x33
 STABLE: Final = 0xCC
-_HELD_RUN: Final = re.compile(bytes((HELD,)) + b"+")
+_HELD_ONE: Final = bytes((HELD,))
 _DIGITS: Final = bytes(
     ord("0") if value == 0 else ord("1") if value in (HELD, STABLE) else ord("x") for value in range(256)
 )
 _ONLY_STABLE: Final = bytes(0 if value == HELD else value for value in range(256))
+_ONLY_HELD: Final = bytes(HELD if value == HELD else 0 for value in range(256))
+_WHOLE_BYTES: Final = bytes(0xFF if value == ord("1") else 0 for value in range(256))
 _STEP_BLOCKS: Final = MIB
-_PAGE_BLOCKS: Final = 4096  # what the page cache writes at least, whatever was changed in it
+
+Unstable = dict[int, int]
+"""By chunk, the blocks that are held and may not be stable; a chunk without any is not there."""
 
 
 @attrs.define(eq=False)
-class HeldMap:
+class HeldMap:  # hot
     """The map of a layer of `blocks` blocks; it owns `_file`.  One thread at a time settles or releases."""
 
     _file: DataFile
@@ -61,8 +65,8 @@ class HeldMap:
     """A bit for each chunk of which a byte may not be 0."""
     in_doubt: bool = attrs.field(default=False, init=False)
     """The disk may lack what the file has, of that which `take_unstable` does not name."""
-    _unstable: list[Extent] = attrs.field(factory=list)
-    """Held since the last `take_unstable`, as ranges of blocks."""
+    _unstable: Unstable = attrs.field(factory=dict)
+    """Marked since the last `take_unstable`; all its chunks are `present`."""
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     """Held while bytes of the file, `present` or `_unstable` are changed."""
 
@@ -77,7 +81,8 @@ class HeldMap:
             held.present |= ((1 << last + 1 - first) - 1) << first
         if unstable:
             for chunk in held.chunks():
-                held._unstable += held._runs_of_held(chunk)
+                if bits := held._unstable_bits(chunk):
+                    held._unstable[chunk] = bits
         return held
 
     def chunks(self) -> list[int]:
@@ -97,46 +102,75 @@ class HeldMap:
 
     def mark(self, first: int, count: int) -> None:
         """The blocks are held from now on; their data has been written."""
-        marked = [Extent(first, count)]
-        try:
-            self._mark_held(first, count)
-        except StorageError:  # a full disk: what is marked all the same is held, and must become stable
-            marked = self._find_held(marked[0])
-            raise
-        finally:
-            with self._lock:
-                self._unstable += marked
+        with self._lock:
+            try:
+                if count == 1:  # as nearly always
+                    self._file.write(first, (_HELD_ONE,))
+                    self._note(first // CHUNK_BLOCKS, 1 << first % CHUNK_BLOCKS)
+                    return
+                for start in range(first, first + count, _STEP_BLOCKS):
+                    length = min(_STEP_BLOCKS, first + count - start)
+                    self._file.write(start, (_HELD_ONE * length,))
+            except StorageError:  # a full disk: what is marked all the same is held, and must become stable
+                for chunk, bits in _by_chunk(first, count):
+                    self._note(chunk, bits & self._perhaps_unstable_bits(chunk))
+                raise
+            for chunk, bits in _by_chunk(first, count):
+                self._note(chunk, bits)
 
-    def take_unstable(self) -> list[Extent]:
+    def _note(self, chunk: int, bits: int) -> None:
+        """These blocks are marked as held, and not as stable."""
+        before = self._unstable.get(chunk, 0)
+        if not before:
+            if not bits:
+                return
+            self.present |= 1 << chunk
+        self._unstable[chunk] = before | bits
+
+    def _perhaps_unstable_bits(self, chunk: int) -> int:
+        """As `_unstable_bits`; all, if nobody can tell."""
+        try:
+            return self._unstable_bits(chunk)
+        except StorageError:
+            return _ones_below(CHUNK_BLOCKS)
+
+    def take_unstable(self) -> Unstable:
         """What was marked since the last call, for `settle` once its data is stable."""
         with self._lock:
-            taken, self._unstable = self._unstable, []
+            taken, self._unstable = self._unstable, {}
         return taken
 
-    def settle(self, ranges: Iterable[Extent]) -> None:
-        """The data of these ranges of blocks is stable: say so durably."""
-        self.mark_stable(ranges)
+    def settle(self, taken: Mapping[int, int]) -> None:
+        """The data of these blocks is stable: say so durably."""
+        self.in_doubt = True
+        for chunk, bits in taken.items():
+            self._mark_stable(chunk, bits)
         self.sync()
 
     def mark_stable(self, ranges: Iterable[Extent]) -> None:
-        """The first half of `settle`.  Raises StorageError: a part of it is done; the map is in doubt.
+        """The data of these ranges of blocks is stable: say so; durably after `sync`.
 
-        A page at a time, with one write for what may be hundreds of blocks: hosts that write to the file wait
-        for each.
+        Raises StorageError: a part of it is done; the map is in doubt.
         """
         self.in_doubt = True
-        runs = (piece for part in merge_extents(ranges) for piece in _cut_at_pages(part))
-        for _, page in groupby(runs, key=lambda run: run.offset_bytes // _PAGE_BLOCKS):
-            self._mark_stable_in_page(list(page))
+        stable: dict[int, int] = {}
+        for part in ranges:
+            for chunk, bits in _by_chunk(part.offset_bytes, part.length_bytes):
+                stable[chunk] = stable.get(chunk, 0) | bits
+        for chunk, bits in stable.items():
+            self._mark_stable(chunk, bits)
 
-    def _mark_stable_in_page(self, runs: Sequence[Extent]) -> None:
-        first, end = runs[0].offset_bytes, runs[-1].end_bytes
-        with self._changing(first, end - first):
-            content = bytearray(self._file.read(first, end - first))
-            for run in runs:
-                at = run.offset_bytes - first
-                content[at : at + run.length_bytes] = bytes((STABLE,)) * run.length_bytes
-            self._file.write(first, (content,))
+    def _mark_stable(self, chunk: int, bits: int) -> None:
+        """With one write for what may be thousands of blocks: hosts that write to the file wait for each."""
+        skipped = (bits & -bits).bit_length() - 1
+        bits >>= skipped
+        length, first = bits.bit_length(), chunk * CHUNK_BLOCKS + skipped
+        chosen = int.from_bytes(f"{bits:b}".encode().translate(_WHOLE_BYTES), "big")
+        stable = chosen & int.from_bytes(bytes((STABLE,)) * length, "big")
+        with self._lock:
+            self.present |= 1 << chunk
+            content = int.from_bytes(self._file.read(first, length), "little")
+            self._file.write(first, ((content & ~chosen | stable).to_bytes(length, "little"),))
 
     def release(self, chunk: int, bits: int) -> None:
         """Blocks of a chunk are not held any more, durably; none of them is being written."""
@@ -148,16 +182,16 @@ class HeldMap:
         with self._lock:
             if not self.bits(chunk):
                 self.present &= ~(1 << chunk)
+                self._unstable.pop(chunk, None)
 
     def sweep(self) -> list[int]:
         """The machine went down: what was HELD is not.  The chunks in which something was."""
         swept = []
-        self._unstable = []
+        self._unstable = {}
         for chunk in self.chunks():
-            runs = self._runs_of_held(chunk)
-            for run in runs:
-                self._file.write(run.offset_bytes, (bytes(run.length_bytes),))
-            if runs:
+            if bits := self._unstable_bits(chunk):
+                for start, count in runs_of_bits(bits):
+                    self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
                 swept.append(chunk)
         if swept or self.in_doubt:  # an earlier process may have swept, and not have come to the sync
             self.sync()
@@ -184,8 +218,11 @@ class HeldMap:
         with self._lock:
             self.blocks = blocks
             self.present &= (1 << -(-blocks // CHUNK_BLOCKS)) - 1
-            there = [each.clip(Extent(0, blocks)) for each in self._unstable]
-            self._unstable = [each for each in there if each is not None]
+            there = {
+                each: bits & _ones_below(blocks - each * CHUNK_BLOCKS)
+                for each, bits in self._unstable.items()
+            }
+            self._unstable = {each: bits for each, bits in there.items() if bits}
 
     def cut(self) -> None:
         """Let the file end where the map does."""
@@ -205,40 +242,25 @@ class HeldMap:
         first = chunk * CHUNK_BLOCKS
         return bytes(self._file.read(first, min(CHUNK_BLOCKS, self.blocks - first)))
 
-    def _runs_of_held(self, chunk: int) -> list[Extent]:
-        first = chunk * CHUNK_BLOCKS
-        found = _HELD_RUN.finditer(self._read(chunk))
-        return [Extent(first + run.start(), run.end() - run.start()) for run in found]
-
-    def _find_held(self, blocks: Extent) -> list[Extent]:
-        """The runs of `blocks` that say HELD."""
-        chunks = range(blocks.offset_bytes // CHUNK_BLOCKS, (blocks.end_bytes - 1) // CHUNK_BLOCKS + 1)
-        runs = [run.clip(blocks) for chunk in chunks for run in self._runs_of_held(chunk)]
-        return [run for run in runs if run is not None]
-
-    def _mark_held(self, first: int, count: int) -> None:
-        with self._changing(first, count):
-            for start in range(first, first + count, _STEP_BLOCKS):
-                length = min(_STEP_BLOCKS, first + count - start)
-                self._file.write(start, (bytes((HELD,)) * length,))
-
-    @contextmanager
-    def _changing(self, first: int, count: int) -> Iterator[None]:
-        """The body marks some of these blocks; if it fails, it may have marked a part of them."""
-        chunk, last = first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS
-        with self._lock:
-            try:
-                yield
-            finally:
-                self.present |= ((1 << last + 1 - chunk) - 1) << chunk
+    def _unstable_bits(self, chunk: int) -> int:
+        """The blocks of the chunk that the file says are held, and does not say are stable."""
+        return bits_of(self._read(chunk).translate(_ONLY_HELD), chunk)
 
 
-def _cut_at_pages(run: Extent) -> Iterator[Extent]:
-    start = run.offset_bytes
-    while start < run.end_bytes:
-        end = min(run.end_bytes, (start // _PAGE_BLOCKS + 1) * _PAGE_BLOCKS)
-        yield Extent(start, end - start)
-        start = end
+def _by_chunk(first: int, count: int) -> list[tuple[int, int]]:
+    """The blocks, of each chunk as bits."""
+    chunk, start = divmod(first, CHUNK_BLOCKS)
+    pieces = []
+    while count > 0:
+        length = min(count, CHUNK_BLOCKS - start)
+        pieces.append((chunk, _ones_below(length) << start))
+        chunk, start, count = chunk + 1, 0, count - length
+    return pieces
+
+
+def _ones_below(blocks: int) -> int:
+    """The first `blocks` blocks of a chunk; it may have fewer, or they may be fewer than none."""
+    return (1 << max(0, min(blocks, CHUNK_BLOCKS))) - 1
 
 
 def bits_of(content: bytes, chunk: int) -> int:

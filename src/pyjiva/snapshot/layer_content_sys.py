@@ -242,11 +242,11 @@ class LayerContent:
     def checkpoint(self, name: str) -> None:
         """Bring what a layer that is being received was given to stable storage."""
         layer = self._receiving(name)
-        ranges = [] if layer.held is None else layer.held.take_unstable()
+        taken = {} if layer.held is None else layer.held.take_unstable()
         self.layers.owner.guard(layer.file.sync_data)
         self.layers.owner.guard(layer.file.sync_sums)
         if layer.held is not None:
-            self.layers.owner.guard(partial(layer.held.settle, ranges))
+            self.layers.owner.guard(partial(layer.held.settle, taken))
 
     def seal(self, name: str) -> None:
         """The layer is whole: make it stable, and a snapshot like others."""

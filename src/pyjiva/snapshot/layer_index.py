@@ -15,7 +15,7 @@ limit; so opening costs nothing and memory is bounded whatever was written.  A l
 
 So a TiB written from start to end takes half a MiB, and one with a million runs 12 MiB.
 
-Layers are numbers, 0 the lowest.  `find` and `is_all` may run beside `put` and `load` of other blocks in
+Layers are numbers, 0 the lowest.  `find` may run beside `put` and `load` of other blocks in
 other threads: entries are replaced whole or changed by single assignments.
 """
 
@@ -35,7 +35,7 @@ CHUNK_SHIFT: Final = 12
 CHUNK_BLOCKS: Final = 1 << CHUNK_SHIFT
 _MASK: Final = CHUNK_BLOCKS - 1
 LAYERS_MAX: Final = 0xFFFF
-RUNS_MAX: Final = 256  # as large as half bytes, and `put` copies them
+RUNS_MAX: Final = 32  # `put` copies them, which takes six times as long as to change half a byte
 MEMORY_BYTES_PER_TIB: Final = 240 * MIB  # the contract is 256
 MEMORY_BYTES_MIN: Final = 16 * MIB
 _OBJECT_BYTES: Final = 144  # of Python's objects around an entry
@@ -58,6 +58,13 @@ class _Dense:
             part = data[start:end]
             return [palette[place] for place in part] if palette else part
         return [palette[data[at >> 1] >> (at & 1) * 4 & 15] for at in range(start, end)]
+
+    def number_at(self, at: int) -> int:
+        """The number of one block."""
+        data, palette = self.data, self.palette
+        if len(data) < CHUNK_BLOCKS:
+            return palette[data[at >> 1] >> (at & 1) * 4 & 15]
+        return palette[data[at]] if palette else data[at]
 
     def put(self, start: int, end: int, number: int) -> bool:
         """Change a range; False if `number` does not fit."""
@@ -122,11 +129,6 @@ class LayerIndex:  # hot
         """Whether `find` can answer for it."""
         return self._chunks[chunk] is not None
 
-    def is_all(self, number: int, first: int, count: int) -> bool:
-        """Whether layer `number` has all these blocks, and this is known."""
-        runs = self.find(first, count)
-        return runs is not None and all(run[0] == number for run in runs)
-
     def find(self, first: int, count: int) -> list[Run] | None:
         """Who has the blocks, in order; None if a chunk of them is not loaded."""
         chunk = first >> CHUNK_SHIFT
@@ -137,6 +139,8 @@ class LayerIndex:  # hot
                 return [(entry, first, count)]
             if entry is None:
                 return None
+            if isinstance(entry, _Dense) and count == 1:
+                return [(entry.number_at(first & _MASK), first, 1)]
             return _runs_in(entry, first, end)
         runs: list[Run] = []
         while first < end:
@@ -170,6 +174,9 @@ class LayerIndex:  # hot
     def put(self, first: int, count: int, number: int) -> None:
         """From now on layer `number` has the blocks."""
         with self._lock:
+            if first >> CHUNK_SHIFT == (first + count - 1) >> CHUNK_SHIFT:  # as nearly always
+                self._put_piece(first, first + count, number)
+                return
             for start, end in _pieces(first, count):
                 self._put_piece(start, end, number)
 
@@ -209,10 +216,15 @@ class LayerIndex:  # hot
             entry = array("H", (0, entry))
         if isinstance(entry, array):
             changed = _change_runs(entry, start, end, number)
+            if changed is entry:
+                return
             if len(changed) <= 2 * RUNS_MAX:
                 self._put_entry(chunk, changed if len(changed) > 2 else changed[1])
                 return
             entry = changed
+            if (dense := _half_bytes_of(changed)) is not None:
+                self._put_entry(chunk, dense)
+                return
         elif isinstance(entry, _Dense) and entry.put(start, end, number):
             return
         sets: dict[int, int] = {}
@@ -280,21 +292,45 @@ def _runs_in(entry: _Entry, first: int, end: int) -> list[Run]:
 
 
 def _change_runs(entry: "array[int]", start: int, end: int, number: int) -> "array[int]":
+    """A new entry, or this one if `number` has the blocks already.  Parts are copied whole: one number after
+    the other would take ten times as long.
+    """
     half = len(entry) >> 1
-    starts, numbers = entry[:half].tolist(), entry[half:].tolist()
-    low = bisect_left(starts, start)  # the first run that begins at or after `start`
-    high = bisect_right(starts, end)  # the first that begins after `end`
-    new_starts, new_numbers = starts[:low], numbers[:low]
-    if not new_numbers or new_numbers[-1] != number:
-        new_starts.append(start)
-        new_numbers.append(number)
-    if end <= _MASK and numbers[high - 1] != number:  # what is left of the run that `end` lies in
-        new_starts.append(end)
-        new_numbers.append(numbers[high - 1])
-    rest_starts, rest_numbers = starts[high:], numbers[high:]
-    if rest_numbers and rest_numbers[0] == new_numbers[-1]:
-        rest_starts, rest_numbers = rest_starts[1:], rest_numbers[1:]
-    return array("H", new_starts + rest_starts + new_numbers + rest_numbers)
+    place = bisect_right(entry, start, 0, half) - 1
+    owner = entry[half + place]
+    run_end = CHUNK_BLOCKS if place + 1 == half else entry[place + 1]
+    if owner == number and end <= run_end:
+        return entry
+    if entry[place] < start and end < run_end:  # within a run, as nearly always
+        cut, place = place + 1, half + place + 1
+        borders, owners = array("H", (start, end)), array("H", (number, owner))
+        return entry[:cut] + borders + entry[cut:place] + owners + entry[place:]
+    low = bisect_left(entry, start, 0, half)  # the first run that begins at or after `start`
+    high = bisect_right(entry, end, low, half)  # the first that begins after `end`
+    starts, numbers = array("H"), array("H")
+    last = number
+    if not low or entry[half + low - 1] != number:
+        starts.append(start)
+        numbers.append(number)
+    if end <= _MASK and (after := entry[half + high - 1]) != number:
+        starts.append(end)  # what is left of the run that `end` lies in
+        numbers.append(after)
+        last = after
+    if high < half and entry[half + high] == last:
+        high += 1
+    return entry[:low] + starts + entry[high:half] + entry[half : half + low] + numbers + entry[half + high :]
+
+
+def _half_bytes_of(entry: "array[int]") -> _Dense | None:
+    """The same, a half byte for each block; None: there are too many layers."""
+    half = len(entry) >> 1
+    dense = _Dense(bytearray(CHUNK_BLOCKS // 2), [])
+    dense.palette.append(entry[half])
+    for place in range(1, half):
+        end = entry[place + 1] if place + 1 < half else CHUNK_BLOCKS
+        if not dense.put(entry[place], end, entry[half + place]):
+            return None
+    return dense
 
 
 def _ones(start: int, count: int) -> int:

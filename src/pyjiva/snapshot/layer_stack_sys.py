@@ -59,10 +59,13 @@ class OpenLayer:
 
     def sync_data(self) -> None:
         """Data first, then the marks of what became stable by that.  One thread at a time."""
-        ranges = [] if self.held is None else self.held.take_unstable()
+        if self.held is None:
+            self.file.sync_data()
+            return
+        taken = self.held.take_unstable()
         self.file.sync_data()
-        if self.held is not None and (ranges or self.held.in_doubt):
-            self.held.settle(ranges)
+        if taken or self.held.in_doubt:
+            self.held.settle(taken)
 
     def close(self) -> None:
         """Give the files back."""
@@ -107,13 +110,16 @@ class LayerStack:  # hot
         return sum(layer.file.mismatches for layer in self.layers)
 
     def read_nowait(self, offset_bytes: int, length_bytes: int) -> Buffer | None:
-        """See CheckedFile.  None also if the table does not know the blocks yet."""
+        """See CheckedFile.  None also if only the disk knows who has the blocks."""
         if not length_bytes:
             return b""
         first = offset_bytes >> _SHIFT
-        runs = self.index.find(first, ((offset_bytes + length_bytes - 1) >> _SHIFT) + 1 - first)
+        count = ((offset_bytes + length_bytes - 1) >> _SHIFT) + 1 - first
+        runs = self.index.find(first, count)
         if runs is None:
-            return None
+            runs = self._find_without_disk(first, count)
+            if runs is None:
+                return None
         if len(runs) == 1:
             return self.layers[runs[0][0]].file.read_nowait(offset_bytes, length_bytes)
         data = bytearray(length_bytes)
@@ -158,12 +164,14 @@ class LayerStack:  # hot
         return merge_extents(bad)
 
     def writes_in_place(self, offset_bytes: int, length_bytes: int) -> bool:
-        """Whether a write need not look at the disk: the table knows the blocks, and nothing is copied up."""
+        """Whether a write need not look at the disk: who has the blocks is known, nothing is copied up."""
         first = offset_bytes >> _SHIFT
         last = (offset_bytes + length_bytes - 1) >> _SHIFT
         runs = self.index.find(first, last + 1 - first) if length_bytes else []
         if runs is None:
-            return False
+            runs = self._find_without_disk(first, last + 1 - first)
+            if runs is None:
+                return False
         end = offset_bytes + length_bytes
         whole = not offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
         return whole or all(run[0] == self._number for run in runs)
@@ -181,15 +189,18 @@ class LayerStack:  # hot
         if not length:
             return
         end = offset_bytes + length
-        first, last = offset_bytes >> _SHIFT, (end - 1) >> _SHIFT
-        self._load(first, last + 1 - first)
-        if self.index.is_all(self._number, first, last + 1 - first):
+        first = offset_bytes >> _SHIFT
+        count = ((end - 1) >> _SHIFT) + 1 - first
+        runs = self.index.find(first, count)
+        if runs is None:
+            runs = self._find(offset_bytes, length)
+        if len(runs) == 1 and runs[0][0] == self._number:
             self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
         elif offset_bytes & _MASK or (end & _MASK and end != self.size_bytes):
             with self._copy_up:
                 self._write_parts(offset_bytes, end, buffers)
         else:
-            self._write_blocks(offset_bytes, buffers, first, last + 1 - first, sums)
+            self._write_blocks(offset_bytes, buffers, first, count, runs, sums, in_place=in_place)
 
     def _write_blocks(
         self,
@@ -197,27 +208,49 @@ class LayerStack:  # hot
         buffers: Sequence[Buffer],
         first: int,
         count: int,
+        runs: Iterable[Run],
         sums: bytes | None = None,
+        *,
+        in_place: bool = False,
     ) -> None:
-        """Write blocks, the parts of which that the head does not hold are whole, and hold them all."""
-        with self._holding(first, count):
-            self._head.file.write(offset_bytes, buffers, sums)
+        """Write blocks, the parts of which that the head does not hold are whole, and hold them all.
+
+        `runs` say who has them; layers below may change that meanwhile, among each other.  A kill before they
+        are held may leave the word that says that they are being written: what is forgotten then does not
+        count.
+        """
+        try:
+            self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
+            self._mark(runs)
+        except StorageError:
+            self._give_up(first, count)
+            raise
+        self.index.put(first, count, self._number)
+
+    def _mark(self, runs: Iterable[Run]) -> None:
+        """The head holds these blocks.  Those that it held already keep their mark: one that says STABLE must
+        not go back.
+        """
+        for number, start, length in runs:
+            if number != self._number:
+                self._held.mark(start, length)
+
+    def _give_up(self, first: int, count: int) -> None:
+        """A write has failed: the map may have taken a part of it."""
+        self.index.drop(first, count)
+        self.torn.update(range(first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS + 1))
 
     @contextmanager
     def _holding(self, first: int, count: int) -> Iterator[None]:
         """In the body the head's file gets what these blocks are from then on.
 
-        The map first, then the table: see `layer_index.load`.  Blocks that are held already keep their
-        mark: one that says STABLE must not go back.
+        The map first, then the table: see `layer_index.load`.
         """
         try:
             yield
-            for number, start, length in self._find(first << _SHIFT, count << _SHIFT):
-                if number != self._number:
-                    self._held.mark(start, length)
+            self._mark(self._find(first << _SHIFT, count << _SHIFT))
         except StorageError:
-            self.index.drop(first, count)  # the map may have taken a part of it
-            self.torn.update(range(first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS + 1))
+            self._give_up(first, count)
             raise
         self.index.put(first, count, self._number)
 
@@ -238,7 +271,7 @@ class LayerStack:  # hot
         first = low.offset_bytes >> _SHIFT
         count = (high.offset_bytes >> _SHIFT) + 1 - first
         if not spoilt:
-            self._write_blocks(start, data, first, count)
+            self._write_blocks(start, data, first, count, self._find(first << _SHIFT, count << _SHIFT))
             return
         with self._holding(first, count):  # after it is bad: a kill in between must not make it believed
             self._head.file.write(start, data)
@@ -354,6 +387,20 @@ class LayerStack:  # hot
                     if not rest:
                         break
             loaded = self.index.load(chunk, held, seen)
+
+    def _find_without_disk(self, first: int, count: int) -> list[Run] | None:
+        """Who has the blocks, where nothing was written above the lowest layer, as after a first snapshot."""
+        for chunk in range(first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS + 1):
+            if not self.index.is_loaded(chunk):
+                seen = self.index.changes
+                blocks = self.index.blocks_of(chunk)
+                number = len(self.layers) - 1
+                while (held := self.layers[number].held) is not None:
+                    if held.present >> chunk & 1:
+                        return None
+                    number -= 1
+                self.index.load(chunk, [(number, (1 << blocks) - 1)], seen)
+        return self.index.find(first, count)
 
     def _parts_of(self, extent: Extent) -> Iterable[tuple[int, Extent]]:
         runs = self._find(extent.offset_bytes, extent.length_bytes)

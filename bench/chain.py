@@ -4,6 +4,8 @@
 - *Index*: a volume with a given number of extents above a snapshot: how long opening takes, how long it takes
   until the table of layers knows every block, and what memory that costs.  The data files hold nothing but
   holes: it is their maps that are read.
+- *Writes*: of 4 KiB at random, in place: without a snapshot, the first ones of blocks above a new one, and
+  the same blocks again.
 - *Pause*: how long requests wait for a snapshot and for a merge's step.
 
 Prints JSON: the machine, the commit, the parameters, and the median of each figure.
@@ -23,6 +25,7 @@ import attrs
 import click
 
 from bench.command import print_figures
+from bench.errors import BenchError
 from bench.machine_sys import commit, describe_machine
 from pyjiva.snapshot import Store
 from pyjiva.snapshot.held_map_sys import STABLE
@@ -40,14 +43,17 @@ class ChainParameters:
     range_bytes: int
     """Of the volume that is read; all of it is in the page cache."""
     reads: int
+    writes: int
     rounds: int
     indexes: tuple[tuple[int, int], ...]
     """Sizes of volumes, and how many extents each has above its snapshot, spread evenly."""
     seed: int = 20160901
 
 
-REAL: Final = ChainParameters((1, 64, 1000), 256 * MIB, 40_000, 5, ((TIB, 1_000_000), (16 * GIB, 2_000_000)))
-SMOKE: Final = ChainParameters((1, 3), 8 * MIB, 50, 2, ((GIB, 500),))
+REAL: Final = ChainParameters(
+    (1, 64, 1000), 256 * MIB, 40_000, 20_000, 5, ((TIB, 1_000_000), (16 * GIB, 2_000_000))
+)
+SMOKE: Final = ChainParameters((1, 3), 8 * MIB, 50, 50, 2, ((GIB, 500),))
 
 
 @contextmanager
@@ -151,6 +157,34 @@ def _resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+def measure_writes(work: Path, parameters: ChainParameters) -> dict[str, float]:
+    """Writes as a replica's event loop makes them, in turn with and without a snapshot."""
+    random = Random(parameters.seed)
+    seconds: dict[str, list[float]] = {"no snapshot": [], "first": [], "again": []}
+    with _opened(work / "writes", parameters.range_bytes) as store:
+        store.begin_in_place()
+        for start in range(0, parameters.range_bytes, MIB):
+            store.write(start, MIB, [random.randbytes(MIB)])
+        data = [[random.randbytes(BLOCK)] for _ in range(256)]
+        for number in range(parameters.rounds):
+            blocks = random.sample(range(parameters.range_bytes // BLOCK), parameters.writes)
+            for kind, taken in seconds.items():
+                if kind == "first":
+                    store.create_snapshot(f"s{number}")
+                began = time.perf_counter()
+                for at, block in enumerate(blocks):
+                    if not store.writes_in_place(block * BLOCK, BLOCK):
+                        raise BenchError("a write that should copy into the page cache would go to a thread")
+                    store.write(block * BLOCK, BLOCK, data[at & 255], in_place=True)
+                taken.append((time.perf_counter() - began) / len(blocks))
+            store.delete_snapshot(f"s{number}")
+            while (merge := store.next_merge()) is not None:
+                store.flush()
+                while merge.extent is not None:
+                    merge.step()
+    return {f"{kind}_us": round(statistics.median(taken) * 1e6, 2) for kind, taken in seconds.items()}
+
+
 def measure_merge(work: Path, parameters: ChainParameters) -> dict[str, float]:
     """Deleting the older of two snapshots, a quarter of the volume in each."""
     random = Random(parameters.seed)
@@ -184,6 +218,7 @@ def run(parameters: ChainParameters, work: Path) -> dict[str, Any]:
         "commit": commit(),
         "parameters": attrs.asdict(parameters),
         "depth": measure_depths(work, parameters),
+        "writes": measure_writes(work, parameters),
         "index": {
             f"{format_size(size)}, {extents} extents": measure_index(work, parameters, size, extents)
             for size, extents in parameters.indexes

@@ -3,7 +3,8 @@
 A volume of three replicas.  First it is found how much two drivers get done, one of 4 KiB random writes and
 one of random reads that are compared; from then on each sends half of that, evenly spaced, and a command's
 time counts from the moment at which it was to be sent, so that no standstill is hidden.  In each round that
-is done once in quiet and once beside each kind of background work, which then goes on alone.  What counts is
+is done once in quiet, once above a new snapshot, and once beside each kind of background work, which then
+goes on alone.  What counts is
 the 99th percentile beside a rebuild, divided by that in quiet, in the same round.
 """
 
@@ -46,10 +47,14 @@ class Work(enum.Enum):
     """What goes on in the background."""
 
     NONE = "nothing"
+    SNAPSHOT = "nothing, but a snapshot was just made"
     REBUILD = "a rebuild of one of three replicas"
     SCRUB = "a scrub"
     DELETION = "merging a deleted snapshot"
     BACKUP = "reading a snapshot as a backup does"
+
+
+WITHOUT_WORK: Final = frozenset({Work.NONE, Work.SNAPSHOT})
 
 
 @attrs.frozen
@@ -182,7 +187,7 @@ def measure(
         round=round_number,
         write=write,
         read=read,
-        share=0.0 if work is Work.NONE else min(1.0, beside_s / parameters.seconds),
+        share=0.0 if work in WITHOUT_WORK else min(1.0, beside_s / parameters.seconds),
         beside_bytes_per_s=beside_bytes / beside_s if beside_s else 0.0,
         alone_bytes_per_s=alone_bytes / alone_s if alone_s else 0.0,
         asked_iops=sum(rates.values()),
@@ -222,6 +227,10 @@ def task_of(
     match work:
         case Work.NONE:
             yield Task(lambda: 0, lambda: bool(volume.status()))  # looked at as often as the others
+        case Work.SNAPSHOT:
+            volume.ask("POST", f"/v1/snapshots/{SNAPSHOT}")
+            yield Task(lambda: 0, lambda: bool(volume.status()))
+            volume.ask("DELETE", f"/v1/snapshots/{SNAPSHOT}")
         case Work.REBUILD:
             yield rebuild(volume, driver, replica, parameters)
         case Work.SCRUB:
@@ -380,10 +389,12 @@ def _row(title: str, of_work: Sequence[Sample], samples: Sequence[Sample]) -> li
     row = [title, latencies(_of_writes), latencies(_of_reads)]
     if title == Work.NONE.value:
         return [*row, "1", "1", "", "", ""]
+    row.append(cell(lambda s: ratio(s, samples, _of_writes), 2))
+    row.append(cell(lambda s: ratio(s, samples, _of_reads), 2))
+    if title == Work.SNAPSHOT.value:
+        return [*row, "", "", ""]
     return [
         *row,
-        cell(lambda s: ratio(s, samples, _of_writes), 2),
-        cell(lambda s: ratio(s, samples, _of_reads), 2),
         cell(lambda s: s.beside_bytes_per_s / MIB, 1),
         cell(lambda s: s.alone_bytes_per_s / MIB, 1),
         f"{spread(s.share for s in of_work).median:.0%}",

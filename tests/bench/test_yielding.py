@@ -53,8 +53,8 @@ def test_the_table_has_every_kind_of_work_and_ratios_within_a_round() -> None:
         "20.0 (20.0–20.0)",
         "90% |",
     ]
-    assert rows[Work.NONE.value][2:] == ["1", "1", "", "", "|"]
-    assert rows[Work.SNAPSHOT.value][2:] == ["1.00 (1.00–1.00)", "1.00 (1.00–1.00)", "", "", "|"]
+    assert [cell.strip(" |") for cell in rows[Work.NONE.value][2:]] == ["1", "1", "", "", ""]
+    assert [cell.strip(" |") for cell in rows[Work.SNAPSHOT.value][2:]] == ["1.00 (1.00–1.00)"] * 2 + [""] * 3
 
 
 @pytest.mark.parametrize(("p99_s", "verdict"), [(0.012, "is kept"), (0.013, "is **not kept**")])

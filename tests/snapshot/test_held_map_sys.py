@@ -53,7 +53,8 @@ def test_only_the_blocks_that_are_meant_change(steps: list[tuple[str, Extent | N
             assert extent is not None
             held.mark_stable([extent])
         elif verb == "release":
-            blocks = [number for number in blocks if number not in marked | in_hand]  # settled before
+            blocks = [number for number in blocks if number not in in_hand]  # no flush is about to mark them
+            marked.difference_update(blocks)
             for chunk in {number // CHUNK_BLOCKS for number in blocks}:
                 held.release(chunk, sum(1 << n % CHUNK_BLOCKS for n in blocks if n // CHUNK_BLOCKS == chunk))
         elif verb == "take":

@@ -106,6 +106,36 @@ TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)
 
 
+@pytest.mark.parametrize("layers", [2, 3, 15, 16, 17, 200, 300])
+def test_changes_at_the_borders_of_runs(layers: int) -> None:
+    """Where runs grow, meet, are cut and vanish, and where they become too many for each way to keep them."""
+    for seed in range(6):
+        random = Random(seed)
+        index = LayerIndex(BLOCKS, memory_limit_bytes=MIB)
+        chunk = random.choice([0, BLOCKS // CHUNK_BLOCKS])
+        blocks, base = index.blocks_of(chunk), chunk * CHUNK_BLOCKS
+        model = [0] * blocks
+        assert index.load(chunk, [(0, (1 << blocks) - 1)], index.changes)
+        for _ in range(random.choice([20, 60, 700])):
+            start = random.randrange(blocks)
+            if random.randrange(3):  # at a border
+                while start and model[start] == model[start - 1]:
+                    start -= 1
+                start = max(0, min(blocks - 1, start + random.randint(-1, 1)))
+            end = min(blocks, start + random.choice([1, 1, 1, 2, 3, 40]))
+            around = model[max(0, start - 1) : end + 1]
+            number = random.choice([random.choice(around), random.randrange(layers)])
+            model[start:end] = [number] * (end - start)
+            index.put(base + start, end - start, number)
+            low, high = max(0, start - 3), min(blocks, end + 3)
+            assert index.find(base + low, high - low) == runs_of(model[low:high], base + low)
+            assert index.find(base + start, 1) == [(number, base + start, 1)]
+        assert index.find(base, blocks) == runs_of(model, base)
+        for at in random.sample(range(blocks), min(blocks, 200)):
+            assert index.find(base + at, 1) == [(model[at], base + at, 1)]
+        index.self_check()
+
+
 def test_a_load_that_a_change_overtook_is_refused() -> None:
     index = LayerIndex(CHUNK_BLOCKS)
     seen = index.changes

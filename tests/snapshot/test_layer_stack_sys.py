@@ -322,3 +322,26 @@ def test_the_table_may_be_smaller_than_what_is_read() -> None:
     expected = sum(1 for _ in model)
     assert sum(part.length_bytes for part in store.allocated(Extent(0, 96 * MIB))) == expected * BLOCK
     stack.self_check()
+
+
+def test_a_first_write_of_which_a_full_disk_took_a_part_shows_what_the_map_says() -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    assert store.read(BLOCK, 2 * BLOCK) == b"\2" * BLOCK + b"\3" * BLOCK  # the table knows these blocks
+    marks = stack_of(store)._held._file
+
+    def write_a_part(step: str) -> None:
+        if step == "write volume-head-001.img.held":
+            disk.before_step = no_fault
+            marks.write(1, (bytes((HELD,)),))
+            raise StorageError(StorageFailure.NO_SPACE, step)
+
+    disk.before_step = write_a_part
+    with pytest.raises(StorageError, match="held"):
+        store.write(BLOCK, 2 * BLOCK, [b"x" * 2 * BLOCK])
+    assert stack_of(store).torn == {0}
+    expected = b"x" * BLOCK + b"\3" * BLOCK
+    assert store.read(BLOCK, 2 * BLOCK) == expected
+    store.self_check()
+    disk.kill_process()
+    assert open_memory(disk).read(BLOCK, 2 * BLOCK) == expected

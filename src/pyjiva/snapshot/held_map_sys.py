@@ -178,11 +178,12 @@ class HeldMap:  # hot
         with self._lock:
             for start, count in runs_of_bits(bits):
                 self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
+            if left := self._unstable.pop(chunk, 0) & ~bits:
+                self._unstable[chunk] = left
         self.sync()
         with self._lock:
             if not self.bits(chunk):
                 self.present &= ~(1 << chunk)
-                self._unstable.pop(chunk, None)
 
     def sweep(self) -> list[int]:
         """The machine went down: what was HELD is not.  The chunks in which something was."""

@@ -15,8 +15,8 @@ limit; so opening costs nothing and memory is bounded whatever was written.  A l
 
 So a TiB written from start to end takes half a MiB, and one with a million runs 12 MiB.
 
-Layers are numbers, 0 the lowest.  `find` may run beside `put` and `load` of other blocks in
-other threads: entries are replaced whole or changed by single assignments.
+Layers are numbers, 0 the lowest.  `find` may run beside `put` and `load` of other blocks in other threads:
+entries are replaced whole or changed by single assignments.
 """
 
 from array import array
@@ -35,7 +35,7 @@ CHUNK_SHIFT: Final = 12
 CHUNK_BLOCKS: Final = 1 << CHUNK_SHIFT
 _MASK: Final = CHUNK_BLOCKS - 1
 LAYERS_MAX: Final = 0xFFFF
-RUNS_MAX: Final = 32  # `put` copies them, which takes six times as long as to change half a byte
+RUNS_MAX: Final = 32  # `put` copies them, which takes several times as long as to change half a byte
 MEMORY_BYTES_PER_TIB: Final = 240 * MIB  # the contract is 256
 MEMORY_BYTES_MIN: Final = 16 * MIB
 _OBJECT_BYTES: Final = 144  # of Python's objects around an entry

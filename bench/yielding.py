@@ -4,8 +4,8 @@ A volume of three replicas.  First it is found how much two drivers get done, on
 one of random reads that are compared; from then on each sends half of that, evenly spaced, and a command's
 time counts from the moment at which it was to be sent, so that no standstill is hidden.  In each round that
 is done once in quiet, once above a new snapshot, and once beside each kind of background work, which then
-goes on alone.  What counts is
-the 99th percentile beside a rebuild, divided by that in quiet, in the same round.
+goes on alone.  What counts is the 99th percentile beside a rebuild, divided by that in quiet, in the same
+round.
 """
 
 import contextlib
@@ -226,10 +226,10 @@ def task_of(
     """`work`, begun; made ready before that, and tidied up after the body."""
     match work:
         case Work.NONE:
-            yield Task(lambda: 0, lambda: bool(volume.status()))  # looked at as often as the others
+            yield no_task(volume)
         case Work.SNAPSHOT:
             volume.ask("POST", f"/v1/snapshots/{SNAPSHOT}")
-            yield Task(lambda: 0, lambda: bool(volume.status()))
+            yield no_task(volume)
             volume.ask("DELETE", f"/v1/snapshots/{SNAPSHOT}")
         case Work.REBUILD:
             yield rebuild(volume, driver, replica, parameters)
@@ -251,6 +251,11 @@ def task_of(
             volume.ask("DELETE", f"/v1/snapshots/{SNAPSHOT}")
         case _:
             assert_never(work)
+
+
+def no_task(volume: BenchVolume) -> Task:
+    """Nothing, which is looked at as often as the others."""
+    return Task(lambda: 0, lambda: bool(volume.status()))
 
 
 def overwrite(volume: BenchVolume, driver: Driver, parameters: Parameters) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.snapshot import Merge, ReplicaState, Store
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.testing import MemoryDisk, PowerCut, no_fault
@@ -60,6 +61,19 @@ def hold_up(disk: MemoryDisk, step: str) -> tuple[threading.Event, threading.Eve
 
     disk.before_step = before_step
     return entered, go
+
+
+def mark_a_part(disk: MemoryDisk, store: Store, block: int, mark: int) -> None:
+    """Let a full disk take this byte alone of what is written next to the map of the head."""
+    step, marks = f"write {store.chain.head_file}.held", stack_of(store)._held._file
+
+    def before_step(each: str) -> None:
+        if each == step:
+            disk.before_step = no_fault
+            marks.write(block, (bytes((mark,)),))
+            raise StorageError(StorageFailure.NO_SPACE, step)
+
+    disk.before_step = before_step
 
 
 def held_bytes(disk: MemoryDisk, head: str = "volume-head-001.img") -> bytes:

@@ -24,6 +24,7 @@ from tests.snapshot.stacks import (
     held_bytes,
     hold_up,
     layered,
+    mark_a_part,
     open_memory,
     stack_of,
 )
@@ -328,15 +329,7 @@ def test_a_first_write_of_which_a_full_disk_took_a_part_shows_what_the_map_says(
     disk = MemoryDisk(Random(0))
     store = layered(disk, "a")
     assert store.read(BLOCK, 2 * BLOCK) == b"\2" * BLOCK + b"\3" * BLOCK  # the table knows these blocks
-    marks = stack_of(store)._held._file
-
-    def write_a_part(step: str) -> None:
-        if step == "write volume-head-001.img.held":
-            disk.before_step = no_fault
-            marks.write(1, (bytes((HELD,)),))
-            raise StorageError(StorageFailure.NO_SPACE, step)
-
-    disk.before_step = write_a_part
+    mark_a_part(disk, store, 1, HELD)
     with pytest.raises(StorageError, match="held"):
         store.write(BLOCK, 2 * BLOCK, [b"x" * 2 * BLOCK])
     assert stack_of(store).torn == {0}

@@ -22,6 +22,7 @@ from tests.snapshot.stacks import (
     hold_up,
     killed_at,
     layered,
+    mark_a_part,
     merge_of,
     open_memory,
     stack_of,
@@ -46,15 +47,7 @@ def test_what_is_written_in_place_is_stable_though_its_block_came_up_in_a_merge_
     if fault == "killed":
         store = killed_at(disk, "sync volume-head-003.img.held", merge.step)
     else:
-        marks = stack_of(store)._held._file
-
-        def write_a_part(step: str) -> None:
-            if step == "write volume-head-003.img.held":
-                disk.before_step = no_fault
-                marks.write(3, (bytes((STABLE,)),))
-                raise StorageError(StorageFailure.NO_SPACE, step)
-
-        disk.before_step = write_a_part
+        mark_a_part(disk, store, 3, STABLE)
         with pytest.raises(StorageError):
             merge.step()
         assert disk.before_step is no_fault

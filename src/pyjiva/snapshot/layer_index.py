@@ -293,7 +293,7 @@ def _runs_in(entry: _Entry, first: int, end: int) -> list[Run]:
 
 def _change_runs(entry: "array[int]", start: int, end: int, number: int) -> "array[int]":
     """A new entry, or this one if `number` has the blocks already.  Parts are copied whole: one number after
-    the other would take ten times as long.
+    the other would take several times as long.
     """
     half = len(entry) >> 1
     place = bisect_right(entry, start, 0, half) - 1
@@ -308,16 +308,12 @@ def _change_runs(entry: "array[int]", start: int, end: int, number: int) -> "arr
     low = bisect_left(entry, start, 0, half)  # the first run that begins at or after `start`
     high = bisect_right(entry, end, low, half)  # the first that begins after `end`
     starts, numbers = array("H"), array("H")
-    last = number
     if not low or entry[half + low - 1] != number:
         starts.append(start)
         numbers.append(number)
     if end <= _MASK and (after := entry[half + high - 1]) != number:
         starts.append(end)  # what is left of the run that `end` lies in
         numbers.append(after)
-        last = after
-    if high < half and entry[half + high] == last:
-        high += 1
     return entry[:low] + starts + entry[high:half] + entry[half : half + low] + numbers + entry[half + high :]
 
 

@@ -115,11 +115,9 @@ class LayerStack:  # hot
             return b""
         first = offset_bytes >> _SHIFT
         count = ((offset_bytes + length_bytes - 1) >> _SHIFT) + 1 - first
-        runs = self.index.find(first, count)
+        runs = self._find_in_memory(first, count)
         if runs is None:
-            runs = self._find_without_disk(first, count)
-            if runs is None:
-                return None
+            return None
         if len(runs) == 1:
             return self.layers[runs[0][0]].file.read_nowait(offset_bytes, length_bytes)
         data = bytearray(length_bytes)
@@ -167,11 +165,9 @@ class LayerStack:  # hot
         """Whether a write need not look at the disk: who has the blocks is known, nothing is copied up."""
         first = offset_bytes >> _SHIFT
         last = (offset_bytes + length_bytes - 1) >> _SHIFT
-        runs = self.index.find(first, last + 1 - first) if length_bytes else []
+        runs = self._find_in_memory(first, last + 1 - first) if length_bytes else []
         if runs is None:
-            runs = self._find_without_disk(first, last + 1 - first)
-            if runs is None:
-                return False
+            return False
         end = offset_bytes + length_bytes
         whole = not offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
         return whole or all(run[0] == self._number for run in runs)
@@ -189,36 +185,32 @@ class LayerStack:  # hot
         if not length:
             return
         end = offset_bytes + length
-        first = offset_bytes >> _SHIFT
-        count = ((end - 1) >> _SHIFT) + 1 - first
-        runs = self.index.find(first, count)
-        if runs is None:
-            runs = self._find(offset_bytes, length)
+        runs = self._find(offset_bytes, length)
         if len(runs) == 1 and runs[0][0] == self._number:
             self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
         elif offset_bytes & _MASK or (end & _MASK and end != self.size_bytes):
             with self._copy_up:
                 self._write_parts(offset_bytes, end, buffers)
         else:
-            self._write_blocks(offset_bytes, buffers, first, count, runs, sums, in_place=in_place)
+            self._write_blocks(offset_bytes, buffers, runs, sums, in_place=in_place)
 
     def _write_blocks(
         self,
         offset_bytes: int,
         buffers: Sequence[Buffer],
-        first: int,
-        count: int,
-        runs: Iterable[Run],
+        runs: Sequence[Run],
         sums: bytes | None = None,
         *,
         in_place: bool = False,
     ) -> None:
         """Write blocks, the parts of which that the head does not hold are whole, and hold them all.
 
-        `runs` say who has them; layers below may change that meanwhile, among each other.  A kill before they
-        are held may leave the word that says that they are being written: what is forgotten then does not
-        count.
+        `runs` say which they are and who has them; layers below may change that meanwhile, among each other.
+        A kill before they are held may leave the word that says that they are being written: what is
+        forgotten then does not count.
         """
+        first = runs[0][1]
+        count = runs[-1][1] + runs[-1][2] - first
         try:
             self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
             self._mark(runs)
@@ -271,7 +263,7 @@ class LayerStack:  # hot
         first = low.offset_bytes >> _SHIFT
         count = (high.offset_bytes >> _SHIFT) + 1 - first
         if not spoilt:
-            self._write_blocks(start, data, first, count, self._find(first << _SHIFT, count << _SHIFT))
+            self._write_blocks(start, data, self._find(first << _SHIFT, count << _SHIFT))
             return
         with self._holding(first, count):  # after it is bad: a kill in between must not make it believed
             self._head.file.write(start, data)
@@ -349,7 +341,9 @@ class LayerStack:  # hot
 
     def load_all(self) -> None:
         """Let the table know every block, as far as its memory reaches."""
-        self._load(0, block_count(self.size_bytes))
+        for chunk in range(-(-self.index.blocks // CHUNK_BLOCKS)):
+            if not self.index.is_loaded(chunk):
+                self._load_chunk(chunk)
 
     def _find(self, offset_bytes: int, length_bytes: int) -> list[Run]:
         if not length_bytes:
@@ -367,11 +361,6 @@ class LayerStack:  # hot
             runs += found
         return runs
 
-    def _load(self, first: int, count: int) -> None:
-        for chunk in range(first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS + 1):
-            if not self.index.is_loaded(chunk):
-                self._load_chunk(chunk)
-
     def _load_chunk(self, chunk: int) -> None:
         blocks = self.index.blocks_of(chunk)
         loaded = False
@@ -388,8 +377,13 @@ class LayerStack:  # hot
                         break
             loaded = self.index.load(chunk, held, seen)
 
-    def _find_without_disk(self, first: int, count: int) -> list[Run] | None:
-        """Who has the blocks, where nothing was written above the lowest layer, as after a first snapshot."""
+    def _find_in_memory(self, first: int, count: int) -> list[Run] | None:
+        """Who has the blocks, where the table knows, or nothing was written there above the lowest layer, as
+        after a first snapshot; None: the disk must be asked.
+        """
+        runs = self.index.find(first, count)
+        if runs is not None:
+            return runs
         for chunk in range(first // CHUNK_BLOCKS, (first + count - 1) // CHUNK_BLOCKS + 1):
             if not self.index.is_loaded(chunk):
                 seen = self.index.changes

@@ -122,6 +122,8 @@ def test_changes_at_the_borders_of_runs(layers: int) -> None:
                 while start and model[start] == model[start - 1]:
                     start -= 1
                 start = max(0, min(blocks - 1, start + random.randint(-1, 1)))
+            elif not random.randrange(3):
+                start = blocks - random.randint(1, 5)
             end = min(blocks, start + random.choice([1, 1, 1, 2, 3, 40]))
             around = model[max(0, start - 1) : end + 1]
             number = random.choice([random.choice(around), random.randrange(layers)])

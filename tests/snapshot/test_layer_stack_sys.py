@@ -325,6 +325,22 @@ def test_the_table_may_be_smaller_than_what_is_read() -> None:
     stack.self_check()
 
 
+def test_a_write_to_blocks_of_which_the_head_holds_some_leaves_it_all_of_them() -> None:
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a")
+    for block in (2, 5):
+        store.write(block * BLOCK, BLOCK, [b"x" * BLOCK])
+    store.flush()
+    store.write(BLOCK, 6 * BLOCK, [b"y" * 6 * BLOCK])
+    expected = b"\1" * BLOCK + b"y" * 6 * BLOCK + b"\x08" * BLOCK
+    assert store.read(0, 8 * BLOCK) == expected
+    assert stack_of(store).index.find(0, 8) == [(0, 0, 1), (1, 1, 6), (0, 7, 1)]
+    assert held_bytes(disk)[:8] == bytes((0, HELD, STABLE, HELD, HELD, STABLE, HELD, 0))
+    store.self_check()
+    disk.kill_process()
+    assert open_memory(disk).read(0, 8 * BLOCK) == expected
+
+
 def test_a_first_write_of_which_a_full_disk_took_a_part_shows_what_the_map_says() -> None:
     disk = MemoryDisk(Random(0))
     store = layered(disk, "a")

@@ -15,7 +15,7 @@ from pyjiva.controller.operations import DONE, MERGE, RUNNING
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
-from pyjiva.snapshot import Store
+from pyjiva.snapshot import Merger, Store
 from pyjiva.testing.cluster import VOLUME_ID, Cluster, open_cluster, wait_state
 from pyjiva.transport import EndOfBatch
 from tests.suites.block_device import Driver, noise
@@ -122,31 +122,47 @@ async def grow(it: Bench) -> None:
     it.driver.model += bytes(MIB)
 
 
-@pytest.mark.parametrize("change", [lambda it: it.delete("one"), grow], ids=["delete", "grow"])
+@pytest.mark.parametrize(
+    ("change", "ahead"),
+    [
+        (lambda it: it.snapshot("two"), ["flush", "prepare_snapshot"]),
+        (lambda it: it.delete("one"), ["flush"]),
+        (grow, ["flush"]),
+    ],
+    ids=["create", "delete", "grow"],
+)
 async def test_what_was_not_flushed_is_before_a_change_for_which_all_requests_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Bench], Awaitable[None]]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Bench], Awaitable[None]],
+    ahead: list[str],
 ) -> None:
+    """And whoever merges knows before that, and again when it is there."""
     seen: list[tuple[int, str]] = []
     async with bench(tmp_path) as it:
         await it.write(0, 8192)
         await it.snapshot("one")
         await it.write(4096, 8192)
-        for name in ("flush", "change"):
+        for name in ("flush", "prepare_snapshot", "change"):
             monkeypatch.setattr(Store, name, noted(seen, name, getattr(Store, name)))
+        for name in ("change_comes", "change_is_here"):
+            monkeypatch.setattr(Merger, name, noted(seen, name, getattr(Merger, name)))
         await change(it)
         monkeypatch.undo()
         await it.healthy()
     for id_ in (1, 2, 3):
         theirs = [name for each, name in seen if each == id_]
-        assert theirs[: theirs.index("change") + 1] == ["flush", "change"]
+        expected = ["change_comes", *ahead, "change_is_here", "change"]
+        assert theirs[: theirs.index("change") + 1] == expected
 
 
 def noted(seen: list[tuple[int, str]], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     """`call`, and whose it was in `seen` each time."""
 
-    def instead(store: Store, *arguments: Any) -> Any:
+    def instead(owner: Store | Merger, *arguments: Any) -> Any:
+        store = owner if isinstance(owner, Store) else owner.device.store
         seen.append((store.state.replica_id, name))
-        return call(store, *arguments)
+        return call(owner, *arguments)
 
     return instead
 

@@ -55,8 +55,11 @@ def test_only_the_blocks_that_are_meant_change(steps: list[tuple[str, Extent | N
         elif verb == "release":
             blocks = [number for number in blocks if number not in in_hand]  # no flush is about to mark them
             marked.difference_update(blocks)
-            for chunk in {number // CHUNK_BLOCKS for number in blocks}:
-                held.release(chunk, sum(1 << n % CHUNK_BLOCKS for n in blocks if n // CHUNK_BLOCKS == chunk))
+            released: dict[int, int] = {}
+            for number in blocks:
+                chunk, at = divmod(number, CHUNK_BLOCKS)
+                released[chunk] = released.get(chunk, 0) | 1 << at
+            held.release(released)
         elif verb == "take":
             taken.append(held.take_unstable())
             in_hand, marked = in_hand | marked, set()

@@ -438,19 +438,21 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             self.versions, self.covered = [content], []
             assert self.look("") == content
 
-    @rule(crash=crashes, way=st.sampled_from([None, True, False]))
-    def take_a_step_of_a_merge(self, crash: Crash | None, way: bool | None) -> None:
+    @rule(crash=crashes, way=st.sampled_from([None, True, False]), frees_early=st.booleans())
+    def take_a_step_of_a_merge(self, crash: Crash | None, way: bool | None, frees_early: bool) -> None:
         if self.merge is None or self.merge.extent is None:
             self.merge = self.store.next_merge()
             if self.merge is not None and way is not None:
                 self.merge.choose(goes_down=way)
         if self.merge is not None:
+            self.merge.frees_early = frees_early
             up = not self.merge.goes_down and self.merge.extent != Extent(0, self.store.size_bytes)
             self.attempt(crash, self.merge.step, maps=up)
 
-    @rule(way=st.booleans())
-    def merge_all(self, way: bool) -> None:
+    @rule(way=st.booleans(), frees_early=st.booleans())
+    def merge_all(self, way: bool, frees_early: bool) -> None:
         while (merge := self.store.next_merge()) is not None:
+            merge.frees_early = frees_early
             merge.choose(goes_down=way)
             while merge.extent is not None:
                 merge.step()
@@ -487,14 +489,14 @@ class LayeredStoreMachine(RuleBasedStateMachine):
         kill = ("kill", step)
         self.write(crash=None, extent=extent, seed=1 + step)
         if merges:
-            self.take_a_step_of_a_merge(crash=kill, way=None)
+            self.take_a_step_of_a_merge(crash=kill, way=None, frees_early=True)
         else:
             self.flush(crash=kill)
         if flushes:
             self.write(crash=None, extent=extent, seed=50 + step)
             self.flush(crash=None)
         else:
-            self.merge_all(way=False)
+            self.merge_all(way=False, frees_early=False)
         self.lose_power()
 
     @rule(

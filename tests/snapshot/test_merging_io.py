@@ -9,10 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from pyjiva.block import Read
+from pyjiva.block import Read, Space
 from pyjiva.block.yielding import REST
 from pyjiva.snapshot import ChainDevice, MergeProgress, Merger, ReplicaState, Store
+from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.snapshot.merge_sys import STEP_BYTES, Merge
+from pyjiva.snapshot.merging_io import CHANGE_S, SPACE_BYTES
 from pyjiva.testing import MemoryDisk
 from pyjiva.transport import EndOfBatch
 from pyjiva.units import MIB
@@ -124,3 +126,116 @@ async def test_the_progress_ends_with_the_last_merge_and_begins_with_a_change(
     assert [each.done_bytes for each in started] == sorted(each.done_bytes for each in started)
     assert all(each.done_bytes + each.left_bytes == total for each in started)
     assert len({each.done_bytes for each in started}) > 3, "told between the steps"
+
+
+@pytest.mark.parametrize("flushes", [True, False])
+@pytest.mark.parametrize("announced_in", [0.25, 0.75])
+async def test_a_change_that_was_announced_finds_no_step_and_no_flush_under_way(
+    announced_in: float, flushes: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Announced amid a flush for a step, or amid a step: that ends, and no other begins."""
+    monkeypatch.setattr(Merge, "wants_flush", flushes)
+    batch, store = EndOfBatch(), with_a_deleted_snapshot()
+    device = ChainDevice(store, batch, slowly)
+    merger = Merger(device)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        nursery.start_soon(merger.run)
+        while not merger.copied_bytes:
+            await trio.sleep(STEP_S / 10)
+        while merger.merge is not None and not device._one_alone.locked():
+            await trio.sleep(STEP_S / 100)
+        await trio.sleep(announced_in * STEP_S)
+        merger.change_comes()
+        await device.aside(store.flush)
+        before = merger.copied_bytes
+        await trio.sleep(8 * STEP_S)
+        assert merger.copied_bytes == before > 0
+        began_at_s = trio.current_time()
+        merger.change_is_here()
+        await device.change(partial(store.create_snapshot, "another", created="now"))
+        assert trio.current_time() - began_at_s == pytest.approx(STEP_S)
+        while store.chain.next_merge() is not None:
+            await trio.sleep(STEP_S / 10)
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+async def test_a_change_that_does_not_come_is_waited_for_no_longer_than_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    batch, store = EndOfBatch(), with_a_deleted_snapshot()
+    device = ChainDevice(store, batch, slowly)
+    merger = Merger(device)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        merger.change_comes()
+        nursery.start_soon(merger.run)
+        await trio.sleep(CHANGE_S - STEP_S / 10)
+        assert merger.merge is None
+        await trio.sleep(2 * STEP_S)
+        assert merger.merge is not None
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+async def test_the_files_that_a_merge_leaves_are_given_back_while_nobody_waits(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may take long: neither requests nor changes wait for it."""
+    batch, store = EndOfBatch(), with_a_deleted_snapshot()
+    device = ChainDevice(store, batch, slowly)
+    seen: list[bool] = []
+    free = Layers.free_dropped
+
+    def freed(layers: Layers) -> None:
+        if layers.dropped:
+            seen.append(device._one_alone.locked())
+        free(layers)
+
+    monkeypatch.setattr(Layers, "free_dropped", freed)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        nursery.start_soon(Merger(device).run)
+        while store.chain.next_merge() is not None:
+            await trio.sleep(STEP_S / 10)
+        assert store.has_dropped
+        await trio.sleep(3 * STEP_S)
+        assert seen == [False]
+        assert not store.has_dropped
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "early"),
+    [
+        (None, True),
+        (Space(0, SPACE_BYTES + SIZE_BYTES - 1), True),
+        (Space(0, SPACE_BYTES + SIZE_BYTES), False),
+    ],
+    ids=["not known", "short", "enough"],
+)
+async def test_what_was_moved_is_given_back_early_where_space_is_short(
+    space: Space | None, early: bool, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the volume is to be moved: for a while it may be there twice."""
+    seen: set[bool] = set()
+    step = Merge.step
+
+    def noted_step(merge: Merge) -> int:
+        seen.add(merge.frees_early)
+        return step(merge)
+
+    monkeypatch.setattr(Merge, "step", noted_step)
+    batch, store = EndOfBatch(), with_a_deleted_snapshot()
+    device = ChainDevice(store, batch, slowly)
+    device.space = space
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Merger(device).run)
+        while store.chain.next_merge() is not None:
+            await trio.sleep(STEP_S / 10)
+        nursery.cancel_scope.cancel()
+    assert seen == {early}
+    assert store.read(0, SIZE_BYTES) == b"o" * (SIZE_BYTES // 2) + b"n" * (SIZE_BYTES // 2)
+    store.close()

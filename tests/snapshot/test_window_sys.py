@@ -51,7 +51,7 @@ class WatchedStoreMachine(LayeredStoreMachine):
     def look_and_take_a_step_of_a_merge(self, way: bool | None) -> None:
         self.look_through_a_window()
         self.look_again()  # so that it knows which layer has what
-        self.take_a_step_of_a_merge(crash=None, way=way)
+        self.take_a_step_of_a_merge(crash=None, way=way, frees_early=False)
 
     def attempt(
         self,

@@ -25,6 +25,7 @@ from pyjiva.extent import Extent
 from pyjiva.lineage import NOTHING, SNAPSHOT_NAME, Change, ChangeKind, Snapshot
 from pyjiva.replication import (
     FAILURE_OF_STATUS,
+    Flag,
     Frame,
     FrameType,
     LineageAnswer,
@@ -221,21 +222,22 @@ class Snapshots:
 
     async def _prepare(self) -> None:
         """Let the members do ahead what a new head needs, while requests go on; a flush is part of it."""
-        await self._ask_all(FrameType.PREPARE)
+        await self._ask_all()
 
     async def _flush(self) -> None:
         """Let the members write out ahead, while requests go on, what they would else amid a change.
 
-        Requests wait for that: with a GiB that nobody had flushed it was three seconds.
+        Requests wait for that: with a GiB that nobody had flushed it was three seconds.  No step of a merge
+        begins there either until the change has come.
         """
-        await self._ask_all(FrameType.FLUSH)
+        await self._ask_all(Flag.NO_NEW_HEAD)
 
-    async def _ask_all(self, type_: FrameType) -> None:
+    async def _ask_all(self, code: int = 0) -> None:
         """For what is good to have done before a change, not needed: however it ends."""
         with trio.move_on_after(PREPARE_S):
             async with trio.open_nursery() as nursery:
                 for member in self.volume.readable():
-                    nursery.start_soon(self._ask_one, member, type_)
+                    nursery.start_soon(partial(self._ask_one, member, FrameType.PREPARE, code=code))
 
     async def _carry_out(self, change: Change) -> None:
         if self.volume.status().state is VolumeState.PARKED:
@@ -287,6 +289,7 @@ class Snapshots:
         *,
         extent: Extent = NOWHERE,
         payload: Sequence[Buffer] = (),
+        code: int = 0,
         number: int | None = None,
     ) -> Frame | None:
         answers: list[Frame | None] = []
@@ -296,7 +299,7 @@ class Snapshots:
             answers.append(frame)
             over.set()
 
-        self.volume.call(member, type_, answered, extent=extent, payload=payload, number=number)
+        self.volume.call(member, type_, answered, extent=extent, payload=payload, code=code, number=number)
         self.volume.batch.end()
         await over.wait()
         return answers[0]

@@ -14,7 +14,7 @@ from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.lineage import Change
 from pyjiva.replica.data_path import refuse_storage
 from pyjiva.replica.session import Phase, Session, answer, refuse
-from pyjiva.replication import Frame, FrameType, LineageAnswer, Status
+from pyjiva.replication import Flag, Frame, FrameType, LineageAnswer, Status
 from pyjiva.snapshot import ChainDevice, Merger
 
 __all__ = ["Snapshots"]
@@ -39,7 +39,10 @@ class Snapshots:
             return
         answers: list[LineageAnswer] = []
         prepares = frame.type == FrameType.PREPARE
-        call = self._prepare if prepares else partial(self._look, answers)
+        if prepares:
+            self.merger.change_comes()
+        makes_head = not frame.code & Flag.NO_NEW_HEAD
+        call = partial(self._prepare, makes_head) if prepares else partial(self._look, answers)
         try:
             await self.device.aside(call)
         except ConfigError as error:
@@ -53,6 +56,7 @@ class Snapshots:
         """Carry out a CHANGE."""
         if session.phase is Phase.REPLACED:
             return
+        self.merger.change_is_here()
         try:
             await self.device.change(partial(self.device.store.change, change))
         except ConfigError as error:
@@ -67,10 +71,11 @@ class Snapshots:
                 "snapshots changed", kind=change.kind.value, number=change.number, generation=change.after
             )
 
-    def _prepare(self) -> None:
+    def _prepare(self, makes_head: bool) -> None:
         """In a thread."""
         self.device.store.flush()
-        self.device.store.prepare_snapshot()
+        if makes_head:
+            self.device.store.prepare_snapshot()
 
     def _look(self, answers: list[LineageAnswer]) -> None:
         """In a thread."""

@@ -95,7 +95,7 @@ class FrameType(enum.IntEnum):
     LINEAGE = 24
     """Which snapshots there are (`lineage`), and what they take."""
     PREPARE = 25
-    """A snapshot is about to be made: flush, and make ready what it needs."""
+    """The lineage is about to change: flush, make ready what a snapshot needs, and leave the chain alone."""
     CHANGE = 26
     """A change of the lineage."""
     WINDOW = 27
@@ -131,6 +131,8 @@ class Flag(enum.IntFlag):
     """WRITE: the payload lies in shared memory.  READ: what is read is to be put there.  What came instead of
     the payload says where (`reference`).
     """
+    NO_NEW_HEAD = 128
+    """PREPARE: what comes is no new snapshot."""
 
 
 class Status(enum.IntEnum):

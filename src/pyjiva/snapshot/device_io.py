@@ -89,6 +89,8 @@ class ChainDevice:
     """How long a thread had each request; of flushes, how long each fdatasync took."""
     _retire_at: float = attrs.field(default=0.0, init=False)
     _one_alone: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _dropped: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when there are layers to be freed; replaced then."""
     _held_back: list[Any] = attrs.field(factory=list, init=False)
     _in_the_way_of: Extent | None = attrs.field(default=None, init=False)
     """While somebody is alone: what overlaps it is held back; None: everything is."""
@@ -173,6 +175,7 @@ class ChainDevice:
                     nursery.start_soon(self._work)
                 nursery.start_soon(self._run_flushes)
                 nursery.start_soon(self._watch_space)
+                nursery.start_soon(self._free_dropped)
                 task_status.started()
         finally:
             self._closed = True
@@ -282,6 +285,12 @@ class ChainDevice:
         except StorageError:  # the verbs will meet it too, and say so
             self.space = None
 
+    async def _free_dropped(self) -> None:
+        while True:
+            await self._dropped.wait()
+            self._dropped = trio.Event()
+            await self._run_in_thread(self.store.free_dropped)
+
     async def _call(self, owner: object, call: Callable[[], None]) -> None:
         """Run `call` in a thread, with its age in the books."""
         key = id(owner)
@@ -348,6 +357,8 @@ class ChainDevice:
             finally:
                 self._in_place.verbs, self._in_the_way_of = self._open_verbs, None
                 self._let_go()
+                if self.store.has_dropped:
+                    self._dropped.set()
 
     def _hold_back(self, request: Any) -> None:
         """Instead of a verb, while somebody is alone or about to be."""

@@ -172,18 +172,20 @@ class HeldMap:  # hot
             content = int.from_bytes(self._file.read(first, length), "little")
             self._file.write(first, ((content & ~chosen | stable).to_bytes(length, "little"),))
 
-    def release(self, chunk: int, bits: int) -> None:
-        """Blocks of a chunk are not held any more, durably; none of them is being written."""
+    def release(self, released: Mapping[int, int]) -> None:
+        """These blocks, by chunk, are not held any more, durably; none of them is being written."""
         self.in_doubt = True
-        with self._lock:
-            for start, count in runs_of_bits(bits):
-                self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
-            if left := self._unstable.pop(chunk, 0) & ~bits:
-                self._unstable[chunk] = left
+        for chunk, bits in released.items():
+            with self._lock:
+                for start, count in runs_of_bits(bits):
+                    self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
+                if left := self._unstable.pop(chunk, 0) & ~bits:
+                    self._unstable[chunk] = left
         self.sync()
-        with self._lock:
-            if not self.bits(chunk):
-                self.present &= ~(1 << chunk)
+        for chunk in released:
+            with self._lock:
+                if not self.bits(chunk):
+                    self.present &= ~(1 << chunk)
 
     def sweep(self) -> list[int]:
         """The machine went down: what was HELD is not.  The chunks in which something was."""

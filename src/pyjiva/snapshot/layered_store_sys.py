@@ -197,6 +197,15 @@ class Store(VolumeStore):
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
         self._layers.tidy()
 
+    @property
+    def has_dropped(self) -> bool:
+        """Whether a change has left layers behind whose space `free_dropped` gives back."""
+        return bool(self._layers.dropped)
+
+    def free_dropped(self) -> None:
+        """Give back the space of layers that are needed no more, beside requests, changes and steps."""
+        self._layers.free_dropped()
+
     def delete_snapshot(self, name: str, *, generation: int | None = None) -> None:
         """Delete the snapshot `name`, durably.  What others do not need of it goes by `next_merge`."""
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
@@ -211,6 +220,7 @@ class Store(VolumeStore):
         again.  Only one at a time.
         """
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
+        self.free_dropped()
         pair = self.chain.next_merge()
         return None if pair is None else Merge(self._layers, pair[0], pair[1])
 

@@ -97,6 +97,10 @@ class Layers:
     """The chain that they are known to agree with."""
     _path: tuple[str, ...] = attrs.field(default=(), init=False)
     """The layers that `top` consists of."""
+    dropped: list[OpenLayer] = attrs.field(factory=list, init=False)
+    """What the chain has no more, still open: as long as it is, removing its files gives no space back, which
+    takes the file system long where they have many runs of blocks.
+    """
     _spare: tuple[str, OpenLayer] | None = attrs.field(default=None, init=False)
     """File name and files of the next head, made ahead."""
     _views: dict[str, "CheckedFile | LayerStack"] = attrs.field(factory=dict, init=False)
@@ -376,7 +380,7 @@ class Layers:
         if generation is not None and generation != chain.generation:  # else only this replica is brought up
             chain = attrs.evolve(chain, last_revert=generation)
         new_head = self._commit_new_head(self._in(chain, generation))
-        self.head.close()
+        self.dropped.append(self.head)
         self.open_layers[HEAD] = new_head
         self._path = ()  # the names may be the same: the head is not
         self.let_go()
@@ -399,9 +403,9 @@ class Layers:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the layers that the chain has no more, and do what follows from a change."""
+        """Drop the layers that the chain has no more, and do what follows from a change."""
         for name in [name for name in self.open_layers if name != HEAD and name not in self.chain]:
-            self.open_layers.pop(name).close()
+            self.dropped.append(self.open_layers.pop(name))
         self._views.clear()
         if self.chain.path(HEAD) != self._path:
             self.remake_top()
@@ -446,8 +450,14 @@ class Layers:
         """Give all files back."""
         self.stamp.close()  # first: a descriptor that becomes another file's must not look like a window's
         self.drop_spare()
+        self.free_dropped()
         for layer in self.open_layers.values():
             layer.close()
+
+    def free_dropped(self) -> None:
+        """Close what was dropped, which gives its space back.  No request needs to wait for it."""
+        while self.dropped:
+            self.dropped.pop().close()
 
     def self_check(self) -> None:
         """The open layers are those of the chain, and only the lowest of a path has no map."""

@@ -11,36 +11,43 @@ has less to copy is taken:
   of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left, which
   the last step, for which all requests wait, does.
 
-Each step moves the blocks of one extent: data first, made stable, then the maps.  What is copied over a block
-is held durably where it comes from, and hides it until the copy is stable too; so of a head only those blocks
-move that a flush has marked as stable (`held_map_sys`), whatever was written over them since.  What has been
-written for the first time since then is left for later: a step does not wait for the disk to take the data of
-all requests.  So wherever a crash comes, every block reads as before, from the one layer or the other, and
-the chain says that there is a merge to be done: it begins again from the start, where little is left to do.
-The last step replaces the chain.
+Each step moves the blocks of one extent: data first, made stable, then the maps.  Where they are scattered
+the extent has several chunks, as its syncs are the most of a step that moves little.
+
+What is copied over a block is held durably where it comes from, and hides it until the copy is stable too; so
+of a head only those blocks move that a flush has marked as stable (`held_map_sys`), whatever was written over
+them since.  What has been written for the first time since then is left for later: a step does not wait for
+the disk to take the data of all requests.  So wherever a crash comes, every block reads as before, from the
+one layer or the other, and the chain says that there is a merge to be done: it begins again from the start,
+where little is left to do.  The last step replaces the chain.
 
 The caller keeps reads and writes away from `extent` during `step`; the last one's is the whole volume.
 """
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 import attrs
 
 from pyjiva.errors import StorageError, StorageFailure
-from pyjiva.extent import Extent
+from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, copy_blocks, whole_blocks
 from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.sparse import SUM_BLOCK_BYTES
-from pyjiva.units import MIB
+from pyjiva.units import KIB, MIB
 
 __all__ = ["Merge"]
 
-STEP_BYTES: Final = 4 * MIB  # some 20 ms of copying, and three or four syncs: requests to it wait so long
+STEP_BYTES: Final = 4 * MIB  # some 5 ms of copying, and three or four syncs: requests to it wait so long
+RUN_BYTES: Final = 16 * KIB  # what a run of blocks counts more than its bytes, for calls of the system
+SPAN_BYTES_MAX: Final = 256 * MIB
+SPANS: Final = 32  # of the requests all over a small volume so few meet a step
 LAST_BYTES_MAX: Final = 16 * MIB  # what the last step, for which all requests wait, may copy
+LAST_BYTES_GOOD: Final = 1 * MIB  # scattered some 10 ms; more only if another way through would not halve it
 _CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 
 
@@ -54,12 +61,23 @@ class Merge:
     goes_down: bool = attrs.field(init=False)
     extent: Extent | None = attrs.field(default=None, init=False)
     """What the next step works on; None when there is none left, or when the chain has changed meanwhile."""
+    frees_early: bool = attrs.field(default=True, init=False)
+    """Whether what was moved down is given back at once, or with the child's files at the end.  It is most of
+    the work where the file system tells the disk of each run of blocks (`discard`).
+    """
     total_bytes: int = attrs.field(default=0, init=False)
     """How much there is to copy, as it was at the start."""
+    _left_bytes: int = attrs.field(default=0, init=False)
+    """What the child held when this way through all of it began."""
+    _pieces: list[Extent] = attrs.field(factory=list, init=False)
+    """Of `extent`, what the plan has; each lies in one chunk."""
+    _chunks: collections.deque[int] = attrs.field(factory=collections.deque, init=False)
+    """The plan, as far as nobody has looked how much there is to copy."""
+    _looked_at: collections.deque[tuple[Extent, int]] = attrs.field(factory=collections.deque, init=False)
+    """What comes before that: pieces, and how much there is to copy in each, runs counted too."""
     _chain: object = attrs.field(init=False)
     _lower: OpenLayer = attrs.field(init=False)
     _upper: OpenLayer = attrs.field(init=False)
-    _left: Iterator[Extent] = attrs.field(init=False)
     _begins: bool = attrs.field(default=True, init=False)
     """Whether the next step is the first one of a way through all extents."""
     _is_last: bool = attrs.field(default=False, init=False)
@@ -76,7 +94,8 @@ class Merge:
     def choose(self, *, goes_down: bool) -> None:
         """Begin again, in the way that is given instead of the shorter one."""
         self.goes_down, self._is_last = goes_down, False
-        self._left, self._begins = iter(self._plan()), True
+        self._left_bytes = self._count_down() if goes_down else 0
+        self._plan()
         self._advance()
 
     @property
@@ -90,6 +109,10 @@ class Merge:
 
     def _blocks_of(self, chunk: int) -> int:
         return min(CHUNK_BLOCKS, block_count(self.layers.size_bytes) - chunk * CHUNK_BLOCKS)
+
+    def _extent_of(self, chunk: int) -> Extent:
+        start = chunk * _CHUNK_BYTES
+        return Extent(start, min(_CHUNK_BYTES, self.layers.size_bytes - start))
 
     def _count_up(self) -> int:
         held = self._lower.held
@@ -106,7 +129,8 @@ class Merge:
         assert held is not None, "what stands on a layer has a map"
         return sum(held.bits(chunk).bit_count() for chunk in held.chunks()) * SUM_BLOCK_BYTES
 
-    def _plan(self) -> list[Extent]:
+    def _plan(self) -> None:
+        """Go through all chunks from the start."""
         everything = Extent(0, self.layers.size_bytes)
         assert self._upper.held is not None
         if self.goes_down:
@@ -119,17 +143,72 @@ class Merge:
                 for part in layer.file.allocated(everything):
                     last = (part.end_bytes - 1) // _CHUNK_BYTES
                     chunks.update(range(part.offset_bytes // _CHUNK_BYTES, last + 1))
-        parts = (Extent(chunk * _CHUNK_BYTES, _CHUNK_BYTES).clip(everything) for chunk in sorted(chunks))
-        return [piece for part in parts if part is not None for piece in part.split(STEP_BYTES)]
+        self._chunks, self._begins = collections.deque(sorted(chunks)), True
+        self._looked_at.clear()
 
     def _advance(self) -> None:
-        self.extent = next(self._left, None)
-        if self.extent is None and self.goes_down and self._count_down() > LAST_BYTES_MAX:
-            self._left, self._begins = iter(self._plan()), True
-            self.extent = next(self._left, None)
-        if self.extent is None:
-            self._is_last = True
+        pieces = self._take_pieces()
+        if not pieces and self.goes_down and self._goes_through_again():
+            self._plan()
+            pieces = self._take_pieces()
+        self._pieces = pieces
+        self._is_last = not pieces
+        if pieces:
+            start = pieces[0].offset_bytes
+            self.extent = Extent(start, pieces[-1].end_bytes - start)
+        else:
             self.extent = Extent(0, self.layers.size_bytes)
+
+    def _goes_through_again(self) -> bool:
+        """Whether it would be too long or too soon to let all requests wait for what is left."""
+        before_bytes, self._left_bytes = self._left_bytes, self._count_down()
+        if self._left_bytes > LAST_BYTES_MAX:
+            return True
+        return LAST_BYTES_GOOD < self._left_bytes <= before_bytes // 2
+
+    def _take_pieces(self) -> list[Extent]:
+        """The next of the plan, as many as make a step; none: there are no more.
+
+        All are looked at before any is taken, so none is lost where that fails.
+        """
+        count = work_bytes = 0
+        while True:
+            if count == len(self._looked_at):
+                if not self._chunks:
+                    break
+                self._looked_at.extend(self._look_at(self._chunks[0]))
+                self._chunks.popleft()
+            piece, piece_bytes = self._looked_at[count]
+            work_bytes += piece_bytes
+            span_bytes = piece.end_bytes - self._looked_at[0][0].offset_bytes
+            if count and (work_bytes > STEP_BYTES or span_bytes > self._span_bytes_max):
+                break
+            count += 1
+        return [self._looked_at.popleft()[0] for _ in range(count)]
+
+    @property
+    def _span_bytes_max(self) -> int:
+        return max(STEP_BYTES, min(self.layers.size_bytes // SPANS, SPAN_BYTES_MAX))
+
+    def _look_at(self, chunk: int) -> list[tuple[Extent, int]]:
+        """A chunk in pieces that are no larger than a step may be, with the work that each is."""
+        extent = self._extent_of(chunk)
+        work_bytes = self._work_bytes(chunk, extent)
+        if work_bytes <= STEP_BYTES and extent.length_bytes <= self._span_bytes_max:
+            return [(extent, work_bytes)]
+        return [(piece, self._work_bytes(chunk, piece)) for piece in extent.split(STEP_BYTES)]
+
+    def _work_bytes(self, chunk: int, piece: Extent) -> int:
+        """What there is to copy, each run of it counted as more."""
+        if not self.goes_down and self._lower.held is None:
+            return sum(part.length_bytes + RUN_BYTES for part in self._lower.file.allocated(piece))
+        assert self._upper.held is not None
+        bits = self._upper.bits(chunk, CHUNK_BLOCKS)
+        if not self.goes_down:
+            bits = self._lower.bits(chunk, CHUNK_BLOCKS) & ~bits
+        bits &= _bits_of(piece)
+        runs = (bits & ~(bits << 1)).bit_count()
+        return bits.bit_count() * SUM_BLOCK_BYTES + runs * RUN_BYTES
 
     def step(self) -> int:
         """Do what is to be done in `extent`, and choose the next; the bytes that were copied.
@@ -143,7 +222,7 @@ class Merge:
         self.layers.forget_views()
         self.layers.stamp.change()
         try:
-            copied = self._finish() if self._is_last else self._move(self.extent)
+            copied = self._finish() if self._is_last else self._move()
         finally:  # reads of other extents may have looked at the maps amid the step
             self.layers.forget_views()
         if self._is_last:
@@ -158,8 +237,8 @@ class Merge:
         if (error := self.layers.owner.broken) is not None:
             raise StorageError(StorageFailure.WRITE_ERROR, f"nothing is moved since a flush failed ({error})")
 
-    def _move(self, extent: Extent) -> int:
-        return self._move_down(extent) if self.goes_down else self._move_up(extent)
+    def _move(self) -> int:
+        return self._move_down() if self.goes_down else self._move_up()
 
     def _extents(self, extent: Extent, bits: int) -> list[Extent]:
         """The blocks that are set in `bits`, which begin at the start of `extent`'s chunk, within it."""
@@ -170,47 +249,54 @@ class Merge:
         )
         return [part for run in runs if (part := run.clip(extent)) is not None]
 
-    def _move_up(self, extent: Extent) -> int:
+    def _move_up(self) -> int:
         lower, upper = self._lower, self._upper
-        assert upper.held is not None
-        chunk = extent.offset_bytes // _CHUNK_BYTES
-        blocks = self._blocks_of(chunk)
-        wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks)
         copied = 0
         held: list[Extent] = []
-        for part in self._extents(extent, wanted):
-            data = self._copy(lower, upper, part)
-            copied += sum(piece.length_bytes for piece in data)
-            # Below the lowest layer all is zeros: a hole in it need not be held by the child.
-            held += [part] if lower.held is not None else data
+        for piece in self._pieces:
+            chunk = piece.offset_bytes // _CHUNK_BYTES
+            blocks = self._blocks_of(chunk)
+            wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks)
+            for part in self._extents(piece, wanted):
+                data = self._copy(lower, upper, part)
+                copied += sum(each.length_bytes for each in data)
+                # Below the lowest layer all is zeros: a hole in it need not be held by the child.
+                held += [part] if lower.held is not None else data
         if held:
             self._settle(upper, held)
             self._tell_table(self.name, self.child, held)
         return copied
 
-    def _move_down(self, extent: Extent) -> int:
+    def _move_down(self) -> int:
         lower, upper = self._lower, self._upper
-        assert upper.held is not None
-        chunk = extent.offset_bytes // _CHUNK_BYTES
-        base_block = chunk * CHUNK_BLOCKS
-        moving, staying = self._bits_to_move(chunk)
-        parts = self._extents(extent, moving)
+        moved: dict[int, int] = {}
+        parts: list[Extent] = []
+        not_held: list[Extent] = []
+        for piece in self._pieces:
+            chunk = piece.offset_bytes // _CHUNK_BYTES
+            moving, staying = self._bits_to_move(chunk)
+            if bits := moving & _bits_of(piece):
+                moved[chunk] = moved.get(chunk, 0) | bits
+                parts += self._extents(piece, bits)
+                not_held += self._extents(piece, ((1 << self._blocks_of(chunk)) - 1) & ~staying)
         if not parts:
             return 0
-        copied = 0
-        for part in parts:
-            copied += sum(piece.length_bytes for piece in self._copy(upper, lower, part))
-        ranges = [_blocks(part) for part in parts]
-        bits = sum(((1 << each.length_bytes) - 1) << each.offset_bytes - base_block for each in ranges)
+        copied = self._copy_down(parts)
         self._settle(lower, parts)
+        assert upper.held is not None
         with self.layers.sync_lock:
-            self.layers.owner.guard(partial(upper.held.release, chunk, bits))
+            self.layers.owner.guard(partial(upper.held.release, moved))
         self._tell_table(self.child, self.name, parts)
-        # All that the child does not hold there now: a call for each part would hold up whoever writes to the
-        # file, hundreds of times.
-        for part in self._extents(extent, ((1 << self._blocks_of(chunk)) - 1) & ~staying):
-            upper.file.punch(part.offset_bytes, part.length_bytes)
+        if self.frees_early:
+            # All that the child does not hold there now: a call for each part would hold up whoever writes to
+            # the file, hundreds of times, and one for all of them for long.
+            for part in merge_extents(not_held):
+                for each in part.split(STEP_BYTES):
+                    upper.file.punch(each.offset_bytes, each.length_bytes)
         return copied
+
+    def _copy_down(self, parts: Iterable[Extent]) -> int:
+        return sum(each.length_bytes for part in parts for each in self._copy(self._upper, self._lower, part))
 
     def _bits_to_move(self, chunk: int) -> tuple[int, int]:
         """Of the blocks that the child holds in a chunk: those that may be moved, and the others.
@@ -278,15 +364,11 @@ class Merge:
         self.layers.settle()
         self._chain = self.layers.chain  # the same one, without the renames of the one before
         if self.goes_down:
-            for extent in self._plan():
-                copied += self._move_down(extent)
-            if left := self._count_down():  # it would go with the child's files
-                raise StorageError(StorageFailure.NOT_READY, f"{left} bytes are not flushed")
-            self._settle(self._lower, [])
+            copied = self._copy_what_is_left()
             chain = self.layers.chain.sunk(self.name, child=self.child)
             self.layers.commit(chain)
             self.layers.open_layers[self.child] = self.layers.open_layers.pop(self.name)
-            self._upper.close()
+            self.layers.dropped.append(self._upper)
         else:
             self._drop_torn()
             self._settle(self._upper, [])
@@ -299,17 +381,39 @@ class Merge:
         self.layers.let_go()
         return copied
 
+    def _copy_what_is_left(self) -> int:
+        """As `_move_down` of all, with one sync for it: all requests wait.
+
+        Until the new chain stands on the disk the child goes on holding these blocks, and hides what is
+        copied; then its files go, so nothing is let go of there.
+        """
+        held = self._upper.held
+        assert held is not None
+        parts: list[Extent] = []
+        for chunk in held.chunks():
+            moving, staying = self._bits_to_move(chunk)
+            if staying:  # they would go with the child's files
+                left_bytes = staying.bit_count() * SUM_BLOCK_BYTES
+                raise StorageError(StorageFailure.NOT_READY, f"{left_bytes} bytes are not flushed")
+            parts += self._extents(self._extent_of(chunk), moving)
+        copied = self._copy_down(parts)
+        self._settle(self._lower, parts)
+        return copied
+
     def _drop_torn(self) -> None:
         """Where writes failed meanwhile the head may have what it does not hold: it must not show."""
         top = self.layers.top
         if self.child == HEAD and self._lower.held is None and isinstance(top, LayerStack):
-            everything = Extent(0, self.layers.size_bytes)
             for chunk in sorted(top.torn):
-                extent = Extent(chunk * _CHUNK_BYTES, _CHUNK_BYTES).clip(everything)
-                assert extent is not None
-                self.layers.drop_unheld(self._upper, extent)
+                self.layers.drop_unheld(self._upper, self._extent_of(chunk))
 
 
 def _blocks(extent: Extent) -> Extent:
     """An extent of bytes, which begins at a block, as one of blocks."""
     return Extent(extent.offset_bytes // SUM_BLOCK_BYTES, block_count(extent.length_bytes))
+
+
+def _bits_of(piece: Extent) -> int:
+    """The blocks of a piece of one chunk, as bits of the chunk."""
+    first = piece.offset_bytes % _CHUNK_BYTES // SUM_BLOCK_BYTES
+    return ((1 << block_count(piece.length_bytes)) - 1) << first

@@ -5,8 +5,12 @@ would make stable what hosts have written and not flushed, or cannot move it, th
 nobody waits (`Merge.wants_flush`).  Between steps it rests for as long as both took, so that it takes half of
 the disk's time at most; longer while hosts, or a rebuild, read and write (`block.Yielding`), and longer if
 there is a rate.
+
+Where a change of the chain is about to come, hosts wait for it, or soon will: no step begins then, and no
+flush for one, as the change would have to wait for its end.
 """
 
+import math
 from functools import partial
 from typing import Final
 
@@ -19,9 +23,12 @@ from pyjiva.errors import StorageError
 from pyjiva.extent import Extent
 from pyjiva.snapshot.device_io import ChainDevice
 from pyjiva.snapshot.merge_sys import Merge
+from pyjiva.units import GIB
 
 __all__ = ["MergeProgress", "Merger"]
 
+CHANGE_S: Final = 1.0  # a change that was announced and has not come by then is not waited for
+SPACE_BYTES: Final = 1 * GIB  # and what hosts may write meanwhile
 AGAIN_S: Final = 10.0  # after a step that failed: a full disk may have room by then
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +57,10 @@ class Merger:
     """The one under way."""
     _idle: trio.Event | None = attrs.field(default=None, init=False)
     """The change that is waited for, as there is nothing to do."""
+    _change_over: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when the change that was announced last is here."""
+    _change_by_s: float = attrs.field(default=-math.inf, init=False)
+    """Until then it is waited for."""
     _done_bytes: int = attrs.field(default=0, init=False)
     _left_bytes: int = attrs.field(default=0, init=False)
     """Of the merge under way."""
@@ -62,6 +73,23 @@ class Merger:
         if self._idle is self.device.chain_changed:
             return None
         return MergeProgress(self._done_bytes, self._left_bytes + self._later_bytes)
+
+    def change_comes(self) -> None:
+        """A change of the chain is announced: let it find nothing to wait for."""
+        self._change_over, self._change_by_s = trio.Event(), trio.current_time() + CHANGE_S
+
+    def change_is_here(self) -> None:
+        """It is next in line, or will not come."""
+        self._change_over.set()
+
+    def _space_is_short(self, merge_bytes: int) -> bool:
+        """Whether a merge of so many bytes may not keep them twice until its end."""
+        space = self.device.space
+        return space is None or space.available_bytes < 2 * merge_bytes + SPACE_BYTES
+
+    async def _give_way(self) -> None:
+        with trio.move_on_at(self._change_by_s):
+            await self._change_over.wait()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -82,16 +110,20 @@ class Merger:
 
     async def _merge_next(self) -> bool:
         """Do one merge whole; False: there is none to do."""
+        await self._give_way()
         await self.device.aside(self._begin)
         if self.merge is None:
             return False
         everything = Extent(0, self.device.size_bytes)
         while (extent := self.merge.extent) is not None:
+            await self._give_way()
             began_at = trio.current_time()
             copied = [0]
             alone = None if extent == everything else extent
             if self.merge.wants_flush:
                 await self.device.aside(self.device.store.flush)
+                await self._give_way()
+            self.merge.frees_early = self._space_is_short(self.merge.total_bytes)
             await self.device.alone(alone, partial(self._step, self.merge, copied))
             self.copied_bytes += copied[0]
             self._done_bytes += copied[0]

@@ -40,6 +40,7 @@ __all__ = ["ChainDevice", "open_chain_device"]
 WORKERS: Final = 8  # reads that miss and run at once: a disk's own queue takes over beyond that
 REQUESTS_PER_TRIP_MAX: Final = 32  # so that one trip never holds back the answers of a long queue
 SPACE_S: Final = 5.0  # between two looks at how full the disk is
+FREE_AFTER_S: Final = 2.0  # whoever closes a file last frees it: no controller's window has it open by then
 RETIRE_S: Final = 60.0  # between two looks at which regions are not written to any more
 QUICK: Final = frozenset({Read, Write})
 
@@ -289,6 +290,7 @@ class ChainDevice:
         while True:
             await self._dropped.wait()
             self._dropped = trio.Event()
+            await trio.sleep(FREE_AFTER_S)
             await self._run_in_thread(self.store.free_dropped)
 
     async def _call(self, owner: object, call: Callable[[], None]) -> None:

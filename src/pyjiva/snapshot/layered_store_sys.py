@@ -203,7 +203,10 @@ class Store(VolumeStore):
         return bool(self._layers.dropped)
 
     def free_dropped(self) -> None:
-        """Give back the space of layers that are needed no more, beside requests, changes and steps."""
+        """Give back the space of layers that are needed no more, beside requests, changes and steps.
+
+        One thread at a time.
+        """
         self._layers.free_dropped()
 
     def delete_snapshot(self, name: str, *, generation: int | None = None) -> None:
@@ -220,7 +223,6 @@ class Store(VolumeStore):
         again.  Only one at a time.
         """
         self._refuse_if_broken(StorageFailure.WRITE_ERROR)
-        self.free_dropped()
         pair = self.chain.next_merge()
         return None if pair is None else Merge(self._layers, pair[0], pair[1])
 

@@ -162,7 +162,7 @@ async def test_a_change_that_was_announced_finds_no_step_and_no_flush_under_way(
     store.close()
 
 
-async def test_a_change_that_does_not_come_is_waited_for_no_longer_than_a_second(
+async def test_a_change_that_does_not_come_is_waited_for_no_longer_than_it_may_take(
     autojump_clock: MockClock,
 ) -> None:
     batch, store = EndOfBatch(), with_a_deleted_snapshot()

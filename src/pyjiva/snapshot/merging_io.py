@@ -27,7 +27,7 @@ from pyjiva.units import GIB
 
 __all__ = ["MergeProgress", "Merger"]
 
-CHANGE_S: Final = 1.0  # a change that was announced and has not come by then is not waited for
+CHANGE_S: Final = 10.0  # as long as a controller waits for all to be prepared; it may be gone by then
 SPACE_BYTES: Final = 1 * GIB  # and what hosts may write meanwhile
 AGAIN_S: Final = 10.0  # after a step that failed: a full disk may have room by then
 

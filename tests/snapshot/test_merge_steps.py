@@ -264,3 +264,32 @@ def test_what_is_not_given_back_early_is_with_the_child_s_files() -> None:
     store.self_check()
     store.close()
     check(open_memory(disk))
+
+
+@pytest.mark.parametrize("goes_down", [True, False])
+def test_a_step_takes_several_pieces_of_one_chunk(goes_down: bool) -> None:
+    """It is too much for one step, and of its quarters the first two are not."""
+    disk = MemoryDisk(Random(0))
+    store = open_memory(disk, identity=LARGE)
+    store.create_snapshot("kept")
+    quarter = CHUNK_BLOCKS // 4
+    per_step = STEP_BYTES // (BLOCK + merge_sys.RUN_BYTES)
+    runs = {0: per_step - 60, 1: 40, 2: 40}
+    places = [(number * quarter + 2 * at) * BLOCK for number, count in runs.items() for at in range(count)]
+    if not goes_down:
+        for place in places:
+            write(store, place, b"l")
+    store.create_snapshot("lower")
+    if goes_down:
+        for place in places:
+            write(store, place, b"l")
+    store.create_snapshot("upper")
+    store.delete_snapshot("lower")
+    merge = merge_of(store, goes_down=goes_down)
+    assert merge.extent == Extent(0, C // 2)
+    merge.step()
+    assert merge.extent == Extent(C // 2, C // 2)
+    held = merge._upper.bits(0, CHUNK_BLOCKS) & (1 << CHUNK_BLOCKS // 2) - 1
+    assert held.bit_count() == (0 if goes_down else runs[0] + runs[1])
+    steps_of(store, merge)
+    assert {bytes(store.read(place, BLOCK)) for place in places} == {b"l" * BLOCK}

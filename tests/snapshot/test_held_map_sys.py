@@ -6,7 +6,7 @@ from random import Random
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyjiva.errors import StorageError, StorageFailure
@@ -38,6 +38,10 @@ def opened(disk: MemoryDisk) -> HeldMap:
 
 
 @given(steps=STEPS)
+@example(
+    steps=[("mark", Extent(CHUNK_BLOCKS - 2, 4)), ("release", Extent(CHUNK_BLOCKS - 1, 2)), ("take", None)]
+)
+@example(steps=[("mark", Extent(0, 3)), ("release", Extent(1, 1))])
 def test_only_the_blocks_that_are_meant_change(steps: list[tuple[str, Extent | None]]) -> None:
     disk = MemoryDisk(Random(0))
     held, model, taken = opened(disk), bytearray(BLOCKS), list[Unstable]()

@@ -12,6 +12,7 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot import Merge, Store, merge_sys
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS
+from pyjiva.snapshot.layer_stack_sys import OpenLayer
 from pyjiva.snapshot.merge_sys import STEP_BYTES
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, no_fault
 from pyjiva.units import GIB, MIB
@@ -293,3 +294,39 @@ def test_a_step_takes_several_pieces_of_one_chunk(goes_down: bool) -> None:
     assert held.bit_count() == (0 if goes_down else runs[0] + runs[1])
     steps_of(store, merge)
     assert {bytes(store.read(place, BLOCK)) for place in places} == {b"l" * BLOCK}
+
+
+@pytest.mark.patches
+@pytest.mark.parametrize("freed", [True, False])
+def test_a_revert_leaves_the_head_to_be_freed_later_and_a_store_that_is_closed_leaves_nothing_open(
+    freed: bool,
+) -> None:
+    store = open_memory(MemoryDisk(Random(0)))
+    write(store, 0, b"o")
+    store.create_snapshot("one")
+    write(store, 0, b"n")
+    head = store._layers.head
+    closed: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenLayer, "close", lambda layer: closed.append("head" if layer is head else "other"))
+        store.revert("one")
+        assert store.has_dropped
+        assert "head" not in closed
+        if freed:
+            store.free_dropped()
+        else:
+            store.close()
+        assert closed.count("head") == 1
+
+
+@pytest.mark.patches
+def test_what_is_given_back_early_is_so_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes to the file waits for one of them."""
+    store = scattered(MemoryDisk(Random(0)), child_is_head=True)
+    merge = merge_of(store, goes_down=True)
+    punched: list[Extent] = []
+    monkeypatch.setattr(
+        merge._upper.file.__class__, "punch", lambda _, at, size: punched.append(Extent(at, size))
+    )
+    merge.step()
+    assert [each for each in punched if each.length_bytes > BLOCK] == list(STEPS[0].split(STEP_BYTES))

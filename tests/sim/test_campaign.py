@@ -70,7 +70,7 @@ def test_what_other_worlds_found(seed: int, what: str) -> None:
     assert failure is None, what
 
 
-@pytest.mark.parametrize("seed", [979, 1259, 2669, 2679])
+@pytest.mark.parametrize("seed", [1299, 2599, 2669, 3109])
 def test_rot_on_a_disk_beside_others_that_fail_to_sync(seed: int) -> None:
     """Where all failed, that one too, nothing told the rot from what was not flushed (seed 1389 once)."""
     world, failure = play(seed, 12, windows=False)
@@ -80,7 +80,7 @@ def test_rot_on_a_disk_beside_others_that_fail_to_sync(seed: int) -> None:
     assert any(f"disk error {others} sync" in line for line in world.trace)
 
 
-@pytest.mark.parametrize("seed", [16, 29, 42, 55, 68])
+@pytest.mark.parametrize("seed", [81, 29, 42, 55, 68])
 def test_worlds_with_snapshots_hold(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every kind; what was found in others has its tests in `test_changes.py` and `test_lineage.py`."""
     monkeypatch.setattr(campaign, "world_of", lambda seed, **_: world_with_snapshots(seed))

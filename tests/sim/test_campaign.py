@@ -62,6 +62,7 @@ def test_the_only_copy_that_lost_its_power_of_seed_1831() -> None:
         (3167, "a set of one copy was proposed, and not committed, when a write with one copy was answered"),
         (3588, "as 2573, of five replicas, whose disks refused to sync"),
         (9945, "the copy that was to be left lost its power before it stored that another one is removed"),
+        (1559, "zeros over two blocks: that the second had rotted before it was copied was not looked at"),
         (9640, "a write that failed broke a store for good, and nobody started that process anew"),
     ],
 )

@@ -1,6 +1,7 @@
 """How much of the time a merge takes, beside hosts and alone."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
 from typing import Any
@@ -42,30 +43,40 @@ def with_a_deleted_snapshot() -> Store:
     return store
 
 
-async def host(device: ChainDevice, batch: EndOfBatch) -> None:
+async def host(device: ChainDevice) -> None:
     """Read now and then; what is read is in the page cache."""
     while True:
         device.submit(Read(0, 4096, lambda _: None))
-        batch.end()
+        device._batch.end()
         await trio.sleep(STEP_S / 4)
+
+
+@asynccontextmanager
+async def device_of_a_merger() -> AsyncIterator[tuple[ChainDevice, Merger, trio.Nursery]]:
+    """What there is to merge is above; whoever wants it merged starts `run`."""
+    store = with_a_deleted_snapshot()
+    device = ChainDevice(store, EndOfBatch(), slowly)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(device.run)
+        yield device, Merger(device), nursery
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+async def merged(device: ChainDevice) -> None:
+    while device.store.chain.next_merge() is not None:
+        await trio.sleep(STEP_S / 10)
 
 
 async def merge(*, hosts: bool) -> float:
     """How long it takes to merge them."""
-    batch, store = EndOfBatch(), with_a_deleted_snapshot()
-    device = ChainDevice(store, batch, slowly)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(device.run)
+    async with device_of_a_merger() as (device, merger, nursery):
         if hosts:
-            nursery.start_soon(host, device, batch)
+            nursery.start_soon(host, device)
         began_at_s = trio.current_time()
-        nursery.start_soon(Merger(device).run)
-        while store.chain.next_merge() is not None:
-            await trio.sleep(STEP_S / 10)
-        took_s = trio.current_time() - began_at_s
-        nursery.cancel_scope.cancel()
-    store.close()
-    return took_s
+        nursery.start_soon(merger.run)
+        await merged(device)
+        return trio.current_time() - began_at_s
 
 
 async def test_a_merge_rests_longer_while_there_are_reads(autojump_clock: MockClock) -> None:
@@ -103,24 +114,18 @@ def noted(seen: list[str], name: str, call: Callable[..., Any]) -> Callable[...,
 async def test_the_progress_ends_with_the_last_merge_and_begins_with_a_change(
     autojump_clock: MockClock,
 ) -> None:
-    batch, store = EndOfBatch(), with_a_deleted_snapshot()
-    device = ChainDevice(store, batch, slowly)
-    merger = Merger(device)
     seen: list[MergeProgress] = []
-    async with trio.open_nursery() as nursery:
-        await nursery.start(device.run)
+    async with device_of_a_merger() as (device, merger, nursery):
         assert merger.progress is not None, "nobody has looked yet"
         nursery.start_soon(merger.run)
         while (progress := merger.progress) is not None:
             seen.append(progress)
             await trio.sleep(STEP_S / 10)
-        assert store.chain.next_merge() is None
-        await device.change(partial(store.create_snapshot, "another", created="now"))
+        assert device.store.chain.next_merge() is None
+        await device.change(partial(device.store.create_snapshot, "another", created="now"))
         assert merger.progress == MergeProgress(0, 0), "it may have left something to do"
         while merger.progress is not None:
             await trio.sleep(STEP_S / 10)
-        nursery.cancel_scope.cancel()
-    store.close()
     started = [each for each in seen if each.done_bytes + each.left_bytes]
     total = started[0].done_bytes + started[0].left_bytes
     assert total == SIZE_BYTES // 2
@@ -136,11 +141,7 @@ async def test_a_change_that_was_announced_finds_no_step_and_no_flush_under_way(
 ) -> None:
     """Announced amid a flush for a step, or amid a step: that ends, and no other begins."""
     monkeypatch.setattr(Merge, "wants_flush", flushes)
-    batch, store = EndOfBatch(), with_a_deleted_snapshot()
-    device = ChainDevice(store, batch, slowly)
-    merger = Merger(device)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(device.run)
+    async with device_of_a_merger() as (device, merger, nursery):
         nursery.start_soon(merger.run)
         while not merger.copied_bytes:
             await trio.sleep(STEP_S / 10)
@@ -148,44 +149,33 @@ async def test_a_change_that_was_announced_finds_no_step_and_no_flush_under_way(
             await trio.sleep(STEP_S / 100)
         await trio.sleep(announced_in * STEP_S)
         merger.change_comes()
-        await device.aside(store.flush)
+        await device.aside(device.store.flush)
         before = merger.copied_bytes
         await trio.sleep(8 * STEP_S)
         assert merger.copied_bytes == before > 0
         began_at_s = trio.current_time()
         merger.change_is_here()
-        await device.change(partial(store.create_snapshot, "another", created="now"))
+        await device.change(partial(device.store.create_snapshot, "another", created="now"))
         assert trio.current_time() - began_at_s == pytest.approx(STEP_S)
-        while store.chain.next_merge() is not None:
-            await trio.sleep(STEP_S / 10)
-        nursery.cancel_scope.cancel()
-    store.close()
+        await merged(device)
 
 
 async def test_a_change_that_does_not_come_is_waited_for_no_longer_than_it_may_take(
     autojump_clock: MockClock,
 ) -> None:
-    batch, store = EndOfBatch(), with_a_deleted_snapshot()
-    device = ChainDevice(store, batch, slowly)
-    merger = Merger(device)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(device.run)
+    async with device_of_a_merger() as (_, merger, nursery):
         merger.change_comes()
         nursery.start_soon(merger.run)
         await trio.sleep(CHANGE_S - STEP_S / 10)
         assert merger.merge is None
         await trio.sleep(2 * STEP_S)
         assert merger.merge is not None
-        nursery.cancel_scope.cancel()
-    store.close()
 
 
 async def test_the_files_that_a_merge_leaves_are_given_back_while_nobody_waits(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That may take long: neither requests nor changes wait for it."""
-    batch, store = EndOfBatch(), with_a_deleted_snapshot()
-    device = ChainDevice(store, batch, slowly)
     seen: list[bool] = []
     free = Layers.free_dropped
 
@@ -195,18 +185,14 @@ async def test_the_files_that_a_merge_leaves_are_given_back_while_nobody_waits(
         free(layers)
 
     monkeypatch.setattr(Layers, "free_dropped", freed)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(device.run)
-        nursery.start_soon(Merger(device).run)
-        while store.chain.next_merge() is not None:
-            await trio.sleep(STEP_S / 10)
+    async with device_of_a_merger() as (device, merger, nursery):
+        nursery.start_soon(merger.run)
+        await merged(device)
         await trio.sleep(FREE_AFTER_S - STEP_S)
-        assert store.has_dropped, "a controller may have them open"
+        assert device.store.has_dropped, "a controller may have them open"
         await trio.sleep(3 * STEP_S)
         assert seen == [False]
-        assert not store.has_dropped
-        nursery.cancel_scope.cancel()
-    store.close()
+        assert not device.store.has_dropped
 
 
 @pytest.mark.parametrize(
@@ -230,13 +216,12 @@ async def test_what_was_moved_is_given_back_early_where_space_is_short(
         return step(merge)
 
     monkeypatch.setattr(Merge, "step", noted_step)
-    batch, store = EndOfBatch(), with_a_deleted_snapshot()
-    device = ChainDevice(store, batch, slowly)
-    device.space = space
+    store = with_a_deleted_snapshot()
+    device = ChainDevice(store, EndOfBatch(), slowly)
+    device.space = space  # as it does not run, nobody looks again
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Merger(device).run)
-        while store.chain.next_merge() is not None:
-            await trio.sleep(STEP_S / 10)
+        await merged(device)
         nursery.cancel_scope.cancel()
     assert seen == {early}
     assert store.read(0, SIZE_BYTES) == b"o" * (SIZE_BYTES // 2) + b"n" * (SIZE_BYTES // 2)

@@ -109,14 +109,14 @@ class Snapshots:
             if snapshot.filling:
                 raise ConfigError(f"snapshot {name!r} is still being filled")
             change = self._change(ChangeKind.DELETE, number=snapshot.number)
-            await self._flush()
+            await self._prepare(Flag.NO_NEW_HEAD)
             await self._carry_out(change)
 
     async def filled(self, number: int) -> None:
         """The snapshot that was being filled has all that it is to have.  Raises as `create`."""
         async with self._one:
             change = self._change(ChangeKind.FILLED, number=number)
-            await self._flush()
+            await self._prepare(Flag.NO_NEW_HEAD)
             await self._carry_out(change)
 
     async def revert(self, name: str, *, keep_newer: bool = False) -> None:
@@ -149,7 +149,7 @@ class Snapshots:
             if size_bytes == now:
                 return
             change = self._change(ChangeKind.GROW, size_bytes=size_bytes)
-            await self._flush()
+            await self._prepare(Flag.NO_NEW_HEAD)
             try:
                 await self._carry_out(change)
             except StorageError as error:
@@ -220,20 +220,13 @@ class Snapshots:
         self.volume.past.lineage.apply(change)
         return change
 
-    async def _prepare(self) -> None:
-        """Let the members do ahead what a new head needs, while requests go on; a flush is part of it."""
-        await self._ask_all()
+    async def _prepare(self, code: int = 0) -> None:
+        """Let the members do ahead, while requests go on, what these would wait for amid a change.
 
-    async def _flush(self) -> None:
-        """Let the members write out ahead, while requests go on, what they would else amid a change.
-
-        Requests wait for that: with a GiB that nobody had flushed it was three seconds.  No step of a merge
-        begins there either until the change has come.
+        They write out what nobody has flushed (with a GiB of it requests waited for three seconds), make
+        ready what a new head needs, unless `code` says that there is none, and begin no step of a merge until
+        the change has come.  It is good to have, not needed: however it ends.
         """
-        await self._ask_all(Flag.NO_NEW_HEAD)
-
-    async def _ask_all(self, code: int = 0) -> None:
-        """For what is good to have done before a change, not needed: however it ends."""
         with trio.move_on_after(PREPARE_S):
             async with trio.open_nursery() as nursery:
                 for member in self.volume.readable():

@@ -38,11 +38,11 @@ class Snapshots:
         if session.phase is Phase.REPLACED:  # it waited behind the promise that replaced it
             return
         answers: list[LineageAnswer] = []
-        prepares = frame.type == FrameType.PREPARE
-        if prepares:
+        if frame.type == FrameType.PREPARE:
             self.merger.change_comes()
-        makes_head = not frame.code & Flag.NO_NEW_HEAD
-        call = partial(self._prepare, makes_head) if prepares else partial(self._look, answers)
+            call = partial(self._prepare, not frame.code & Flag.NO_NEW_HEAD)
+        else:
+            call = partial(self._look, answers)
         try:
             await self.device.aside(call)
         except ConfigError as error:

@@ -95,7 +95,7 @@ class FrameType(enum.IntEnum):
     LINEAGE = 24
     """Which snapshots there are (`lineage`), and what they take."""
     PREPARE = 25
-    """The lineage is about to change: flush, make ready what a snapshot needs, and leave the chain alone."""
+    """The lineage is about to change: flush, make ready what a new head needs, and leave the chain alone."""
     CHANGE = 26
     """A change of the lineage."""
     WINDOW = 27
@@ -132,7 +132,7 @@ class Flag(enum.IntFlag):
     the payload says where (`reference`).
     """
     NO_NEW_HEAD = 128
-    """PREPARE: what comes is no new snapshot."""
+    """PREPARE: after the change that comes the head is the same one."""
 
 
 class Status(enum.IntEnum):

@@ -11,7 +11,8 @@ Flushes are grouped: one fdatasync at a time, and it answers every flush and FUA
 it began; one that comes while it runs waits for the next, as its writes may be too late for this one.
 
 A change of the chain, or a step of a merge, wants to be *alone*: what is in flight ends, and what comes
-meanwhile and is in its way is held back until it is done.
+meanwhile and is in its way is held back until it is done.  The files of layers that it leaves behind are
+freed a little later, in a thread, beside everything else.
 """
 
 import collections

@@ -47,7 +47,7 @@ RUN_BYTES: Final = 16 * KIB  # what a run of blocks counts more than its bytes, 
 SPAN_BYTES_MAX: Final = 256 * MIB
 SPANS: Final = 32  # of the requests all over a small volume so few meet a step
 LAST_BYTES_MAX: Final = 16 * MIB  # what the last step, for which all requests wait, may copy
-LAST_BYTES_GOOD: Final = 1 * MIB  # scattered some 10 ms; more only if another way through would not halve it
+LAST_BYTES_GOOD: Final = 1 * MIB  # more only if another way through would not halve it
 _CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 
 
@@ -62,7 +62,7 @@ class Merge:
     extent: Extent | None = attrs.field(default=None, init=False)
     """What the next step works on; None when there is none left, or when the chain has changed meanwhile."""
     frees_early: bool = attrs.field(default=True, init=False)
-    """Whether what was moved down is given back at once, or with the child's files at the end.  It is most of
+    """Whether what was moved down is given back at once, or with the child's files at the end.  It is half of
     the work where the file system tells the disk of each run of blocks (`discard`).
     """
     total_bytes: int = attrs.field(default=0, init=False)
@@ -70,7 +70,7 @@ class Merge:
     _left_bytes: int = attrs.field(default=0, init=False)
     """What the child held when this way through all of it began."""
     _pieces: list[Extent] = attrs.field(factory=list, init=False)
-    """Of `extent`, what the plan has; each lies in one chunk."""
+    """Of `extent`, what the plan has; each lies in one chunk.  None are left for the last step."""
     _chunks: collections.deque[int] = attrs.field(factory=collections.deque, init=False)
     """The plan, as far as nobody has looked how much there is to copy."""
     _looked_at: collections.deque[tuple[Extent, int]] = attrs.field(factory=collections.deque, init=False)
@@ -80,7 +80,6 @@ class Merge:
     _upper: OpenLayer = attrs.field(init=False)
     _begins: bool = attrs.field(default=True, init=False)
     """Whether the next step is the first one of a way through all extents."""
-    _is_last: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._chain = self.layers.chain
@@ -88,15 +87,19 @@ class Merge:
         self._upper = self.layers.open_layers[self.child]
         up_bytes = self._count_up()
         down_bytes = self._count_down()
-        self.choose(goes_down=down_bytes < up_bytes)
         self.total_bytes = min(up_bytes, down_bytes)
+        self._left_bytes = down_bytes
+        self.choose(goes_down=down_bytes < up_bytes)
 
     def choose(self, *, goes_down: bool) -> None:
         """Begin again, in the way that is given instead of the shorter one."""
-        self.goes_down, self._is_last = goes_down, False
-        self._left_bytes = self._count_down() if goes_down else 0
+        self.goes_down = goes_down
         self._plan()
         self._advance()
+
+    @property
+    def _is_last(self) -> bool:
+        return not self._pieces
 
     @property
     def wants_flush(self) -> bool:
@@ -152,7 +155,6 @@ class Merge:
             self._plan()
             pieces = self._take_pieces()
         self._pieces = pieces
-        self._is_last = not pieces
         if pieces:
             start = pieces[0].offset_bytes
             self.extent = Extent(start, pieces[-1].end_bytes - start)

@@ -79,7 +79,7 @@ class Merger:
         self._change_over, self._change_by_s = trio.Event(), trio.current_time() + CHANGE_S
 
     def change_is_here(self) -> None:
-        """It is next in line, or will not come."""
+        """It is next in line."""
         self._change_over.set()
 
     def _space_is_short(self, merge_bytes: int) -> bool:

@@ -45,6 +45,7 @@ from pyjiva.controller import ControllerOptions, ReplicaAddress, Volume, VolumeE
 from pyjiva.controller.causes import UNKNOWN, cause_of
 from pyjiva.controller.quorum import min_copies_default
 from pyjiva.errors import RemoteProtocolError
+from pyjiva.extent import Extent
 from pyjiva.membership import MembershipRecord
 from pyjiva.replica import WitnessDaemon, WitnessIdentity
 from pyjiva.sparse.checked_file_sys import SUM_BLOCK_BYTES
@@ -57,6 +58,7 @@ from pyjiva.testing.peeking import peek
 from pyjiva.testing.snapshot_client import SnapshotClient
 from pyjiva.testing.votes import VoteRegister
 from pyjiva.transport import EndOfBatch, Stream
+from pyjiva.units import align_down
 
 __all__ = ["World"]
 
@@ -302,10 +304,10 @@ class World:
         same place.
         """
         data = b"".join(write.data) if isinstance(write, Write) else bytes(write.length_bytes)
-        rotten = any(
-            start < write.offset_bytes + len(data) and write.offset_bytes < start + SUM_BLOCK_BYTES
-            for start in self.rotten
-        )
+        end = write.offset_bytes + len(data)
+        rotten = {
+            start for start in self.rotten if start < end and write.offset_bytes < start + SUM_BLOCK_BYTES
+        }
         for i in volume.required():  # a copy of what has rotted is marked as bad, so it may never have had it
             assert (
                 rotten or isinstance(write, Unmap) or self.machines[i].has_held(write.offset_bytes, data)
@@ -319,9 +321,11 @@ class World:
             held = isinstance(write, Unmap) or machine.has_held(write.offset_bytes, data)
             lost = held and (machine.lost_power or machine.is_new)  # its power or its disk, after its answer
             holds = machine.holds(write.offset_bytes, data)
-            bad = rotten and machine.is_bad(write.offset_bytes // SUM_BLOCK_BYTES * SUM_BLOCK_BYTES)
-            if rotten and (bad or machine.id == self.rotting):
-                holds = True  # it did, until it rotted, or what rotted was all there was to copy
+            if rotten and machine.id == self.rotting:
+                holds = True  # it did, until it rotted
+            elif bad := {start for start in rotten if machine.is_bad(start)}:
+                # What rotted was all there was to copy, but of those blocks alone.
+                holds = _holds_but_for(machine, write.offset_bytes, data, bad)
             copies += holds or lost
             assert holds or lost or machine.id not in newest.in_sync, (
                 f"replica {machine.id} of {newest} lacks {name_of(data)} at {write.offset_bytes}"
@@ -435,3 +439,14 @@ def witness_of(controller: str) -> str:
 def _min_copies(record: MembershipRecord) -> int:
     witnesses = len(record.witnesses)
     return min_copies_default(len(record.configured) - witnesses, witnesses)
+
+
+def _holds_but_for(machine: Machine, offset_bytes: int, data: bytes, bad: set[int]) -> bool:
+    """Whether it has `data` there, but for the blocks that begin at `bad`."""
+    for part in Extent(offset_bytes, len(data)).split(SUM_BLOCK_BYTES):
+        start = part.offset_bytes - offset_bytes
+        if align_down(part.offset_bytes, SUM_BLOCK_BYTES) in bad:
+            continue
+        if not machine.holds(part.offset_bytes, data[start : start + part.length_bytes]):
+            return False
+    return True

@@ -75,6 +75,26 @@ def test_what_follows_in_every_state(
     assert worker.told == 0
 
 
+@pytest.mark.parametrize("rate", [None, 10 * MIB])
+@pytest.mark.parametrize("hosts_ask", [True, False])
+@pytest.mark.parametrize("serving", [True, False])
+def test_a_step_that_begins_knows_whether_it_may_be_larger(
+    serving: bool, hosts_ask: bool, rate: int | None
+) -> None:
+    """That no host asks is known after a while only."""
+    bench, worker, pace = Bench(), Worker(), Pace(rate)
+    bench.requests, bench.serving = 1, serving
+    pace.tick(0.0)
+    pace.tick(1.0)
+    assert bench.background.may_go_on(worker, pace, at_once=1)
+    assert worker.turn.quiet == (not serving and rate is None)
+    bench.now_s += QUIET_S
+    bench.requests += hosts_ask
+    worker.turn.state = TurnState.READY
+    assert bench.background.may_go_on(worker, pace, at_once=1)
+    assert worker.turn.quiet == (not (serving and hosts_ask) and rate is None)
+
+
 def test_after_a_rest_it_goes_on_though_hosts_ask() -> None:
     bench, worker, pace = Bench(), Worker(), Pace(None)
     assert bench.background.may_go_on(worker, pace, at_once=1)

@@ -79,3 +79,25 @@ def test_a_fixed_list_ends() -> None:
     assert work.remaining_bytes(12) == 8
     assert work.next_extent(15) == Extent(20, 5)
     assert work.next_extent(25) is None
+
+
+CUTS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=8)
+
+
+@given(extents=CUTS, done=CUTS, position=st.integers(0, 80))
+def test_a_fixed_list_knows_what_is_left_in_any_order(
+    extents: list[tuple[int, int]], done: list[tuple[int, int]], position: int
+) -> None:
+    given_extents = merge_extents(Extent(at, length) for at, length in extents if length)
+    work = FixedWork(given_extents)
+    left = {at for extent in given_extents for at in range(extent.offset_bytes, extent.end_bytes)}
+    for at, length in done:
+        work.finished(at, at + length)
+        left -= set(range(at, at + length))
+    assert work.remaining_bytes(position) == len([at for at in left if at >= position])
+    expected, found = {at for at in left if at >= position}, set[int]()
+    while (extent := work.next_extent(position)) is not None:
+        assert extent.length_bytes
+        found |= set(range(extent.offset_bytes, extent.end_bytes))
+        position = extent.end_bytes
+    assert found == expected

@@ -7,25 +7,29 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyjiva.block import Buffer, IntervalLocks, Lock
-from pyjiva.controller import dirty_map
+from pyjiva.controller import dirty_map, range_copy
 from pyjiva.controller import resync as module
 from pyjiva.controller.dirty_map import DirtyMap, FixedWork, Work
+from pyjiva.controller.range_copy import RangeCopy, RangeStep
 from pyjiva.controller.resync import Resync, ResyncStep
 from pyjiva.errors import LocalProtocolError, RemoteProtocolError
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.replication import ANSWER, Flag, Frame, FrameType, Status, encode_extents
 
-PAGE, CHUNK, SPAN = 4, 16, 64
+PAGE, CHUNK, SPAN, RANGES = 4, 16, 64, 3
 SIZE = 256
 SOURCE, TARGET = 1, 2
+
+Waiting = ResyncStep | RangeStep
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _small() -> object:
-    """Chunks of 16 bytes and spans of 64: every path of the walk in little volumes."""
+    """Chunks of 16 bytes and spans of 64, steps of three ranges: every path of the walk in little volumes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "STORED_BLOCK_BYTES", PAGE)
+        patch.setattr(range_copy, "STORED_BLOCK_BYTES", PAGE)
         patch.setattr(module, "CHUNK_BYTES", CHUNK)
+        patch.setattr(module, "RANGES_MAX", RANGES)
         patch.setattr(module, "SPAN_BYTES", SPAN)
         yield
 
@@ -91,14 +95,14 @@ class Port:
         self.at_advance: Callable[[], None] = lambda: None
         self.breaks_writes = False
 
-    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+    def acquire_shared(self, extent: Extent, owner: RangeCopy) -> None:
         lock = self.locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=False, owner=owner)
         if lock.held:
             owner.lock_held(lock)
 
     def release(self, lock: Lock) -> None:
         for held in self.locks.release(lock):
-            if isinstance(held.owner, Resync):
+            if isinstance(held.owner, RangeCopy):
                 held.owner.lock_held(held)
 
     def ask(
@@ -182,21 +186,28 @@ class Port:
     def say(self, member: int, type_: FrameType, said: bytes = b"", status: int = Status.OK) -> None:
         self.on_answer[member](_answer(type_, said, status))
 
-    def run(self, until: Callable[[], bool] = lambda: False) -> None:
+    def run(self, until: Callable[[], bool] = lambda: False, order: Sequence[int] = ()) -> None:
+        """Answer until nothing is asked any more; `order`: which of the questions is answered next."""
+        places = iter(order)
         while self.asked and not until():
-            self.reply()
+            self.reply(next(places, 0) % len(self.asked))
 
-    def reach(self, step: ResyncStep) -> None:
+    @property
+    def waits_for(self) -> Waiting:
+        """What the resync waits for: of several ranges, the first."""
+        return self.resync.ranges[0].step if self.resync.ranges else self.resync.step
+
+    def reach(self, step: Waiting) -> None:
         """Go on until the resync waits for `step`."""
-        if step is ResyncStep.LOCKING:
+        if step is RangeStep.LOCKING:
             self.locks.acquire(0, SIZE, exclusive=True)  # a host's write
         self.unpaced = step is not ResyncStep.PACING
-        if step is ResyncStep.CHECKING:
+        if step is RangeStep.CHECKING:
             self.resync.if_bad = True
             self.rotten = {TARGET: {5}}
         self.resync.start()
-        self.run(lambda: self.resync.step is step)
-        assert self.resync.step is step
+        self.run(lambda: self.waits_for is step)
+        assert self.waits_for is step
 
 
 def pretend_to_squeeze(whole: bytes) -> bytes | None:
@@ -208,6 +219,7 @@ def _answer(type_: FrameType, said: bytes, status: int = Status.OK, *, length_by
     return Frame(type_ | ANSWER, status, 0, 1, 0, length_bytes, 0, memoryview(said))
 
 
+ORDER = st.lists(st.integers(0, 7), max_size=60)
 PAGES = st.dictionaries(
     st.integers(0, SIZE // PAGE - 1), st.binary(min_size=PAGE, max_size=PAGE), max_size=SIZE // PAGE
 )
@@ -219,14 +231,14 @@ def different() -> Port:
 
 
 @settings(max_examples=200)
-@given(source=PAGES, target=PAGES)
+@given(source=PAGES, target=PAGES, order=ORDER)
 def test_any_two_contents_become_equal_and_holes_stay_holes(
-    source: dict[int, bytes], target: dict[int, bytes]
+    source: dict[int, bytes], target: dict[int, bytes], order: list[int]
 ) -> None:
     port = Port(Disk(source), Disk(target))
     before = Disk(target)
     port.resync.start()
-    port.run()
+    port.run(order=order)
     assert port.outcomes == [(None, "")]
     whole = Extent(0, SIZE)
     assert port.disks[SOURCE].pages == source, "nothing is written to the source"
@@ -243,11 +255,14 @@ def test_any_two_contents_become_equal_and_holes_stay_holes(
 
 @settings(max_examples=100)
 @given(
-    source=PAGES, target=PAGES, parts=st.lists(st.tuples(st.integers(0, 250), st.integers(1, 40)), max_size=4)
+    source=PAGES,
+    target=PAGES,
+    parts=st.lists(st.tuples(st.integers(0, 250), st.integers(1, 40)), max_size=4),
+    order=ORDER,
 )
-@example(source={1: b"aaaa"}, target={}, parts=[])
+@example(source={1: b"aaaa"}, target={}, parts=[], order=[])
 def test_only_the_extents_that_were_asked_for_are_touched(
-    source: dict[int, bytes], target: dict[int, bytes], parts: list[tuple[int, int]]
+    source: dict[int, bytes], target: dict[int, bytes], parts: list[tuple[int, int]], order: list[int]
 ) -> None:
     extents = merge_extents(Extent(at, min(length, SIZE - at)) for at, length in parts)
     port = Port(Disk(source), Disk(target), extents)
@@ -255,17 +270,20 @@ def test_only_the_extents_that_were_asked_for_are_touched(
     for extent in extents:
         expected[extent.offset_bytes : extent.end_bytes] = Disk(source).read(extent)
     port.resync.start()
-    port.run()
+    port.run(order=order)
     assert port.outcomes == [(None, "")]
     assert port.disks[TARGET].read(Extent(0, SIZE)) == expected
 
 
 @settings(max_examples=100)
 @given(
-    source=PAGES, target=PAGES, parts=st.lists(st.tuples(st.integers(0, 250), st.integers(1, 40)), max_size=4)
+    source=PAGES,
+    target=PAGES,
+    parts=st.lists(st.tuples(st.integers(0, 250), st.integers(1, 40)), max_size=4),
+    order=ORDER,
 )
 def test_what_was_missed_is_copied_without_a_look_at_the_rest(
-    source: dict[int, bytes], target: dict[int, bytes], parts: list[tuple[int, int]]
+    source: dict[int, bytes], target: dict[int, bytes], parts: list[tuple[int, int]], order: list[int]
 ) -> None:
     extents = merge_extents(Extent(at, min(length, SIZE - at)) for at, length in parts)
     port = Port(Disk(source), Disk(target), extents, compare_first=False)
@@ -273,7 +291,7 @@ def test_what_was_missed_is_copied_without_a_look_at_the_rest(
     for extent in extents:
         expected[extent.offset_bytes : extent.end_bytes] = Disk(source).read(extent)
     port.resync.start()
-    port.run()
+    port.run(order=order)
     assert port.outcomes == [(None, "")]
     assert port.disks[TARGET].read(Extent(0, SIZE)) == expected
     asked = merge_extents(extent for _, _, extent in port.log)
@@ -286,19 +304,47 @@ WRITES = st.lists(st.tuples(st.integers(0, 40), st.integers(0, SIZE - 8), st.int
 
 
 @settings(max_examples=200)
-@given(contents=PAGES, missed=WRITES, meanwhile=WRITES, everything=st.booleans())
-@example(contents={}, missed=[(0, 100, 1)], meanwhile=[(1, 0, 8)], everything=False).via(
-    "simulated world 1014: a write before the first piece, after the walk had gone there"
+@given(
+    contents=PAGES,
+    missed=WRITES,
+    meanwhile=WRITES,
+    everything=st.booleans(),
+    quiet=st.booleans(),
+    order=ORDER,
+    piece_bytes=st.sampled_from([PAGE, 2 * CHUNK]),
 )
+@example(
+    contents={},
+    missed=[(0, 100, 1)],
+    meanwhile=[(1, 0, 8)],
+    everything=False,
+    quiet=False,
+    order=[],
+    piece_bytes=PAGE,
+).via("simulated world 1014: a write before the first piece, after the walk had gone there")
+@example(
+    contents={},
+    missed=[(0, 0, 1), (0, 40, 1), (0, 80, 1)],
+    meanwhile=[(4, 80, 1), (4, 60, 1)],
+    everything=False,
+    quiet=False,
+    order=[2, 2, 2, 2],
+    piece_bytes=PAGE,
+).via("the last of a step is done first, and it and what lies before it are written while the first is not")
 def test_what_is_written_meanwhile_arrives_too(
     contents: dict[int, bytes],
     missed: list[tuple[int, int, int]],
     meanwhile: list[tuple[int, int, int]],
     everything: bool,
+    quiet: bool,
+    order: list[int],
+    piece_bytes: int,
 ) -> None:
-    """By the copy, or beside it: below the border a write goes to both sides."""
+    """By the copy, or beside it: below the border a write goes to both sides.  A piece of the map may be
+    larger than a chunk, as in a volume of many TiB.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dirty_map, "GRANULE_BYTES", PAGE)
+        patch.setattr(dirty_map, "GRANULE_BYTES", piece_bytes)
         dirty = DirtyMap(SIZE, everything)
     port = Port(Disk(contents), Disk(contents), work=dirty)
     border = [0]
@@ -314,15 +360,16 @@ def test_what_is_written_meanwhile_arrives_too(
 
     for _, offset, length in missed:
         write(Extent(offset, length))
+    port.resync.turn.quiet = quiet
     port.resync.start()
-    steps, waiting = 0, sorted(meanwhile)
+    steps, waiting, places = 0, sorted(meanwhile), iter(order)
     while port.asked:
         for when, offset, length in list(waiting):
             busy = any(e.overlaps(Extent(offset, length)) for e, _, _ in port.locks.extents())
             if when <= steps and not busy:
                 waiting.remove((when, offset, length))
                 write(Extent(offset, length))
-        port.reply()
+        port.reply(next(places, 0) % len(port.asked))
         steps += 1
     assert port.outcomes == [(None, "")]
     for _, offset, length in waiting:  # the border stands behind the last piece: the member joins now
@@ -332,8 +379,11 @@ def test_what_is_written_meanwhile_arrives_too(
     assert port.disks[TARGET].read(whole) == port.disks[SOURCE].read(whole)
 
 
-def test_after_a_piece_that_could_not_be_squeezed_some_go_as_they_are() -> None:
-    source = Disk({n: b"abcd" if n == 0 else b"aaaa" for n in range(0, 2 * module.SQUEEZE_AGAIN + 4, 2)})
+@pytest.mark.parametrize("fails_again", [False, True])
+def test_after_a_piece_that_could_not_be_squeezed_some_go_as_they_are(fails_again: bool) -> None:
+    again, last = 2 * module.SQUEEZE_AGAIN + 2, 2 * module.SQUEEZE_AGAIN + 10
+    hard = {0, again} if fails_again else {0}
+    source = Disk({n: b"abcd" if n in hard else b"aaaa" for n in range(0, last + 1, 2)})
     port = Port(source, Disk())
     asked = []
     port.resync.start()
@@ -344,16 +394,30 @@ def test_after_a_piece_that_could_not_be_squeezed_some_go_as_they_are() -> None:
         port.reply()
     assert port.outcomes == [(None, "")]
     assert port.disks[TARGET].pages == source.pages
-    again = 2 * module.SQUEEZE_AGAIN + 2
-    assert asked == [(n, n in (0, again)) for n in range(0, again + 1, 2)]
+    tried = {0, again} if fails_again else {0, *range(again, last + 1)}
+    assert asked == [(n, n in tried) for n in range(0, last + 1, 2)]
     assert port.resync.copied_bytes == len(asked) * PAGE
-    assert port.resync.sent_bytes == (len(asked) - 1) * PAGE + 1
+    squeezed = len(tried.intersection(range(0, last + 1, 2)) - hard)
+    assert port.resync.sent_bytes == (len(asked) - squeezed) * PAGE + squeezed
+
+
+def test_of_a_step_whose_pieces_cannot_be_squeezed_all_may_be_tried_but_of_the_next_none() -> None:
+    """They are asked for before the first answer comes."""
+    port = scattered([0, 2, 4, 6, 8, 10])
+    port.resync.start()
+    tried = []
+    while port.asked:
+        _, type_, _, _, on_answer = port.asked[0]
+        if type_ is FrameType.READ:
+            tried.append(bool(port.codes[on_answer]))
+        port.reply()
+    assert tried == [True] * RANGES + [False] * RANGES
 
 
 @pytest.mark.parametrize(("said", "length_bytes"), [(b"a", 0), (b"a", PAGE - 1), (b"abcde", PAGE), (b"", 0)])
 def test_an_answer_that_is_neither_whole_nor_squeezed_is_raised(said: bytes, length_bytes: int) -> None:
     port = different()
-    port.reach(ResyncStep.READING)
+    port.reach(RangeStep.READING)
     with pytest.raises(RemoteProtocolError):
         port.on_answer[SOURCE](_answer(FrameType.READ, said, length_bytes=length_bytes))
 
@@ -367,7 +431,7 @@ def test_an_empty_volume_costs_one_question_a_span() -> None:
 
 def test_writes_are_kept_out_of_the_chunk_under_way_only() -> None:
     port = different()
-    port.reach(ResyncStep.READING)
+    port.reach(RangeStep.READING)
     [(extent, exclusive, held)] = port.locks.extents()
     assert (extent, exclusive, held) == (Extent(CHUNK, CHUNK), False, True)
     assert port.resync.position == CHUNK
@@ -375,9 +439,9 @@ def test_writes_are_kept_out_of_the_chunk_under_way_only() -> None:
     assert not waiting.held
     assert port.locks.acquire(2 * CHUNK, 1, exclusive=True).held
     positions: list[int] = []
-    port.at_advance = lambda: positions.append(port.resync.position)
+    port.at_advance = lambda: positions.append(port.resync.position if not waiting.held else -1)
     port.run(lambda: waiting.held)
-    assert positions == [2 * CHUNK], "the write that goes on now goes to the target too"
+    assert positions == [SPAN], "the write that goes on now goes to the target too; no more was left"
 
 
 def test_a_copy_that_did_not_take_is_reported() -> None:
@@ -391,14 +455,14 @@ def test_a_copy_that_did_not_take_is_reported() -> None:
     assert len(port.locks) == 0
 
 
-WAITING = [step for step in ResyncStep if step is not ResyncStep.OVER]
-ASKING = [step for step in WAITING if step not in (ResyncStep.PACING, ResyncStep.LOCKING)]
-CHANGING = (ResyncStep.UNMAPPING, ResyncStep.WRITING)
+ASKING = [step for step in RangeStep if step not in (RangeStep.LOCKING, RangeStep.OVER)]
+WAITING: list[Waiting] = [ResyncStep.PACING, RangeStep.LOCKING, *ASKING]
+CHANGING = (RangeStep.UNMAPPING, RangeStep.WRITING)
 
 
 @pytest.mark.parametrize("member", [SOURCE, TARGET])
 @pytest.mark.parametrize("step", WAITING)
-def test_losing_either_side_ends_it_at_every_step(step: ResyncStep, member: int) -> None:
+def test_losing_either_side_ends_it_at_every_step(step: Waiting, member: int) -> None:
     """Also while it waits for a lock: when the lock comes the member may be back, and behind."""
     port = different()
     port.reach(step)
@@ -421,7 +485,7 @@ def test_losing_either_side_ends_it_at_every_step(step: ResyncStep, member: int)
 
 @pytest.mark.parametrize("gone", [SOURCE, TARGET])
 @pytest.mark.parametrize("step", WAITING)
-def test_a_member_that_cannot_be_asked_ends_it(step: ResyncStep, gone: int) -> None:
+def test_a_member_that_cannot_be_asked_ends_it(step: Waiting, gone: int) -> None:
     port = different()
     port.reach(step)
     port.gone = {gone}
@@ -435,7 +499,7 @@ def test_a_member_that_cannot_be_asked_ends_it(step: ResyncStep, gone: int) -> N
 
 
 @pytest.mark.parametrize("step", ASKING)
-def test_a_refusal_or_a_loss_as_answer_is_its_members_fault(step: ResyncStep) -> None:
+def test_a_refusal_or_a_loss_as_answer_is_its_members_fault(step: Waiting) -> None:
     for status in (Status.READ_ERROR, None):
         port = different()
         port.reach(step)
@@ -449,7 +513,7 @@ def test_a_refusal_or_a_loss_as_answer_is_its_members_fault(step: ResyncStep) ->
 
 
 @pytest.mark.parametrize("step", WAITING)
-def test_cancelling_at_every_step_leaves_no_lock(step: ResyncStep) -> None:
+def test_cancelling_at_every_step_leaves_no_lock(step: Waiting) -> None:
     port = different()
     port.reach(step)
     port.resync.cancel()
@@ -463,14 +527,14 @@ def test_cancelling_at_every_step_leaves_no_lock(step: ResyncStep) -> None:
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        (ResyncStep.PROBING, b"no list of extents"),
-        (ResyncStep.PROBING, encode_extents([Extent(0, SIZE + 1)])),
-        (ResyncStep.HASHING, b""),
-        (ResyncStep.MAPPING, encode_extents([Extent(0, 4)])),
-        (ResyncStep.READING, b"short"),
+        (RangeStep.PROBING, b"no list of extents"),
+        (RangeStep.PROBING, encode_extents([Extent(0, SIZE + 1)])),
+        (RangeStep.HASHING, b""),
+        (RangeStep.MAPPING, encode_extents([Extent(0, 4)])),
+        (RangeStep.READING, b"short"),
     ],
 )
-def test_a_senseless_answer_is_raised_while_its_member_speaks(step: ResyncStep, said: bytes) -> None:
+def test_a_senseless_answer_is_raised_while_its_member_speaks(step: Waiting, said: bytes) -> None:
     """Else the connection of the other one would be closed for it."""
     port = different()
     port.reach(step)
@@ -484,9 +548,9 @@ def test_a_senseless_answer_is_raised_while_its_member_speaks(step: ResyncStep, 
 
 def test_an_answer_that_nobody_waits_for_is_a_bug() -> None:
     port = different()
-    port.reach(ResyncStep.HASHING)
+    port.reach(RangeStep.HASHING)
     say = port.on_answer[TARGET]
-    port.resync.step = ResyncStep.LOCKING
+    port.resync.ranges[0].step = RangeStep.LOCKING
     with pytest.raises(LocalProtocolError):
         say(Frame(FrameType.HASH | ANSWER, 0, 0, 1, 0, 0, 0, memoryview(b"#")))
 
@@ -495,7 +559,7 @@ OTHER = 3
 
 
 @pytest.mark.parametrize("step", CHANGING)
-def test_what_the_target_was_to_change_ends_before_another_source_is_asked(step: ResyncStep) -> None:
+def test_what_the_target_was_to_change_ends_before_another_source_is_asked(step: RangeStep) -> None:
     """Else it could land after the lock is given back, on what a host has written."""
     port = different()
     port.disks[OTHER] = port.disks[SOURCE]
@@ -504,7 +568,7 @@ def test_what_the_target_was_to_change_ends_before_another_source_is_asked(step:
     port.gone = {SOURCE}
     port.resync.member_lost(SOURCE)
     assert [(member, type_.name) for member, type_, *_ in port.asked] == [
-        (TARGET, {ResyncStep.UNMAPPING: "UNMAP", ResyncStep.WRITING: "WRITE"}[step])
+        (TARGET, {RangeStep.UNMAPPING: "UNMAP", RangeStep.WRITING: "WRITE"}[step])
     ]
     port.reply()
     assert port.asked
@@ -514,21 +578,38 @@ def test_what_the_target_was_to_change_ends_before_another_source_is_asked(step:
 
 
 @settings(max_examples=200)
-@given(source=PAGES, target=PAGES, answers=st.integers(0, 40), compare_first=st.booleans())
+@given(
+    source=PAGES,
+    target=PAGES,
+    answers=st.integers(0, 40),
+    compare_first=st.booleans(),
+    scattered=st.booleans(),
+    order=ORDER,
+)
 def test_a_source_that_is_lost_is_replaced_wherever_it_stood(
-    source: dict[int, bytes], target: dict[int, bytes], answers: int, compare_first: bool
+    source: dict[int, bytes],
+    target: dict[int, bytes],
+    answers: int,
+    compare_first: bool,
+    scattered: bool,
+    order: list[int],
 ) -> None:
-    port = Port(Disk(source), Disk(target), compare_first=compare_first)
+    pages = Extent(0, SIZE).split(PAGE)
+    extents = [Extent(0, SIZE)] if not scattered else list(pages)[::2]
+    target = {n: data for n, data in target.items() if not scattered or n % 2 == 0}
+    source = {n: data for n, data in source.items() if not scattered or n % 2 == 0}
+    port = Port(Disk(source), Disk(target), extents, compare_first=compare_first)
     port.disks[OTHER] = Disk(source)
     port.sources = [SOURCE, OTHER]
     port.resync.start()
+    places = iter(order)
     for _ in range(answers):
         if port.asked:
-            port.reply()
+            port.reply(next(places, 0) % len(port.asked))
     port.gone = {SOURCE}
     port.resync.member_lost(SOURCE)
     port.asked = [question for question in port.asked if question[0] != SOURCE]
-    port.run()
+    port.run(order=list(places))
     assert port.outcomes == [(None, "")]
     assert port.disks[TARGET].read(Extent(0, SIZE)) == Disk(source).read(Extent(0, SIZE))
     assert len(port.locks) == 0
@@ -539,16 +620,17 @@ def test_a_source_that_is_lost_is_replaced_wherever_it_stood(
     source=PAGES,
     rotten=st.lists(st.sets(st.integers(0, SIZE // PAGE - 1)), min_size=2, max_size=2),
     compare_first=st.booleans(),
+    order=ORDER,
 )
 def test_rot_in_the_sources_is_passed_by_unless_all_have_it_in_one_place(
-    source: dict[int, bytes], rotten: list[set[int]], compare_first: bool
+    source: dict[int, bytes], rotten: list[set[int]], compare_first: bool, order: list[int]
 ) -> None:
     port = Port(Disk(source), Disk(dict.fromkeys(range(SIZE // PAGE), b"oooo")), compare_first=compare_first)
     port.disks[OTHER] = Disk(source)
     port.sources = [SOURCE, OTHER]
     port.rotten = dict(zip((SOURCE, OTHER), rotten, strict=True))
     port.resync.start()
-    port.run()
+    port.run(order=order)
     hopeless = rotten[0] & rotten[1] & set(source)
     assert port.outcomes == [(None, "")]
     assert port.rotten.get(TARGET, set()) == hopeless, "nobody has these, and the target says so"
@@ -588,3 +670,154 @@ def test_it_waits_for_its_turn_before_each_range_and_tells_what_it_read() -> Non
         port.unpaced = False
     assert port.outcomes == [(None, "")]
     assert port.spent_bytes == 3 * SIZE  # compared, copied, proved
+
+
+def scattered(pages: Sequence[int], *, compare_first: bool = False) -> Port:
+    """These pages are to be copied."""
+    data = dict.fromkeys(range(SIZE // PAGE), b"abcd")
+    return Port(Disk(data), Disk(), [Extent(n * PAGE, PAGE) for n in pages], compare_first=compare_first)
+
+
+def test_what_is_scattered_makes_up_a_step_together() -> None:
+    """So what is asked for travels together."""
+    port = scattered([0, 2, 5, 9, 12, 15, 20])
+    steps: list[list[int]] = []
+    port.resync.start()
+    while port.asked:
+        under_way = [range_.extent.offset_bytes // PAGE for range_ in port.resync.ranges]
+        if not steps or under_way[0] > steps[-1][-1]:
+            steps.append(under_way)
+            assert len(port.asked) == len(under_way)
+        port.reply()
+    assert steps == [[0, 2, 5], [9, 12, 15], [20]]
+    assert port.outcomes == [(None, "")]
+
+
+def test_a_step_has_no_more_than_a_chunk_while_hosts_ask() -> None:
+    work = FixedWork([Extent(0, 2 * PAGE), Extent(3 * PAGE, 4 * PAGE)], compare_first=False)
+    port = Port(Disk(), Disk(), work=work)
+    port.resync.turn.quiet = False
+    port.resync.start()
+    assert [r.extent for r in port.resync.ranges] == [Extent(0, 2 * PAGE), Extent(3 * PAGE, PAGE)]
+    port.run(lambda: port.resync.position > 3 * PAGE)
+    assert [r.extent for r in port.resync.ranges] == [Extent(4 * PAGE, 3 * PAGE)]
+
+
+def test_while_hosts_are_quiet_a_step_has_several_chunks() -> None:
+    work = FixedWork([Extent(PAGE, SIZE - PAGE)], compare_first=False)
+    port = Port(Disk(), Disk(), work=work)
+    port.resync.turn.quiet = True
+    port.resync.start()
+    first = Extent(PAGE, CHUNK - PAGE)
+    assert [r.extent for r in port.resync.ranges] == [first, *(Extent(n * CHUNK, CHUNK) for n in (1, 2, 3))]
+    assert len(port.asked) == 4
+
+
+def test_a_step_does_not_reach_beyond_what_was_probed() -> None:
+    pages = {SPAN // PAGE - 1: b"data"}
+    port = Port(Disk(pages), Disk())
+    port.resync.turn.quiet = True
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    hashed = {extent for _, type_, extent in port.log if type_ is FrameType.HASH}
+    assert hashed == {Extent(SPAN - CHUNK, CHUNK)}, "all of the chunk, as pieces of a map end there"
+    probes = [
+        extent for member, type_, extent in port.log if type_ is FrameType.BLOCK_STATUS and member == TARGET
+    ]
+    assert probes == list(Extent(0, SIZE).split(SPAN))
+
+
+def test_a_source_that_was_lost_is_not_asked_again_when_there_is_no_other() -> None:
+    """It may be back, and behind; the ranges under way have other sources."""
+    port = scattered([0, 2, 5, 9])
+    port.disks[OTHER] = port.disks[SOURCE]
+    chosen = iter([OTHER, OTHER, SOURCE])
+    choose = port.choose_source
+    port.choose_source = lambda resync, without: next(chosen, None)  # type: ignore[method-assign]
+    port.resync.start()
+    while len(port.resync.ranges) == RANGES:
+        port.reply(next(n for n, question in enumerate(port.asked) if question[2].offset_bytes == 5 * PAGE))
+    assert {r.source for r in port.resync.ranges} == {OTHER}
+    port.resync.member_lost(SOURCE)
+    asked_before = len(port.log)
+    port.choose_source = choose  # type: ignore[method-assign]
+    port.sources = []
+    port.run()
+    assert SOURCE not in {member for member, _, _ in port.log[asked_before:]}
+    assert port.outcomes == [(None, "")]
+
+
+def test_hosts_that_write_without_end_do_not_keep_it_from_moving_on() -> None:
+    """They write whatever is not locked, whenever a range is done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dirty_map, "GRANULE_BYTES", PAGE)
+        dirty = DirtyMap(SIZE)
+    for n in range(0, SIZE // PAGE, 2):
+        dirty.mark(n * PAGE, PAGE)
+    port = Port(Disk(dict.fromkeys(range(SIZE // PAGE), b"abcd")), Disk(), work=dirty)
+    border = [0]
+    port.at_advance = lambda: border.__setitem__(0, port.resync.position)
+    port.resync.start()
+    for _ in range(10_000):
+        if not port.asked:
+            break
+        locked = [extent for extent, _, _ in port.locks.extents()]
+        for page in Extent(0, SIZE).split(PAGE):
+            if page.offset_bytes >= border[0] and not any(page.overlaps(extent) for extent in locked):
+                dirty.mark(page.offset_bytes, PAGE)
+        port.reply(len(port.asked) - 1)
+    assert port.outcomes == [(None, "")]
+    assert port.resync.copied_bytes <= RANGES * SIZE
+
+
+@pytest.mark.parametrize("status", [Status.READ_ERROR, None])
+def test_when_one_range_of_a_step_fails_all_end(status: Status | None) -> None:
+    port = scattered([0, 2, 5])
+    port.resync.start()
+    assert len(port.asked) == 3
+    _, type_, _, _, on_answer = port.asked.pop(1)
+    on_answer(None if status is None else _answer(type_, b"", status))
+    assert [failed for failed, _ in port.outcomes] == [SOURCE]
+    assert len(port.locks) == 0
+    port.run()
+    assert len(port.outcomes) == 1
+    assert all(type_ is FrameType.BLOCK_STATUS for _, type_, _ in port.log), (
+        "answers to the others count no more"
+    )
+
+
+def test_ranges_of_a_step_that_have_the_lost_source_get_another_and_the_others_go_on() -> None:
+    port = scattered([0, 2, 5])
+    port.disks[OTHER] = port.disks[SOURCE]
+    port.sources = [SOURCE, OTHER]
+    port.resync.start()
+    for _ in range(2):
+        port.reply(0)  # the first two read
+    port.gone = {SOURCE}
+    port.resync.member_lost(SOURCE)
+    assert {r.source for r in port.resync.ranges} == {OTHER}
+    port.asked = [question for question in port.asked if question[0] != SOURCE]
+    port.run()
+    assert port.outcomes == [(None, "")]
+
+
+def test_when_no_other_source_is_left_for_several_ranges_it_ends_once() -> None:
+    port = scattered([0, 2, 5])
+    port.resync.start()
+    port.gone = {SOURCE}
+    port.resync.member_lost(SOURCE)
+    assert [failed for failed, _ in port.outcomes] == [SOURCE]
+    assert len(port.locks) == 0
+
+
+def test_a_span_is_probed_once_however_scattered_its_data_are() -> None:
+    pages = dict.fromkeys(range(0, SPAN // PAGE, 2 * CHUNK // PAGE), b"data")
+    port = Port(Disk(pages), Disk(pages))
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    probes = [extent for _, type_, extent in port.log if type_ is FrameType.BLOCK_STATUS]
+    assert len(probes) == 2 * SIZE // SPAN
+    hashed = [extent for _, type_, extent in port.log if type_ is FrameType.HASH]
+    assert sum(extent.length_bytes for extent in hashed) == 2 * len(pages) * CHUNK, "no chunk of holes"

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyjiva.block import Buffer, IntervalLocks, Lock
+from pyjiva.controller.range_copy import RangeCopy
 from pyjiva.controller.repairs import QUEUE_MAX, Repairs, RotCounts
 from pyjiva.controller.resync import Resync
 from pyjiva.controller.scrub import Scrub, ScrubStep
@@ -48,7 +49,7 @@ class Members:
         self.unpaced = True
         self.spent_bytes = 0
 
-    def take(self, extent: Extent, owner: Resync | Scrub, exclusive: bool) -> None:
+    def take(self, extent: Extent, owner: RangeCopy | Scrub, exclusive: bool) -> None:
         lock = self.locks.acquire(extent.offset_bytes, extent.length_bytes, exclusive=exclusive, owner=owner)
         if lock.held:
             owner.lock_held(lock)
@@ -56,7 +57,7 @@ class Members:
     def acquire_shared(self, extent: Extent, owner: Scrub) -> None:
         self.take(extent, owner, exclusive=False)
 
-    def acquire_exclusive(self, extent: Extent, owner: Resync) -> None:
+    def acquire_exclusive(self, extent: Extent, owner: RangeCopy) -> None:
         self.take(extent, owner, exclusive=True)
 
     def release(self, lock: Lock) -> None:

@@ -135,11 +135,11 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         (("        self._data.members[resync.target].synced_until = resync.position\n", "        pass\n"),),
     ),
     "advanced-after-unlock": PlantedBug(
-        "controller/resync.py",
+        "controller/range_copy.py",
         (
             (
-                "        self.port.advanced(self)\n        self._unlock()\n",
-                "        self._unlock()\n        self.port.advanced(self)\n",
+                "        self.walk.equal(self)\n        self._unlock()\n",
+                "        self._unlock()\n        self.walk.equal(self)\n",
             ),
         ),
     ),
@@ -370,12 +370,23 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
     "jump-without-border": PlantedBug(
         "controller/resync.py",
         (
+            ("        self._advance(extent.offset_bytes)\n", "        self.position = extent.offset_bytes\n"),
             (
-                "            self.position = extent.offset_bytes\n            self.port.advanced(self)\n",
-                "            self.position = extent.offset_bytes\n",
+                "        self._advance(position if left is None else left.offset_bytes)\n",
+                "        self._advance(position)\n",
             ),
         ),
         scenario="a write comes to what a rebuild has passed over",
+    ),
+    "border-beyond-what-is-left": PlantedBug(
+        "controller/resync.py",
+        (
+            (
+                "        position = end if start <= self.position else self.position\n",
+                "        position = end\n",
+            ),
+        ),
+        scenario="a write comes to what a rebuild has done too early",
     ),
     "no-pause": PlantedBug(
         "controller/roster.py",
@@ -484,11 +495,11 @@ PLANTED_BUGS: Final[dict[str, PlantedBug]] = {
         scenario="rot lies under a partial write",
     ),
     "rot-found-and-not-repaired": PlantedBug(
-        "controller/resync.py",
+        "controller/range_copy.py",
         (
             (
                 "            self._map()\n            return\n        if frame is None",
-                "            self._advance(self._range.end_bytes)\n            return\n        if frame is None",
+                "            self._done()\n            return\n        if frame is None",
             ),
         ),
         scenario="rot lies in two blocks that are read",

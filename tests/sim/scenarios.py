@@ -12,7 +12,7 @@ import trio
 
 from pyjiva.block import Write
 from pyjiva.replication import ANSWER, FrameType
-from pyjiva.testing.clients import BLOCK_BYTES, BLOCKS_PER_PAGE, offset_of
+from pyjiva.testing.clients import BLOCK_BYTES, offset_of
 from pyjiva.testing.machine import HEAD, LATENCY_S
 from pyjiva.testing.world import World
 from tests.sim.scenarios_of_copies import SCENARIOS_OF_COPIES
@@ -86,17 +86,14 @@ async def a_source_is_lost_while_its_range_is_locked(world: World) -> None:
     volume = await healthy(world)
     await world.machines[3].kill()
     await until(lambda: mode(volume, 3) == "out")
-    first, second = 0, BLOCKS_PER_PAGE
-    for block in (first, second):
-        assert await world.clients.write(volume, [block], fua=False)
-    copied = watch(world, "replica-1", OLD, FrameType.HASH | ANSWER)
-    start(world, 3)
-    await come(copied)  # the first range; the answer is on its way
+    assert await world.clients.write(volume, [0], fua=False)
     world.machines[2].latency_s = 16
     world.network.cut(OLD, "replica-1", one_way=True)
-    world.nursery.start_soon(partial(world.clients.write, volume, [second], fua=True))
+    world.nursery.start_soon(partial(world.clients.write, volume, [0], fua=True))
     await trio.sleep(0.2)
     world.machines[2].latency_s = LATENCY_S  # of all but the write
+    start(world, 3)
+    await until(lambda: mode(volume, 3) == "rebuilding")
     await world.machines[1].kill()
     await until(lambda: 1 not in volume.required())
     world.network.mend()
@@ -305,7 +302,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     ),
     "a minority holds the record": Scenario(a_minority_holds_the_record),
     "a source is lost while its range is locked": Scenario(
-        a_source_is_lost_while_its_range_is_locked, seed=3
+        a_source_is_lost_while_its_range_is_locked, seed=19
     ),
     "the source is lost while members are made equal": Scenario(
         the_source_is_lost_while_members_are_made_equal

@@ -65,6 +65,29 @@ async def a_write_comes_to_what_a_rebuild_has_passed_over(world: World) -> None:
     assert await world.clients.write(volume, [BLOCKS_PER_PAGE])
 
 
+async def a_write_comes_to_what_a_rebuild_has_done_too_early(world: World) -> None:
+    """A rebuild copies two pages beside each other, from one replica each, and is done with the second first.
+    It is written then, and so is one that lies between them, and was not missed.
+    """
+    volume = await healthy(world)
+    await world.machines[3].kill()
+    await until(lambda: mode(volume, 3) == "out")
+    await trio.sleep(0.5)  # until it is given up
+    for page in (0, 3):
+        assert await world.clients.write(volume, [page * BLOCKS_PER_PAGE])
+    held = watch(world, "replica-1", OLD, FrameType.READ | ANSWER, hold_back=True)
+    done = watch(world, "replica-3", OLD, FrameType.HASH | ANSWER)
+    start(world, 3)
+    await come(held)
+    await come(done)
+    await trio.sleep(0.1)
+    async with trio.open_nursery() as nursery:
+        for page in (1, 3):
+            nursery.start_soon(world.clients.write, volume, [page * BLOCKS_PER_PAGE])
+        await trio.sleep(0.1)
+        world.network.mend()
+
+
 async def one_copy_is_left_of_a_write(world: World) -> None:
     """Two of three are gone before they have it; one is back, behind, and its vote takes the other one out:
     the write is not answered before there are two copies.
@@ -153,6 +176,9 @@ SCENARIOS_OF_COPIES: Final[dict[str, Scenario]] = {
     "a write reaches one replica": Scenario(a_write_reaches_one_replica),
     "a write comes to what a rebuild has passed over": Scenario(
         a_write_comes_to_what_a_rebuild_has_passed_over
+    ),
+    "a write comes to what a rebuild has done too early": Scenario(
+        a_write_comes_to_what_a_rebuild_has_done_too_early
     ),
     "one copy is left of a write": Scenario(one_copy_is_left_of_a_write),
     "the copy that is left loses its power": Scenario(

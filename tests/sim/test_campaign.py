@@ -71,7 +71,7 @@ def test_what_other_worlds_found(seed: int, what: str) -> None:
     assert failure is None, what
 
 
-@pytest.mark.parametrize("seed", [1299, 2599, 2669, 3109])
+@pytest.mark.parametrize("seed", [1299, 2429, 2669, 3749])
 def test_rot_on_a_disk_beside_others_that_fail_to_sync(seed: int) -> None:
     """Where all failed, that one too, nothing told the rot from what was not flushed (seed 1389 once)."""
     world, failure = play(seed, 12, windows=False)

@@ -15,7 +15,7 @@ from pyjiva.block import BlockStatus, Flush, Read, Request, Space, Unmap, Write,
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot import ChainDevice, Hash, ReplicaState, Spoil, Store, in_place_sys, open_chain_device
-from pyjiva.snapshot.device_io import SPACE_S, WORKERS
+from pyjiva.snapshot.device_io import LOOK_BYTES, LOOKS_PER_TRIP, SPACE_S, WORKERS
 from pyjiva.snapshot.in_place_sys import WRITE_IN_PLACE_BYTES_MAX
 from pyjiva.testing import MemoryDisk, fail_at
 from pyjiva.transport import EndOfBatch
@@ -254,6 +254,37 @@ async def test_read_does_not_wait_for_what_may_take_long() -> None:
         assert any(len(trip) > 1 for trip in calls)
         await bench.gate.let_all_go()
         assert set(bench.done) == {*slow, *reads}
+
+
+async def test_short_looks_share_trips_and_long_ones_go_alone() -> None:
+    """A rebuild asks for hashes and maps of many small pieces at once."""
+    async with open_bench(cached_share=0.0) as bench:
+        await bench.mark()
+        done: Any = bench.done.append
+        short: list[Any] = []
+        for n in range(LOOKS_PER_TRIP):
+            short += [Hash(n * 4096, LOOK_BYTES, False, done), BlockStatus(n * 4096, LOOK_BYTES, done)]
+        long: list[Any] = [
+            Hash(0, LOOK_BYTES + 1, False, done),
+            Hash(0, 4096, True, done),
+            BlockStatus(0, LOOK_BYTES + 1, done),
+            Spoil(0, 4096, done),
+        ]
+        read = bench.read()
+        await bench.submit(read, *short, *long)
+        trips = [call.args[0] for call, _ in bench.gate.waiting]  # type: ignore[attr-defined]
+        trips.sort(key=lambda trip: [read, *short, *long].index(trip[0]))
+        assert (
+            trips
+            == [
+                [read],  # it waits for no look
+                short[:LOOKS_PER_TRIP],
+                short[LOOKS_PER_TRIP:],
+                *([request] for request in long),
+            ]
+        )
+        await bench.gate.let_all_go()
+        assert set(bench.done) >= {*short, *long}
 
 
 async def test_answers_of_a_trip_end_a_batch() -> None:

@@ -53,13 +53,17 @@ class Yielding:
     _asked_at_s: float = attrs.field(default=-math.inf, init=False)
     """When a host was last seen to want something."""
 
+    def are_quiet(self, hosts: Hosts, *, now_s: float) -> bool:
+        """Whether none has asked for anything for a while."""
+        if hosts.waiting or hosts.requests != self._requests:
+            self._requests, self._asked_at_s = hosts.requests, now_s
+        return now_s - self._asked_at_s >= QUIET_S
+
     def rest_s(
         self, hosts: Hosts, *, now_s: float, took_s: float, length_bytes: int, at_once: int = 1
     ) -> float:
         """How long to rest after a step of `length_bytes` that `took_s`, if `at_once` such works go on."""
-        if hosts.waiting or hosts.requests != self._requests:
-            self._requests, self._asked_at_s = hosts.requests, now_s
-        if now_s - self._asked_at_s >= QUIET_S:
+        if self.are_quiet(hosts, now_s=now_s):
             return 0.0
         longest_s = at_once * max(length_bytes, STEP_BYTES_MIN) / self.floor_bytes_per_s - took_s
         return max(0.0, min(at_once * REST * took_s, longest_s))

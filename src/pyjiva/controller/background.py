@@ -37,6 +37,8 @@ class Turn:
     began_at_s: float = attrs.field(default=0.0, init=False)
     spent_bytes: int = attrs.field(default=0, init=False)
     """In this step."""
+    quiet: bool = attrs.field(default=False, init=False)
+    """Whether nothing spoke against a larger step when this one began: no rate, and no host that asks."""
 
 
 class Worker(Protocol):
@@ -72,6 +74,9 @@ class Background:
         if turn.state is TurnState.RESTING or not pace.may_go_on(worker.go_on):
             return False
         turn.state, turn.began_at_s, turn.spent_bytes = TurnState.WORKING, now_s, 0
+        hosts = self.hosts()
+        quiet = hosts is None or self.yielding.are_quiet(hosts, now_s=now_s)
+        turn.quiet = quiet and pace.rate is None
         return True
 
     def _rested(self, worker: Worker) -> None:

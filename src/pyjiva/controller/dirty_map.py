@@ -6,6 +6,7 @@ of everything, and ends when the replica takes all writes again.  It never forge
 more than there was.
 """
 
+import bisect
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -28,7 +29,7 @@ class Work(Protocol):
         """Whether much of it may be equal already, so that hashes are asked for before any data."""
 
     def next_extent(self, position: int) -> Extent | None:
-        """The next range at or after `position`; None: that was all."""
+        """The next range at or after `position` that is left; None: that was all."""
 
     def finished(self, start: int, end: int) -> None:
         """From `start` to `end` (bytes) source and target are equal now."""
@@ -39,28 +40,43 @@ class Work(Protocol):
 
 @attrs.define(eq=False)
 class FixedWork:
-    """A list of extents, sorted and disjoint, that does not change."""
+    """A list of extents, sorted and disjoint, to which nothing is added."""
 
     extents: Sequence[Extent]
     compare_first: bool = True
-    _index: int = attrs.field(default=0, init=False)
+    _left: list[Extent] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = list(self.extents)
+
+    def _index(self, position: int) -> int:
+        """Of the first that does not end before `position`, or at it."""
+        return bisect.bisect_right(self._left, position, key=lambda extent: extent.end_bytes)
 
     def next_extent(self, position: int) -> Extent | None:
-        """Part of Work; positions do not go back."""
-        while self._index < len(self.extents) and position >= self.extents[self._index].end_bytes:
-            self._index += 1
-        if self._index == len(self.extents):
+        """Part of Work."""
+        index = self._index(position)
+        if index == len(self._left):
             return None
-        extent = self.extents[self._index]
+        extent = self._left[index]
         start = max(position, extent.offset_bytes)
         return Extent(start, extent.end_bytes - start)
 
     def finished(self, start: int, end: int) -> None:
-        """Part of Work: the positions tell."""
+        """Part of Work."""
+        first = last = self._index(start)
+        rest: list[Extent] = []
+        while last < len(self._left) and (extent := self._left[last]).offset_bytes < end:
+            if extent.offset_bytes < start:
+                rest.append(Extent(extent.offset_bytes, start - extent.offset_bytes))
+            if extent.end_bytes > end:
+                rest.append(Extent(end, extent.end_bytes - end))
+            last += 1
+        self._left[first:last] = rest
 
     def remaining_bytes(self, position: int) -> int:
         """Part of Work."""
-        return sum(max(0, e.end_bytes - max(position, e.offset_bytes)) for e in self.extents)
+        return sum(max(0, e.end_bytes - max(position, e.offset_bytes)) for e in self._left)
 
 
 @attrs.define(eq=False)

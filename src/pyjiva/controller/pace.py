@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["Pace"]
+__all__ = ["UNBOUND", "Pace"]
 
 BURST_S: Final = 0.5  # what may be spent at once after a pause: the volume's clock ticks every 0.25 s
 
@@ -42,3 +42,6 @@ class Pace:
         self._tokens = min(self._tokens + passed_s * self.rate, BURST_S * self.rate)
         while self._waiting and self._tokens > 0:
             self._waiting.popleft()()
+
+
+UNBOUND: Final = Pace(None)

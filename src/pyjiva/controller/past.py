@@ -14,6 +14,7 @@ import attrs
 from pyjiva.block import Buffer, Lock
 from pyjiva.controller.catch_up import CatchUp
 from pyjiva.controller.dirty_map import FixedWork
+from pyjiva.controller.range_copy import RangeCopy
 from pyjiva.controller.resync import Resync
 from pyjiva.errors import RemoteProtocolError
 from pyjiva.extent import Extent
@@ -52,7 +53,7 @@ class PastPort(Protocol):
     ) -> None:
         """Send a frame; `on_answer` gets the answer (None: the member is lost)."""
 
-    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+    def acquire_shared(self, extent: Extent, owner: RangeCopy) -> None:
         """See ResyncPort."""
 
     def release(self, lock: Lock) -> None:
@@ -228,7 +229,7 @@ class _SnapshotCopy:
     changes: bool
     """Whether the snapshot is being filled meanwhile."""
 
-    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+    def acquire_shared(self, extent: Extent, owner: RangeCopy) -> None:
         """Part of ResyncPort."""
         if self.changes:
             self.port.acquire_shared(extent, owner)

@@ -19,6 +19,7 @@ import attrs
 
 from pyjiva.block import Buffer, Lock
 from pyjiva.controller.dirty_map import FixedWork
+from pyjiva.controller.range_copy import RangeCopy
 from pyjiva.controller.resync import Resync
 from pyjiva.extent import Extent
 from pyjiva.replication import Frame, FrameType
@@ -32,7 +33,7 @@ QUEUE_MAX: Final = 1024  # ranges of one member; one with more is rebuilt as a w
 class RepairPort(Protocol):
     """What repairs need of the volume."""
 
-    def acquire_exclusive(self, extent: Extent, owner: Resync) -> None:
+    def acquire_exclusive(self, extent: Extent, owner: RangeCopy) -> None:
         """Call `owner.lock_held(lock)` when nobody reads or writes `extent` any more."""
 
     def release(self, lock: Lock) -> None:
@@ -177,7 +178,7 @@ class Repairs:
 
     # --- see ResyncPort
 
-    def acquire_shared(self, extent: Extent, owner: Resync) -> None:
+    def acquire_shared(self, extent: Extent, owner: RangeCopy) -> None:
         """Part of ResyncPort.  Readers are kept out too: while the member writes a block, it cannot tell the
         old content from a good one.
         """

@@ -30,11 +30,12 @@ from pyjiva.controller.lease import LEASE_S, Lease
 from pyjiva.controller.link_io import shake_hands
 from pyjiva.controller.operations import Operations
 from pyjiva.controller.options import ControllerOptions, ReplicaAddress
-from pyjiva.controller.pace import Pace
+from pyjiva.controller.pace import UNBOUND, Pace
 from pyjiva.controller.parameter_saves import ParameterSaves
 from pyjiva.controller.past import NOWHERE, Past
 from pyjiva.controller.path_times import PathTimes
 from pyjiva.controller.picture import picture_of_replica, picture_of_scrub, state_of
+from pyjiva.controller.range_copy import RangeCopy
 from pyjiva.controller.rebuild_totals import RebuildBook
 from pyjiva.controller.repairs import Repairs
 from pyjiva.controller.resync import Resync
@@ -554,8 +555,7 @@ class Volume:
             return
         self.past.lost(member_id)
         self._held_rebuilds.discard(member_id)
-        theirs = [r for r in self._resyncs.values() if member_id in (r.source, r.target)]
-        for resync in theirs:
+        for resync in list(self._resyncs.values()):
             if resync.target == member_id:
                 self._resyncs.pop(member_id, None)
                 resync.cancel()
@@ -792,11 +792,11 @@ class Volume:
         )
         resync.start()
 
-    def acquire_shared(self, extent: Extent, owner: Resync | Scrub) -> None:
+    def acquire_shared(self, extent: Extent, owner: RangeCopy | Scrub) -> None:
         """Part of ResyncPort and ScrubPort."""
         self._data.acquire(extent, owner)
 
-    def acquire_exclusive(self, extent: Extent, owner: Resync) -> None:
+    def acquire_exclusive(self, extent: Extent, owner: RangeCopy) -> None:
         """Part of RepairPort."""
         self._data.acquire(extent, owner, exclusive=True)
 
@@ -833,8 +833,8 @@ class Volume:
         """Part of ResyncPort and ScrubPort."""
         if isinstance(resync, Scrub):
             pace = self._scrub_pace
-        elif self._roster.phase is Phase.SETTLING:
-            return True
+        elif self._roster.phase is Phase.SETTLING:  # hosts wait for it
+            pace = UNBOUND
         else:
             pace = self._rebuild_pace
         return self.background.may_go_on(resync, pace, at_once=len(self._resyncs) + self._scrubbing)
@@ -850,7 +850,8 @@ class Volume:
 
     def _hosts(self) -> Hosts | None:
         """Writes that wait for copies wait for a rebuild: it does not wait for them."""
-        return self._data.hosts if self._data.writes_open else None
+        served = self._data.writes_open and self._roster.phase is Phase.ACTIVE
+        return self._data.hosts if served else None
 
     def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
         async def later() -> None:

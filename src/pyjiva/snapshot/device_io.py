@@ -5,7 +5,7 @@ WRITE_IN_PLACE_BYTES_MAX, which only copy into it.  To threads: reads that miss,
 punch waits for the write-back of what it removes), the first write after a clean point (it makes the state
 durable), writes that copy the rest of a block from a snapshot, atomic writes, maps, hashes and flushes.  A
 trip to a thread costs 150 us, so requests for threads are collected until the end of the batch and then
-shared out over WORKERS tasks, several per trip.
+shared out over WORKERS tasks, several per trip, also short maps and hashes, of which a rebuild sends many.
 
 Flushes are grouped: one fdatasync at a time, and it answers every flush and FUA write that was waiting when
 it began; one that comes while it runs waits for the next, as its writes may be too late for this one.
@@ -35,6 +35,7 @@ from pyjiva.snapshot.past_sys import carry_out_past
 from pyjiva.snapshot.requests import Hash, Past, Spoil
 from pyjiva.snapshot.statistics import ChainStatistics, DiskTimes, no_times
 from pyjiva.transport import EndOfBatch
+from pyjiva.units import KIB
 
 __all__ = ["ChainDevice", "open_chain_device"]
 
@@ -44,6 +45,9 @@ SPACE_S: Final = 5.0  # between two looks at how full the disk is
 FREE_AFTER_S: Final = 2.0  # whoever closes a file last frees it: no controller's window has it open by then
 RETIRE_S: Final = 60.0  # between two looks at which regions are not written to any more
 QUICK: Final = frozenset({Read, Write})
+LOOKS: Final = frozenset({Hash, BlockStatus})
+LOOK_BYTES: Final = 64 * KIB  # a look at no more is quicker than the trip
+LOOKS_PER_TRIP: Final = 8  # what a rebuild asks for scattered pieces comes sixteen at a time
 
 RunInThread = Callable[[Callable[[], None]], Awaitable[None]]
 """Run a blocking call while other tasks go on.  Simulations give one that lets virtual time pass instead.
@@ -220,6 +224,9 @@ class ChainDevice:
         trip = [queue.popleft()]
         if type(trip[0]) in QUICK:
             while len(trip) < share and type(queue[0]) in QUICK:
+                trip.append(queue.popleft())
+        elif _is_short_look(trip[0]):
+            while len(trip) < LOOKS_PER_TRIP and queue and _is_short_look(queue[0]):
                 trip.append(queue.popleft())
         return trip
 
@@ -426,6 +433,11 @@ class ChainDevice:
             flush_s=self._flush_s,
             waiting=self._waiting,
         )
+
+
+def _is_short_look(request: Any) -> bool:
+    verifies = type(request) is Hash and request.verify  # that reads from the disk, whatever is in memory
+    return type(request) in LOOKS and request.length_bytes <= LOOK_BYTES and not verifies
 
 
 def _overlaps(request: Any, extent: Extent) -> bool:

@@ -713,6 +713,21 @@ def test_while_hosts_are_quiet_a_step_has_several_chunks() -> None:
     assert len(port.asked) == 4
 
 
+def test_where_pieces_of_the_map_are_larger_than_chunks_a_step_is_one_chunk() -> None:
+    """A chunk that is done before the one below it would be left: volumes of many TiB."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dirty_map, "GRANULE_BYTES", 2 * CHUNK)
+        dirty = DirtyMap(SIZE, everything=True)
+    port = Port(Disk(dict.fromkeys(range(SIZE // PAGE), b"data")), Disk(), work=dirty)
+    port.resync.turn.quiet = True
+    port.resync.start()
+    port.run()
+    assert port.outcomes == [(None, "")]
+    assert port.resync.copied_bytes == SIZE
+    hashed = [extent for member, type_, extent in port.log if type_ is FrameType.HASH and member == TARGET]
+    assert hashed == [extent for chunk in Extent(0, SIZE).split(CHUNK) for extent in (chunk, chunk)]
+
+
 def test_a_step_does_not_reach_beyond_what_was_probed() -> None:
     pages = {SPAN // PAGE - 1: b"data"}
     port = Port(Disk(pages), Disk())

@@ -28,6 +28,10 @@ class Work(Protocol):
     def compare_first(self) -> bool:
         """Whether much of it may be equal already, so that hashes are asked for before any data."""
 
+    @property
+    def piece_bytes(self) -> int:
+        """Nothing smaller is known to be finished, but for what lies below a position."""
+
     def next_extent(self, position: int) -> Extent | None:
         """The next range at or after `position` that is left; None: that was all."""
 
@@ -48,6 +52,11 @@ class FixedWork:
 
     def __attrs_post_init__(self) -> None:
         self._left = list(self.extents)
+
+    @property
+    def piece_bytes(self) -> int:
+        """Part of Work: its own bounds are all there are."""
+        return 1
 
     def _index(self, position: int) -> int:
         """Of the first that does not end before `position`, or at it."""
@@ -100,6 +109,11 @@ class DirtyMap:
     def compare_first(self) -> bool:
         """Part of Work."""
         return self.everything
+
+    @property
+    def piece_bytes(self) -> int:
+        """Part of Work."""
+        return 1 << self._shift
 
     def mark(self, offset: int, length: int) -> None:  # hot while a replica is away
         """A write that the replica does not get."""

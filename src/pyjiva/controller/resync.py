@@ -213,7 +213,8 @@ class Resync:
         """What is left from `extent` on, cut where chunks end: as much as makes up a step."""
         parts: list[Extent] = []
         left: Extent | None = extent
-        chunks = QUIET_CHUNKS if self.turn.quiet else 1
+        by_itself = self.work.piece_bytes <= CHUNK_BYTES  # else one that is done too early would be left
+        chunks = QUIET_CHUNKS if self.turn.quiet and by_itself else 1
         room = chunks * CHUNK_BYTES
         while left is not None and len(parts) < chunks * RANGES_MAX:
             if self.work.compare_first and left.offset_bytes >= self._probed_until:

@@ -266,7 +266,8 @@ async def test_short_looks_share_trips_and_long_ones_go_alone() -> None:
             short += [Hash(n * 4096, LOOK_BYTES, False, done), BlockStatus(n * 4096, LOOK_BYTES, done)]
         long: list[Any] = [
             Hash(0, LOOK_BYTES + 1, False, done),
-            Hash(0, 4096, True, done),
+            Hash(0, 4096, True, done),  # it reads from the disk
+            Hash(4096, 4096, True, done),
             BlockStatus(0, LOOK_BYTES + 1, done),
             Spoil(0, 4096, done),
         ]

@@ -1,6 +1,6 @@
 """How background work leaves a device to its hosts: after each step it rests.  Pure.
 
-    step, of at most a MiB ──hosts are quiet──▶ next step
+    step, of a MiB or so ──hosts are quiet──▶ next step, which may be larger
          │ hosts ask for something
          ▼
     rest for REST times as long as the step took, but not below the floor ──▶ next step

@@ -36,7 +36,7 @@ class RebuildStatus:
     """A copy to a replica that is under way."""
 
     source: int
-    """The replica that the present range is copied from."""
+    """The replica that a range is copied from at this moment: the last of several that take turns."""
     compared_bytes: int
     """Found equal by their hashes."""
     copied_bytes: int

@@ -91,7 +91,7 @@ class Port:
         self.rotten: dict[int, set[int]] = {}
         self.unpaced = True
         self.spent_bytes = 0
-        self.resync = Resync(SOURCE, TARGET, work or FixedWork(extents, compare_first), self)
+        self.resync = Resync(SOURCE, TARGET, work or FixedWork(list(extents), compare_first), self)
         self.at_advance: Callable[[], None] = lambda: None
         self.breaks_writes = False
 

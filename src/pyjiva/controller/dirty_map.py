@@ -7,7 +7,6 @@ more than there was.
 """
 
 import bisect
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -44,14 +43,11 @@ class Work(Protocol):
 
 @attrs.define(eq=False)
 class FixedWork:
-    """A list of extents, sorted and disjoint, to which nothing is added."""
+    """Extents, sorted and disjoint, to which nothing is added."""
 
-    extents: Sequence[Extent]
+    left: list[Extent]
+    """Those that are not finished; its own list, which gets shorter."""
     compare_first: bool = True
-    _left: list[Extent] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._left = list(self.extents)
 
     @property
     def piece_bytes(self) -> int:
@@ -60,14 +56,14 @@ class FixedWork:
 
     def _index(self, position: int) -> int:
         """Of the first that does not end before `position`, or at it."""
-        return bisect.bisect_right(self._left, position, key=lambda extent: extent.end_bytes)
+        return bisect.bisect_right(self.left, position, key=lambda extent: extent.end_bytes)
 
     def next_extent(self, position: int) -> Extent | None:
         """Part of Work."""
         index = self._index(position)
-        if index == len(self._left):
+        if index == len(self.left):
             return None
-        extent = self._left[index]
+        extent = self.left[index]
         start = max(position, extent.offset_bytes)
         return Extent(start, extent.end_bytes - start)
 
@@ -75,17 +71,17 @@ class FixedWork:
         """Part of Work."""
         first = last = self._index(start)
         rest: list[Extent] = []
-        while last < len(self._left) and (extent := self._left[last]).offset_bytes < end:
+        while last < len(self.left) and (extent := self.left[last]).offset_bytes < end:
             if extent.offset_bytes < start:
                 rest.append(Extent(extent.offset_bytes, start - extent.offset_bytes))
             if extent.end_bytes > end:
                 rest.append(Extent(end, extent.end_bytes - end))
             last += 1
-        self._left[first:last] = rest
+        self.left[first:last] = rest
 
     def remaining_bytes(self, position: int) -> int:
         """Part of Work."""
-        return sum(max(0, e.end_bytes - max(position, e.offset_bytes)) for e in self._left)
+        return sum(max(0, e.end_bytes - max(position, e.offset_bytes)) for e in self.left)
 
 
 @attrs.define(eq=False)

@@ -45,3 +45,4 @@ class Pace:
 
 
 UNBOUND: Final = Pace(None)
+"""For what nothing is to slow down."""

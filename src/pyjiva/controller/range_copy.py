@@ -30,7 +30,7 @@ from pyjiva.extent import Extent, merge_extents
 from pyjiva.replication import Flag, Frame, FrameType, Status, decode_extents
 from pyjiva.units import STORED_BLOCK_BYTES, align_down
 
-__all__ = ["RangeCopy", "RangeStep", "Walk"]
+__all__ = ["RangeCopy", "RangePort", "RangeStep", "Walk"]
 
 
 class RangeStep(enum.Enum):
@@ -48,6 +48,24 @@ class RangeStep(enum.Enum):
     OVER = "nothing"
 
 
+class RangePort(Protocol):
+    """What a range needs of the volume."""
+
+    def ask(
+        self,
+        member: int,
+        type_: FrameType,
+        extent: Extent,
+        payload: Sequence[Buffer],
+        on_answer: Callable[[Frame | None], None],
+        code: int = 0,
+    ) -> None:
+        """Send a frame with the flags `code`; `on_answer` gets the answer (None: the member is lost)."""
+
+    def release(self, lock: Lock) -> None:
+        """Let writers in again."""
+
+
 class Walk(Protocol):
     """The copy of which this is one range."""
 
@@ -62,17 +80,6 @@ class Walk(Protocol):
     @property
     def keep_lost(self) -> bool:
         """See Resync."""
-
-    def ask(
-        self,
-        member: int,
-        type_: FrameType,
-        extent: Extent,
-        payload: Sequence[Buffer],
-        on_answer: Callable[[Frame | None], None],
-        code: int = 0,
-    ) -> None:
-        """Send a frame with the flags `code`; `on_answer` gets the answer (None: the member is lost)."""
 
     def choose_source(self, without: Set[int]) -> int | None:
         """A member that has everything, and is not among `without`; None: there is no other."""
@@ -104,9 +111,6 @@ class Walk(Protocol):
     def failed(self, range_: "RangeCopy", member: int, reason: str) -> None:
         """It has no lock any more, and is over: because of `member`."""
 
-    def release(self, lock: Lock) -> None:
-        """Let writers in again."""
-
 
 @attrs.define(eq=False)
 class RangeCopy:
@@ -117,6 +121,7 @@ class RangeCopy:
     first: RangeStep
     """PROBING, HASHING, or MAPPING; with `walk.if_bad` the target is asked before that."""
     walk: Walk
+    port: RangePort
     step: RangeStep = attrs.field(default=RangeStep.LOCKING, init=False)
     _lock: Lock | None = attrs.field(default=None, init=False)
     _hashes: dict[int, bytes] = attrs.field(factory=dict, init=False)
@@ -139,15 +144,14 @@ class RangeCopy:
     def lock_held(self, lock: Lock) -> None:
         """Writers are out of it."""
         if self.step is RangeStep.OVER:
-            self.walk.release(lock)
+            self.port.release(lock)
             return
         self._lock = lock
         self._begin()
 
     def cancel(self) -> None:
-        """Stop: nothing of the walk is called any more but `release`."""
+        """Stop, and give the lock back; nothing of the walk is called any more."""
         self.step = RangeStep.OVER
-        self._turn += 1
         self._unlock()
 
     def source_lost(self) -> None:
@@ -192,7 +196,7 @@ class RangeCopy:
             if turn == self._turn:
                 self._answered(member, frame)
 
-        self.walk.ask(member, type_, extent, payload, on_answer, code)
+        self.port.ask(member, type_, extent, payload, on_answer, code)
 
     def _try_another(self) -> bool:
         """Begin again with another source, if there is one."""
@@ -374,7 +378,7 @@ class RangeCopy:
     def _unlock(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
-            self.walk.release(lock)
+            self.port.release(lock)
 
 
 def _halves(piece: Extent) -> tuple[Extent, Extent] | None:

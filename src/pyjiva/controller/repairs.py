@@ -19,7 +19,7 @@ import attrs
 
 from pyjiva.block import Buffer, Lock
 from pyjiva.controller.dirty_map import FixedWork
-from pyjiva.controller.range_copy import RangeCopy
+from pyjiva.controller.range_copy import RangeCopy, RangePort
 from pyjiva.controller.resync import Resync
 from pyjiva.extent import Extent
 from pyjiva.replication import Frame, FrameType
@@ -30,25 +30,11 @@ __all__ = ["RepairPort", "Repairs", "RotCounts"]
 QUEUE_MAX: Final = 1024  # ranges of one member; one with more is rebuilt as a whole
 
 
-class RepairPort(Protocol):
+class RepairPort(RangePort, Protocol):
     """What repairs need of the volume."""
 
     def acquire_exclusive(self, extent: Extent, owner: RangeCopy) -> None:
         """Call `owner.lock_held(lock)` when nobody reads or writes `extent` any more."""
-
-    def release(self, lock: Lock) -> None:
-        """See ResyncPort."""
-
-    def ask(
-        self,
-        member: int,
-        type_: FrameType,
-        extent: Extent,
-        payload: Sequence[Buffer],
-        on_answer: Callable[[Frame | None], None],
-        code: int = 0,
-    ) -> None:
-        """See ResyncPort."""
 
     def choose_source(self, resync: Resync, without: Set[int]) -> int | None:
         """See ResyncPort."""

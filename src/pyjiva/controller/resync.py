@@ -23,49 +23,31 @@ Before each range the volume chooses the source anew, so that several share the 
 """
 
 import enum
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import Final, Protocol
 
 import attrs
 
-from pyjiva.block import Buffer, Lock
 from pyjiva.controller.background import Turn
 from pyjiva.controller.dirty_map import Work
-from pyjiva.controller.range_copy import RangeCopy, RangeStep
+from pyjiva.controller.range_copy import RangeCopy, RangePort, RangeStep
 from pyjiva.extent import Extent
-from pyjiva.replication import Frame, FrameType
 from pyjiva.units import MIB, align_down, align_up
 
 __all__ = ["CHUNK_BYTES", "SPAN_BYTES", "Resync", "ResyncPort", "ResyncStep"]
 
-CHUNK_BYTES: Final = 1 * MIB  # of a step: what writers may have to wait for, some 5 ms here
+CHUNK_BYTES: Final = 1 * MIB  # of a step: what writers may have to wait for, about 5 ms
 RANGES_MAX: Final = 16  # of a step: so many pieces of a dirty map make up a chunk
-QUIET_CHUNKS: Final = (
-    4  # of a step while no host asks for anything: one is on its way while another is hashed
-)
+QUIET_CHUNKS: Final = 4  # of a step while hosts are quiet: one travels while another is hashed
 SQUEEZE_AGAIN: Final = 16  # pieces that go as they are after one that lz4 could not make smaller
 SPAN_BYTES: Final = 1024 * MIB  # one question skips this much of holes; writers wait for one round trip
 
 
-class ResyncPort(Protocol):
+class ResyncPort(RangePort, Protocol):
     """What a resync needs of the volume."""
 
     def acquire_shared(self, extent: Extent, owner: RangeCopy) -> None:
         """Call `owner.lock_held(lock)` when nobody writes to `extent` any more."""
-
-    def release(self, lock: Lock) -> None:
-        """Let writers in again."""
-
-    def ask(
-        self,
-        member: int,
-        type_: FrameType,
-        extent: Extent,
-        payload: Sequence[Buffer],
-        on_answer: Callable[[Frame | None], None],
-        code: int = 0,
-    ) -> None:
-        """Send a frame with the flags `code`; `on_answer` gets the answer (None: the member is lost)."""
 
     def choose_source(self, resync: "Resync", without: Set[int]) -> int | None:
         """A member that has everything, and is not among `without`; None: there is no other."""
@@ -204,7 +186,7 @@ class Resync:
         else:
             first = RangeStep.HASHING if self.work.compare_first else RangeStep.MAPPING
             parts = self._parts(extent)
-        self.ranges = [RangeCopy(part, self.source, first, self) for part in parts]
+        self.ranges = [RangeCopy(part, self.source, first, self, self.port) for part in parts]
         for range_ in list(self.ranges):
             if range_.step is RangeStep.LOCKING:  # one before it may have failed, and ended all
                 self._lock(range_)
@@ -229,7 +211,7 @@ class Resync:
         return parts
 
     def _lock(self, range_: RangeCopy) -> None:
-        """Chosen by what the ones before it have to do."""
+        """Choose its source, by what the ranges before it have to do, and keep writers out."""
         if self.choose_source(set()) is not None:  # else the old one; if that is lost too, it says so itself
             range_.source = self.source
         self.port.acquire_shared(range_.extent, range_)
@@ -245,18 +227,6 @@ class Resync:
         self.port.finished(self, member, reason)
 
     # --- see range_copy.Walk
-
-    def ask(
-        self,
-        member: int,
-        type_: FrameType,
-        extent: Extent,
-        payload: Sequence[Buffer],
-        on_answer: Callable[[Frame | None], None],
-        code: int = 0,
-    ) -> None:
-        """Part of Walk."""
-        self.port.ask(member, type_, extent, payload, on_answer, code)
 
     def choose_source(self, without: Set[int]) -> int | None:
         """Part of Walk."""
@@ -332,7 +302,3 @@ class Resync:
         """Part of Walk."""
         if not self._is_over:
             self._fail(member, reason)
-
-    def release(self, lock: Lock) -> None:
-        """Part of Walk."""
-        self.port.release(lock)

@@ -736,7 +736,7 @@ class Volume:
         size = sum(e.length_bytes for e in what)
         _log.info("comparing replicas after an unclean end", source=source, targets=list(targets), bytes=size)
         self._resyncs = {
-            target: Resync(source, target, FixedWork(what), self, keep_lost=True) for target in targets
+            target: Resync(source, target, FixedWork(list(what)), self, keep_lost=True) for target in targets
         }
         for resync in list(self._resyncs.values()):
             resync.start()
@@ -831,13 +831,14 @@ class Volume:
 
     def may_go_on(self, resync: Resync | Scrub) -> bool:
         """Part of ResyncPort and ScrubPort."""
+        at_once = len(self._resyncs) + self._scrubbing
+        return self.background.may_go_on(resync, self._pace_of(resync), at_once=at_once)
+
+    def _pace_of(self, resync: Resync | Scrub) -> Pace:
         if isinstance(resync, Scrub):
-            pace = self._scrub_pace
-        elif self._roster.phase is Phase.SETTLING:  # hosts wait for it
-            pace = UNBOUND
-        else:
-            pace = self._rebuild_pace
-        return self.background.may_go_on(resync, pace, at_once=len(self._resyncs) + self._scrubbing)
+            return self._scrub_pace
+        settles = self._roster.phase is Phase.SETTLING  # hosts wait for it
+        return UNBOUND if settles else self._rebuild_pace
 
     @property
     def _scrubbing(self) -> bool:
@@ -845,7 +846,7 @@ class Volume:
 
     def spent(self, resync: Resync | Scrub, length_bytes: int) -> None:
         """Part of ResyncPort and ScrubPort."""
-        (self._scrub_pace if isinstance(resync, Scrub) else self._rebuild_pace).spent(length_bytes)
+        self._pace_of(resync).spent(length_bytes)
         resync.turn.spent_bytes += length_bytes
 
     def _hosts(self) -> Hosts | None:

@@ -68,11 +68,49 @@ def test_a_newer_format_is_not_taken_for_damage() -> None:
         ({"layers": (Layer(name="a", parent="b"), Layer(name="b", parent="a"))}, "in a circle"),
         ({"layers": (Layer(name="a"), Layer(name="a"))}, "same name"),
         ({"layers": (Layer(name="a", parent="z"),)}, "a stands on z"),
+        ({"layers": (Layer(name="a", removed=True, reopened=True),)}, "not the head alone"),
     ],
 )
 def test_what_is_no_tree_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Chain(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"removed": True, "filling": True}, {"removed": True, "whole": False}, {"removed": 1}]
+)
+def test_only_a_layer_that_was_a_whole_snapshot_is_reopened(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="reopened"):
+        Layer(name="a", reopened=True, **fields)
+
+
+def test_a_reopened_layer_is_closed_by_whatever_the_head_stands_on_next() -> None:
+    """And it is merged before others: what a merge below it does with what is not stable nobody need ask."""
+    chain = grown("a", "b", "c").with_removed("a").with_removed("c").with_reopened("c")
+    assert chain.reopened == "c"
+    assert chain.next_merge() == ("c", HEAD)
+    assert grown("a", "b", "c").with_removed("a").with_removed("c").next_merge() == ("a", "b")
+    assert decode_chain(encode_chain(chain)) == chain
+    renamed = chain.with_spare_name("c")
+    assert renamed.reopened == "c.1"
+    for after in (
+        chain.with_snapshot(Layer(name="d")),
+        chain.sunk("c", child=HEAD),
+        chain.absorbed("c", child=HEAD),
+        chain.reverted("b", keep_newer=True),
+        chain.reverted("b", keep_newer=False),
+    ):
+        assert after.reopened == ""
+        assert not any(layer.reopened for layer in after.layers)
+
+
+def test_an_older_pyjiva_reads_a_chain_in_which_nothing_is_reopened() -> None:
+    """It would not take the fields of the other one, and is told that it is too old for it."""
+    chain = grown("a").with_removed("a")
+    older, newer = json.loads(encode_chain(chain)), json.loads(encode_chain(chain.with_reopened("a")))
+    assert (older["format"], newer["format"]) == (1, 2)
+    assert "reopened" not in older["chain"]["layers"][0]
+    assert newer["chain"]["layers"][0]["reopened"] is True
 
 
 @pytest.mark.parametrize("name", ["", ".", "-a", "a/b", "a\0", "ä", "a" * 129, "a b", "../x", "a\n"])

@@ -449,6 +449,17 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             up = not self.merge.goes_down and self.merge.extent != Extent(0, self.store.size_bytes)
             self.attempt(crash, self.merge.step, maps=up)
 
+    @rule(crash=crashes)
+    def reopen_what_the_head_is_merged_into(self, crash: Crash | None) -> None:
+        """As a merge does that is outrun."""
+        self.merge = self.store.next_merge()
+        if self.merge is None or self.merge.child != HEAD or self.merge.is_reopened:
+            return
+        if self.store.chain.layer(self.merge.name).unsettled:
+            return
+        self.merge.reopen()
+        self.attempt(crash, self.merge.step)
+
     @rule(way=st.booleans(), frees_early=st.booleans())
     def merge_all(self, way: bool, frees_early: bool) -> None:
         while (merge := self.store.next_merge()) is not None:
@@ -531,6 +542,45 @@ class LayeredStoreMachine(RuleBasedStateMachine):
             merge.choose(goes_down=down)
             while merge.extent is not None and self.attempt(("power", step), merge.step):
                 pass
+
+    @rule(
+        kind=st.sampled_from(["power", "kill"]),
+        extents=st.lists(PLACES, min_size=1, max_size=3),
+        seed=st.integers(1, 99),
+        flushes=st.booleans(),
+        crash=st.none() | crashes,
+        ends=st.sampled_from(["merge", "snapshot", "nothing"]),
+    )
+    def write_to_what_was_reopened(
+        self,
+        kind: str,
+        extents: list[Extent],
+        seed: int,
+        flushes: bool,
+        crash: Crash | None,
+        ends: str,
+    ) -> None:
+        name = next((each for each in NAMES if each not in self.store.chain), None)
+        if name is None or not self.store.intact:
+            return
+        for extent in extents[1:]:  # some blocks are in the layer, some in the head, and some in both
+            self.write(crash=None, extent=extent, seed=seed)
+        self.flush(crash=None)
+        self.create_snapshot(crash=None, name=name, tidy=True)
+        self.write(crash=None, extent=extents[-1], seed=seed + 1)
+        self.delete(None, name)
+        self.reopen_what_the_head_is_merged_into(crash=None)
+        for extent in extents:
+            self.write(crash=None, extent=extent, seed=seed + 2)
+            if flushes:
+                self.flush(crash=None)
+        self.write(crash=crash, extent=extents[0], seed=seed + 3)
+        if ends == "merge":
+            self.take_a_step_of_a_merge(crash=crash, way=None, frees_early=True)
+        elif ends == "snapshot":
+            self.create_snapshot(crash=crash, name=name, tidy=True)
+        self.come_back(kind)
+        self.check_survivors(kind)
 
     @rule()
     def lose_power(self) -> None:

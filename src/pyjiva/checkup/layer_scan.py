@@ -45,7 +45,8 @@ def scan_of(structure: Structure, listing: Listing, files: LayerFiles) -> LayerS
     assert state is not None
     name = files.name
     everything = (Extent(0, state.size_bytes),)
-    marked = list(marked_extents(state)) if state.written_boot_id and name == HEAD else []
+    takes_writes = name == HEAD or _chain(structure).layer(name).reopened
+    marked = list(marked_extents(state)) if state.written_boot_id and takes_writes else []
     forgotten = marked if _may_lack(structure) else []
     undone = [listing.undo] if listing.undo is not None and name == HEAD else []
     under_way = listing.under_way if name == HEAD else ()

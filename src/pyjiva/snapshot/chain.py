@@ -49,7 +49,9 @@ DATA_SUFFIXES: Final = ("", SUMS_SUFFIX, MAP_SUFFIX)
 """What is put behind a layer's file name for its data, their checksums, and the map of its blocks."""
 HEAD: Final = ""
 """The head where a layer is named: no snapshot has this name."""
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+_FORMAT_WITHOUT_REOPENED: Final = 1
+"""What is written as long as an older pyjiva can read it."""
 _HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 
 
@@ -74,19 +76,23 @@ class Layer:
     """See `lineage.Snapshot`."""
     filling: bool = False
     """See `lineage.Snapshot`."""
+    reopened: bool = False
+    """A removed layer that takes writes again, until the head, which stands on it, is merged into it."""
 
     @property
     def unsettled(self) -> bool:
         """Whether it is still written to."""
-        return self.filling or not self.whole
+        return self.filling or self.reopened or not self.whole
 
     def __attrs_post_init__(self) -> None:
         texts = (self.name, self.parent, self.created, *self.labels, *self.labels.values())
         if not all(type(text) is str for text in texts):
             raise ValueError("names, times and labels are strings")
-        flags = (self.user_created, self.removed, self.sealed, self.whole, self.filling)
+        flags = (self.user_created, self.removed, self.sealed, self.whole, self.filling, self.reopened)
         if not all(type(flag) is bool for flag in flags):
-            raise ValueError("user_created, removed, sealed, whole and filling are booleans")
+            raise ValueError("user_created, removed, sealed, whole, filling and reopened are booleans")
+        if self.reopened and (self.filling or not (self.removed and self.sealed and self.whole)):
+            raise ValueError("only a removed layer that was whole is reopened")
         if type(self.number) is not int or self.number < 0:
             raise ValueError("number is a count from 0")
         if not SNAPSHOT_NAME.fullmatch(self.name):
@@ -141,6 +147,8 @@ class Chain:
         object.__setattr__(self, "_children", children)
         if len(by_name) != len(self.layers):
             raise ValueError("two layers have the same name")
+        if any(layer.reopened and children[layer.name] != [HEAD] for layer in self.layers):
+            raise ValueError("a layer is reopened on which not the head alone stands")
         self._check_reach()
 
     def _check_reach(self) -> None:
@@ -201,7 +209,7 @@ class Chain:
             self,
             head_number=self.head_number + 1,
             head_parent=layer.name,
-            layers=(*self.layers, attrs.evolve(layer, parent=self.head_parent)),
+            layers=(*self._closed().layers, attrs.evolve(layer, parent=self.head_parent)),
             renames=tuple((old + suffix, new + suffix) for suffix in DATA_SUFFIXES),
         )
 
@@ -230,6 +238,21 @@ class Chain:
             raise ConfigError(f"there is a snapshot {name!r} already")
         if len(self.layers) + 2 > LAYERS_MAX:
             raise ConfigError(f"there are {len(self.layers)} snapshots, and no more are possible")
+
+    @property
+    def reopened(self) -> str:
+        """The removed layer that takes writes; "" for none."""
+        below = self._by_name.get(self.head_parent)
+        return below.name if below is not None and below.reopened else ""
+
+    def with_reopened(self, name: str) -> "Chain":
+        """The removed layer `name` takes writes, where it has a block that the head does not hold."""
+        assert self.layer(name).removed and self._children[name] == [HEAD]
+        return self._changed(name, reopened=True)
+
+    def _closed(self) -> "Chain":
+        """No layer but the head takes writes any more; what the one below it has is stable."""
+        return self._changed(self.reopened, reopened=False) if self.reopened else self
 
     def with_spare_name(self, name: str) -> "Chain":
         """The removed layer `name`, which is still in the way of a snapshot of that name, gets another."""
@@ -322,10 +345,12 @@ class Chain:
     def next_merge(self) -> tuple[str, str] | None:
         """A removed layer and the only one that stands on it (HEAD for the head), if there is such a pair.
 
-        None as long as a snapshot is being compared: it is written to.
+        None as long as a snapshot is being compared: it is written to.  One that takes writes comes first.
         """
         if not all(layer.whole for layer in self.layers):
             return None
+        if self.reopened:
+            return self.reopened, HEAD
         for layer in self.layers:
             children = self._children[layer.name]
             if (
@@ -339,7 +364,8 @@ class Chain:
     def absorbed(self, name: str, *, child: str) -> "Chain":
         """`child` holds all that it needs of the removed layer `name` below it, which goes."""
         assert self.layer(name).removed and self._children[name] == [child]
-        return self._lifted(name, child)._without({name})
+        chain = self._closed() if name == self.reopened else self
+        return chain._lifted(name, child)._without({name})
 
     def sunk(self, name: str, *, child: str) -> "Chain":
         """The removed layer `name` holds all of `child` above it, and takes its place and its name."""
@@ -359,7 +385,8 @@ class Chain:
         """
         if name:
             self.snapshot(name)
-        chain = attrs.evolve(self, head_number=self.head_number + 1, head_parent=name, renames=())
+        closed = self._closed()
+        chain = attrs.evolve(closed, head_number=self.head_number + 1, head_parent=name, renames=())
         if keep_newer:
             return chain.pruned()
         below = set(self.path(name)) if name else set()
@@ -451,8 +478,15 @@ def encode_chain(chain: Chain) -> bytes:
     """`chain` as the content of its file."""
     fields = attrs.asdict(chain, recurse=False, filter=lambda field, _: not field.name.startswith("_"))
     # Not by `attrs.asdict`, which takes longer: there may be thousands of layers.
-    fields["layers"] = [dict(zip(_LAYER_FIELDS, _layer_values(layer), strict=True)) for layer in chain.layers]
-    content: dict[str, Any] = {"format": FORMAT_VERSION, "chain": fields}
+    fields["layers"] = layers = [
+        dict(zip(_LAYER_FIELDS, _layer_values(layer), strict=True)) for layer in chain.layers
+    ]
+    version = FORMAT_VERSION
+    if not chain.reopened:
+        version = _FORMAT_WITHOUT_REOPENED
+        for layer in layers:
+            del layer["reopened"]
+    content: dict[str, Any] = {"format": version, "chain": fields}
     content["checksum"] = _checksum(content)
     return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 

@@ -11,6 +11,10 @@ whole: what the write leaves of it is read from below first.  Then it is marked 
 changes, so a process that is killed at any moment leaves the old block or the new one.  `sync_data` makes
 data stable first and the marks after it (`held_map_sys`), also those that a process before this one wrote.
 
+*A layer that was reopened* is the one below a head that takes more writes than a merge moves, while it is
+merged into it (`merge_sys`).  It takes the writes to the blocks that it has, in place, as the head does those
+to its own.  So the head gets no block that the two have already, and the merge comes to an end.
+
 *Zeroing* punches the blocks that the head holds, and marks as held, over a hole, those under which a layer
 has data.  What is zeros below already stays as it is.
 
@@ -81,6 +85,8 @@ class LayerStack:  # hot
     layers: list[OpenLayer]
     size_bytes: int
     index: LayerIndex = attrs.field(init=False)
+    reopened: int = attrs.field(default=-1, init=False)
+    """The number of the layer that takes writes besides the head; -1: none does."""
     torn: set[int] = attrs.field(factory=set, init=False)
     """Chunks in which a write failed: the head's file may have there what it does not hold."""
     _head: OpenLayer = attrs.field(init=False)
@@ -102,6 +108,7 @@ class LayerStack:  # hot
         """A new, empty head on top of all; nothing is in flight."""
         self.layers.append(head)
         self._take_head(head)
+        self.reopened = -1
         self.torn.clear()
 
     @property
@@ -170,7 +177,7 @@ class LayerStack:  # hot
             return False
         end = offset_bytes + length_bytes
         whole = not offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
-        return whole or all(run[0] == self._number for run in runs)
+        return whole or all(run[0] == self._number or run[0] == self.reopened for run in runs)
 
     def write(
         self,
@@ -188,11 +195,36 @@ class LayerStack:  # hot
         runs = self._find(offset_bytes, length)
         if len(runs) == 1 and runs[0][0] == self._number:
             self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
+        elif self.reopened >= 0 and any(run[0] == self.reopened for run in runs):
+            self._write_apart(offset_bytes, length, buffers, runs, sums)
         elif offset_bytes & _MASK or (end & _MASK and end != self.size_bytes):
             with self._copy_up:
                 self._write_parts(offset_bytes, end, buffers)
         else:
             self._write_blocks(offset_bytes, buffers, runs, sums, in_place=in_place)
+
+    def _write_apart(
+        self,
+        offset_bytes: int,
+        length_bytes: int,
+        buffers: Sequence[Buffer],
+        runs: Sequence[Run],
+        sums: bytes | None,
+    ) -> None:
+        """A write to blocks of which the reopened layer has some: they go there, the others as without it."""
+        data = memoryview(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        for number, part in self._parts(runs, offset_bytes, length_bytes):
+            start = part.offset_bytes - offset_bytes
+            piece = (data[start : start + part.length_bytes],)
+            its_sums = None
+            if sums is not None:
+                first = start >> _SHIFT << 3
+                last = first + (block_count(part.length_bytes) << 3)
+                its_sums = sums[first:last]
+            if number == self.reopened:
+                self.layers[number].file.write(part.offset_bytes, piece, its_sums)
+            else:
+                self.write(part.offset_bytes, piece, its_sums)
 
     def _write_blocks(
         self,
@@ -314,24 +346,28 @@ class LayerStack:  # hot
             for part in self.allocated(edge) if edge.length_bytes else ():
                 self.write(part.offset_bytes, (bytes(part.length_bytes),))
         for number, part in self._parts_of(Extent(first, last - first)):
-            if number == self._number:
-                self._head.file.punch(part.offset_bytes, part.length_bytes)
+            if number == self._number or number == self.reopened:
+                self.layers[number].file.punch(part.offset_bytes, part.length_bytes)
                 continue
             for data in whole_blocks(self.layers[number].file.allocated(part), self.size_bytes):
                 with self._holding(data.offset_bytes >> _SHIFT, block_count(data.length_bytes)):
                     self._head.file.punch(data.offset_bytes, data.length_bytes)
 
     def spoil(self, offset_bytes: int) -> None:
-        """See CheckedFile; the head holds the block."""
-        self._head.file.spoil(offset_bytes)
+        """See CheckedFile; the block has just been written."""
+        self.layers[self._find(offset_bytes, 1)[0][0]].file.spoil(offset_bytes)
 
     def sync_data(self) -> None:
         """See CheckedFile."""
         with self._sync:  # nobody may find nothing to do while another one is still at it
+            if self.reopened >= 0:
+                self.layers[self.reopened].file.sync_data()
             self._head.sync_data()
 
     def sync_sums(self) -> None:
-        """See CheckedFile.  Those of the layers below were synced when they were sealed."""
+        """See CheckedFile.  Those of layers that take no writes were synced when they were sealed."""
+        if self.reopened >= 0:
+            self.layers[self.reopened].file.sync_sums()
         self._head.file.sync_sums()
 
     def forget_table(self, extents: Iterable[Extent]) -> None:

@@ -388,9 +388,11 @@ class Store(VolumeStore):
         """Where the process `pid`, which this is, has what another one needs to read the volume as it is now.
 
         No change of the chain is under way.  Raises StorageError: the store is broken, there are too many
-        layers, or no room for a stamp.
+        layers, no room for a stamp, or whoever looks could not tell where a write went.
         """
         self._refuse_if_broken(StorageFailure.READ_ERROR)
+        if self.chain.reopened:
+            raise StorageError(StorageFailure.NOT_READY, "some writes go to the layer below the head")
         path = [self._layers.open_layers[name] for name in self.chain.path(HEAD)]
         if len(path) > WINDOW_LAYERS_MAX:
             raise StorageError(StorageFailure.NOT_SUPPORTED, f"{len(path)} layers: too many for a window")

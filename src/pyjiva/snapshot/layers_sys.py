@@ -175,7 +175,25 @@ class Layers:
         self._views.clear()
         self.top = self._reader(HEAD)
         self._path = self.chain.path(HEAD)
+        self._tell_reopened()
         self.owner.take_top()
+
+    def _tell_reopened(self) -> None:
+        if isinstance(self.top, LayerStack):
+            self.top.reopened = self._path.index(self.chain.reopened) if self.chain.reopened else -1
+
+    def reopen(self, name: str) -> None:
+        """The removed layer `name`, on which the head alone stands, takes writes from now on, durably.
+
+        Nothing is in flight.
+        """
+        self.commit(self.chain.with_reopened(name))
+        self._tell_reopened()
+
+    @property
+    def reopened(self) -> OpenLayer | None:
+        """The layer that takes writes besides the head, if there is one."""
+        return self.open_layers[self.chain.reopened] if self.chain.reopened else None
 
     def _reader(self, name: str) -> "CheckedFile | LayerStack":
         path = [self.open_layers[each] for each in self.chain.path(name)]

@@ -11,6 +11,13 @@ has less to copy is taken:
   of a large one goes.  A head takes writes meanwhile, so it is gone through again until little is left, which
   the last step, for which all requests wait, does.
 
+A head may take more than is moved.  If a way through it leaves more than half, and it takes little more to
+go up, the merge does; else the removed layer is *reopened*: from then on it takes the writes to the blocks
+that it has (`layer_stack_sys`).  So a block that was moved does not come back, and nothing comes to the head
+but what neither of the two has: the merge ends, whatever is written.  What is written to a reopened layer is
+stable when it was flushed, and not before, as with a head.  The next snapshot closes it: all is made stable
+for that.
+
 Each step moves the blocks of one extent: data first, made stable, then the maps.  Where they are scattered
 the extent has several chunks, as its syncs are the most of a step that moves little.
 
@@ -48,6 +55,7 @@ SPAN_BYTES_MAX: Final = 256 * MIB
 SPANS: Final = 32  # of the requests all over a small volume so few meet a step
 LAST_BYTES_MAX: Final = 16 * MIB  # what the last step, for which all requests wait, may copy
 LAST_BYTES_GOOD: Final = 1 * MIB  # more only if another way through would not halve it
+UP_SHARE: Final = 2  # times what is left to go down: for so little more a merge goes up, which is sure to end
 _CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 
 
@@ -69,6 +77,8 @@ class Merge:
     """How much there is to copy, as it was at the start."""
     _left_bytes: int = attrs.field(default=0, init=False)
     """What the child held when this way through all of it began."""
+    _before_bytes: int = attrs.field(default=0, init=False)
+    """The same of the way before this one."""
     _pieces: list[Extent] = attrs.field(factory=list, init=False)
     """Of `extent`, what the plan has; each lies in one chunk.  None are left for the last step."""
     _chunks: collections.deque[int] = attrs.field(factory=collections.deque, init=False)
@@ -80,6 +90,8 @@ class Merge:
     _upper: OpenLayer = attrs.field(init=False)
     _begins: bool = attrs.field(default=True, init=False)
     """Whether the next step is the first one of a way through all extents."""
+    _reopens: bool = attrs.field(default=False, init=False)
+    """Whether the next step reopens the removed layer."""
 
     def __attrs_post_init__(self) -> None:
         self._chain = self.layers.chain
@@ -87,19 +99,35 @@ class Merge:
         self._upper = self.layers.open_layers[self.child]
         up_bytes = self._count_up()
         down_bytes = self._count_down()
-        self.total_bytes = min(up_bytes, down_bytes)
+        goes_down = down_bytes < up_bytes or self.is_reopened
+        self.total_bytes = down_bytes if goes_down else up_bytes
         self._left_bytes = down_bytes
-        self.choose(goes_down=down_bytes < up_bytes)
+        self.choose(goes_down=goes_down)
 
     def choose(self, *, goes_down: bool) -> None:
-        """Begin again, in the way that is given instead of the shorter one."""
-        self.goes_down = goes_down
+        """Begin again, in the way that is given instead of the shorter one.
+
+        There is but one once the removed layer is reopened: what it got over a hole would not be copied up.
+        """
+        self.goes_down = goes_down or self.is_reopened
         self._plan()
         self._advance()
 
+    def reopen(self) -> None:
+        """Let the next step reopen the removed layer, and begin again, down."""
+        assert self.child == HEAD and not self.is_reopened
+        self.goes_down = self._reopens = True
+        self._pieces = []
+        self.extent = Extent(0, self.layers.size_bytes)
+
+    @property
+    def is_reopened(self) -> bool:
+        """Whether the removed layer takes writes."""
+        return self.layers.chain.reopened == self.name
+
     @property
     def _is_last(self) -> bool:
-        return not self._pieces
+        return not self._pieces and not self._reopens
 
     @property
     def wants_flush(self) -> bool:
@@ -152,6 +180,11 @@ class Merge:
     def _advance(self) -> None:
         pieces = self._take_pieces()
         if not pieces and self.goes_down and self._goes_through_again():
+            if self._is_outrun():
+                if self._count_up() > UP_SHARE * self._left_bytes:
+                    self.reopen()
+                    return
+                self.goes_down = False
             self._plan()
             pieces = self._take_pieces()
         self._pieces = pieces
@@ -163,10 +196,15 @@ class Merge:
 
     def _goes_through_again(self) -> bool:
         """Whether it would be too long or too soon to let all requests wait for what is left."""
-        before_bytes, self._left_bytes = self._left_bytes, self._count_down()
+        self._before_bytes, self._left_bytes = self._left_bytes, self._count_down()
         if self._left_bytes > LAST_BYTES_MAX:
             return True
-        return LAST_BYTES_GOOD < self._left_bytes <= before_bytes // 2
+        return LAST_BYTES_GOOD < self._left_bytes <= self._before_bytes // 2
+
+    def _is_outrun(self) -> bool:
+        """Whether the head takes more than is moved, and something can be done about that."""
+        below = self.layers.chain.layer(self.name)
+        return self._left_bytes > self._before_bytes // 2 and self.child == HEAD and not below.unsettled
 
     def _take_pieces(self) -> list[Extent]:
         """The next of the plan, as many as make a step; none: there are no more.
@@ -221,6 +259,9 @@ class Merge:
             self.extent = None
             return 0
         self._refuse_if_broken()
+        if self._reopens:
+            self._reopen()
+            return 0
         self.layers.forget_views()
         self.layers.stamp.change()
         try:
@@ -238,6 +279,12 @@ class Merge:
         """What the page cache shows may not be what was written, and must not take the place of it."""
         if (error := self.layers.owner.broken) is not None:
             raise StorageError(StorageFailure.WRITE_ERROR, f"nothing is moved since a flush failed ({error})")
+
+    def _reopen(self) -> None:
+        self.layers.reopen(self.name)
+        self._chain, self._reopens = self.layers.chain, False
+        self._plan()
+        self._advance()
 
     def _move(self) -> int:
         return self._move_down() if self.goes_down else self._move_up()

@@ -124,7 +124,10 @@ class Merger:
                 await self.device.aside(self.device.store.flush)
                 await self._give_way()
             self.merge.frees_early = self._space_is_short(self.merge.total_bytes)
+            was_reopened = self.merge.is_reopened
             await self.device.alone(alone, partial(self._step, self.merge, copied))
+            if self.merge.is_reopened and not was_reopened:
+                _log.info("a deleted snapshot takes writes until it is merged", snapshot=self.merge.name)
             self.copied_bytes += copied[0]
             self._done_bytes += copied[0]
             self._left_bytes = max(0, self._left_bytes - copied[0])

@@ -125,6 +125,8 @@ class VolumeStore:  # hot
             forgotten = under_way(directory, state, boot_id) if written == boot_id else marked_extents(state)
             for extent in forgotten:
                 head.forget(extent)
+                if layers.reopened is not None and written != boot_id:
+                    layers.reopened.file.forget(extent)
             if written == FLUSH_FAILED:
                 recover(directory, state, layers, marked_extents(state))
             if written not in ("", boot_id):

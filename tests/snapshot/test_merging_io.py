@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
@@ -99,6 +100,25 @@ async def test_what_hosts_wrote_is_flushed_before_the_steps_that_want_it(
     assert steps > 2
     expected = ["flush step" if wanted >> number & 1 else "step" for number in range(steps)]
     assert " ".join(expected) in " ".join(seen)
+
+
+async def test_it_is_told_once_when_hosts_write_faster_than_it_is_merged(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    real_step = Merge.step
+
+    def step(merge: Merge) -> int:
+        steps.append(1)
+        if len(steps) == 2:
+            merge.reopen()
+        return real_step(merge)
+
+    monkeypatch.setattr(Merge, "step", step)
+    with structlog.testing.capture_logs() as lines:
+        await merge(hosts=False)
+    assert [line["snapshot"] for line in lines if "takes writes" in line["event"]] == ["kept"]
+    assert len(steps) > 4
 
 
 def noted(seen: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -42,14 +42,15 @@ def block_of(store: Store, block: int) -> bytes:
 
 
 def reopened(disk: MemoryDisk, *, mapped: bool = True) -> tuple[Store, Merge]:
-    """Blocks 0, 1 and 2 are in the reopened layer, 2 and 3 in the head, all of them stable; where `mapped`,
-    the others are in a layer below, which also has zeros in block 9.
+    """Blocks 0, 1, 2 and 7 are in the reopened layer, 2 and 3 in the head, all of them stable.
+
+    Where `mapped`, the others are in a layer below, which also has zeros in block 9.
     """
     store = layered(disk)
     store.zero(9 * BLOCK, BLOCK)
     if mapped:
         store.create_snapshot("lowest")
-    for block in (0, 1, 2):
+    for block in (0, 1, 2, 7):
         put(store, block, b"l")
     store.create_snapshot("low")
     for block in (2, 3):
@@ -134,12 +135,27 @@ def test_one_write_goes_to_three_layers(with_sums: bool, pieces: int) -> None:
     ] * 4
 
 
+def test_a_write_that_begins_elsewhere_goes_there_as_far_as_it_has_the_blocks() -> None:
+    """And checksums that are known go with the blocks: here they say that nothing is known."""
+    store, merge = reopened(MemoryDisk(Random(0)))
+    before = merge._count_down()
+    data = Random(1).randbytes(2 * BLOCK)
+    store.write(6 * BLOCK, len(data), [data], bytes(16))
+    assert merge._count_down() == before + BLOCK, "block 6 alone"
+    assert in_layer(store, "low", 7) == data[BLOCK:]
+    assert layer_of(store, "low").file._sums.read(7 * 8, 8) == bytes(8)
+    assert layer_of(store, HEAD).file._sums.read(6 * 8, 8) == bytes(8)
+    assert store.read(6 * BLOCK, len(data)) == data
+
+
 def test_a_write_that_begins_and_ends_within_blocks_keeps_what_is_around_it() -> None:
     """The reopened layer has its first block, and nobody but the lowest its last one."""
     store, _ = reopened(MemoryDisk(Random(0)))
     old = bytes(store.read(0, SIZE_BYTES))
     start, end = BLOCK + 512, 4 * BLOCK + 1024
     data = Random(2).randbytes(end - start)
+    put(store, 0, b"l")
+    assert store.writes_in_place(0, SIZE_BYTES)
     assert not store.writes_in_place(start, len(data)), "the last block is read from below"
     store.write(start, len(data), [data])
     assert store.read(0, SIZE_BYTES) == old[:start] + data + old[end:]
@@ -259,6 +275,10 @@ def test_it_is_open_again_after_a_restart_and_a_flush_then_is_of_it_too() -> Non
     assert [block_of(store, block)[:1] for block in range(4)] == [b"x", b"y", b"h", b"h"]
     merge = merge_of(store)
     assert merge.goes_down
+    for block in (4, 5, 6, 8):
+        put(store, block, b"m")
+    merge = merge_of(store)
+    assert merge.total_bytes == merge.left_bytes == 6 * BLOCK, "down, though up is less"
     merge.choose(goes_down=False)
     assert merge.goes_down, "what it has over a hole of old would not be copied up"
 
@@ -267,19 +287,20 @@ def test_it_is_open_again_after_a_restart_and_a_flush_then_is_of_it_too() -> Non
 @pytest.mark.parametrize("how", ["flush and mark", "retire"])
 def test_checksums_are_kept_where_all_is_said_to_be_stable(how: str, mapped: bool) -> None:
     """As a power cut leaves it: the layer's checksums are synced with those of the head."""
-    disk = MemoryDisk(Random(0))
-    store, _ = reopened(disk, mapped=mapped)
-    put(store, 0, b"x")
-    store.flush()
-    if how == "retire":
-        store.retire_regions()
-        store.retire_regions()
-    else:
-        assert store.mark_clean()
-    disk.power_cut()
-    store = open_memory(disk, "b-2")
-    file = layer_of(store, "low").file
-    assert bytes(file._sums.read(0, 8)) == sums_of_all([b"x" * BLOCK])
+    for seed in range(10):
+        disk = MemoryDisk(Random(seed))
+        store, _ = reopened(disk, mapped=mapped)
+        put(store, 0, b"x")
+        store.flush()
+        if how == "retire":
+            store.retire_regions()
+            store.retire_regions()
+        else:
+            assert store.mark_clean()
+        disk.power_cut()
+        store = open_memory(disk, "b-2")
+        file = layer_of(store, "low").file
+        assert bytes(file._sums.read(0, 8)) == sums_of_all([b"x" * BLOCK])
 
 
 def test_what_was_torn_by_a_power_cut_is_no_rot() -> None:
@@ -456,7 +477,16 @@ def steps_under_load(store: Store, merge: Merge, host: Callable[[int], None]) ->
         host(number)
         if merge.wants_flush:
             store.flush()
-        merge.step()
+        left_bytes = merge.left_bytes
+        left_bytes -= min(merge.step(), left_bytes)
+        if merge._reopens:
+            assert merge.extent == Extent(0, store.size_bytes), "nothing may be in flight"
+            left_bytes = merge._count_down()
+        elif seen[-1:] == ["down"] and not merge.goes_down:
+            left_bytes = merge._count_up()
+        elif merge.extent is not None and (merge._begins or not merge._pieces):
+            left_bytes = merge._held_bytes
+        assert merge.left_bytes == left_bytes
         state = "reopened" if merge.is_reopened else "down" if merge.goes_down else "up"
         if not seen or seen[-1] != state:
             seen.append(state)
@@ -535,8 +565,11 @@ def test_writes_to_what_neither_has_delay_the_end_until_all_is_written() -> None
 
 def test_a_layer_that_is_written_to_otherwise_is_not_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
     _, merge = outrun(1000)
-    merge._before_bytes, merge._left_bytes = 10, 10
+    merge._held_before_bytes, merge._held_bytes = 10, 10
     assert merge._is_outrun()
+    _, sealed = outrun(1000, child_is_head=False)
+    sealed._held_before_bytes, sealed._held_bytes = 10, 10
+    assert not sealed._is_outrun()
     unsettled = property(lambda _: True)
     monkeypatch.setattr("pyjiva.snapshot.chain.Layer.unsettled", unsettled)
     assert not merge._is_outrun()

@@ -75,9 +75,11 @@ class Merge:
     """
     total_bytes: int = attrs.field(default=0, init=False)
     """How much there is to copy, as it was at the start."""
-    _left_bytes: int = attrs.field(default=0, init=False)
+    left_bytes: int = attrs.field(default=0, init=False)
+    """How much of it is left, as it was when this way through all of it began, less what was copied since."""
+    _held_bytes: int = attrs.field(default=0, init=False)
     """What the child held when this way through all of it began."""
-    _before_bytes: int = attrs.field(default=0, init=False)
+    _held_before_bytes: int = attrs.field(default=0, init=False)
     """The same of the way before this one."""
     _pieces: list[Extent] = attrs.field(factory=list, init=False)
     """Of `extent`, what the plan has; each lies in one chunk.  None are left for the last step."""
@@ -100,8 +102,8 @@ class Merge:
         up_bytes = self._count_up()
         down_bytes = self._count_down()
         goes_down = down_bytes < up_bytes or self.is_reopened
-        self.total_bytes = down_bytes if goes_down else up_bytes
-        self._left_bytes = down_bytes
+        self.total_bytes = self.left_bytes = down_bytes if goes_down else up_bytes
+        self._held_bytes = down_bytes
         self.choose(goes_down=goes_down)
 
     def choose(self, *, goes_down: bool) -> None:
@@ -117,7 +119,6 @@ class Merge:
         """Let the next step reopen the removed layer, and begin again, down."""
         assert self.child == HEAD and not self.is_reopened
         self.goes_down = self._reopens = True
-        self._pieces = []
         self.extent = Extent(0, self.layers.size_bytes)
 
     @property
@@ -179,14 +180,18 @@ class Merge:
 
     def _advance(self) -> None:
         pieces = self._take_pieces()
-        if not pieces and self.goes_down and self._goes_through_again():
-            if self._is_outrun():
-                if self._count_up() > UP_SHARE * self._left_bytes:
-                    self.reopen()
-                    return
-                self.goes_down = False
-            self._plan()
-            pieces = self._take_pieces()
+        if not pieces and self.goes_down:
+            again = self._goes_through_again()
+            self.left_bytes = self._held_bytes
+            if again:
+                if self._is_outrun():
+                    up_bytes = self._count_up()
+                    if up_bytes > UP_SHARE * self._held_bytes:
+                        self.reopen()
+                        return
+                    self.goes_down, self.left_bytes = False, up_bytes
+                self._plan()
+                pieces = self._take_pieces()
         self._pieces = pieces
         if pieces:
             start = pieces[0].offset_bytes
@@ -196,15 +201,15 @@ class Merge:
 
     def _goes_through_again(self) -> bool:
         """Whether it would be too long or too soon to let all requests wait for what is left."""
-        self._before_bytes, self._left_bytes = self._left_bytes, self._count_down()
-        if self._left_bytes > LAST_BYTES_MAX:
+        self._held_before_bytes, self._held_bytes = self._held_bytes, self._count_down()
+        if self._held_bytes > LAST_BYTES_MAX:
             return True
-        return LAST_BYTES_GOOD < self._left_bytes <= self._before_bytes // 2
+        return LAST_BYTES_GOOD < self._held_bytes <= self._held_before_bytes // 2
 
     def _is_outrun(self) -> bool:
         """Whether the head takes more than is moved, and something can be done about that."""
         below = self.layers.chain.layer(self.name)
-        return self._left_bytes > self._before_bytes // 2 and self.child == HEAD and not below.unsettled
+        return self._held_bytes > self._held_before_bytes // 2 and self.child == HEAD and not below.unsettled
 
     def _take_pieces(self) -> list[Extent]:
         """The next of the plan, as many as make a step; none: there are no more.
@@ -268,6 +273,7 @@ class Merge:
             copied = self._finish() if self._is_last else self._move()
         finally:  # reads of other extents may have looked at the maps amid the step
             self.layers.forget_views()
+        self.left_bytes = max(0, self.left_bytes - copied)
         if self._is_last:
             self.extent = None
         else:

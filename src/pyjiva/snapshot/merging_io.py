@@ -130,7 +130,7 @@ class Merger:
                 _log.info("a deleted snapshot takes writes until it is merged", snapshot=self.merge.name)
             self.copied_bytes += copied[0]
             self._done_bytes += copied[0]
-            self._left_bytes = max(0, self._left_bytes - copied[0])
+            self._left_bytes = self.merge.left_bytes
             now = trio.current_time()
             took_s = now - began_at
             hosts = Hosts(self.device.requests, waiting=False)
@@ -143,7 +143,7 @@ class Merger:
         self.device.store.tidy()
         self.merge = merge = self.device.store.next_merge()
         if merge is not None:
-            self._left_bytes = merge.total_bytes
+            self._left_bytes = merge.left_bytes
             others = (each for each in self.device.store.layers() if each.name != merge.name)
             self._later_bytes = sum(
                 o.allocated_bytes for o in others if o.layer is not None and o.layer.removed

@@ -4,7 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trio
 
+from pyjiva.snapshot import Merge, Merger
+from pyjiva.snapshot.chain import HEAD
 from tests.sim import campaign
 from tests.sim.campaign import ROOT, SNAPSHOT_STRIDE, find, hold, play, world_of, world_with_snapshots
 from tests.sim.planted_bugs import PLANTED_BUGS
@@ -88,6 +91,31 @@ def test_worlds_with_snapshots_hold(seed: int, monkeypatch: pytest.MonkeyPatch) 
     world, failure = play(seed, 15)
     assert failure is None
     assert world.counts["snapshots answered"] > 2
+
+
+@pytest.mark.parametrize("seed", [68, 104, 120, 127, 128])
+def test_worlds_hold_whose_deleted_snapshots_take_writes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if hosts wrote more than is merged, from the first step of each merge with a head, and for long."""
+    reopened: list[str] = []
+    begin, give_way = Merge.__attrs_post_init__, Merger._give_way
+
+    def begin_reopened(merge: Merge) -> None:
+        begin(merge)
+        if merge.child == HEAD and not merge.layers.chain.layer(merge.name).unsettled:
+            reopened.append(merge.name)
+            merge.reopen()
+
+    async def give_way_for_long(merger: Merger) -> None:
+        if merger.merge is not None and merger.merge.is_reopened:
+            await trio.sleep(1.0)
+        await give_way(merger)
+
+    monkeypatch.setattr(Merge, "__attrs_post_init__", begin_reopened)
+    monkeypatch.setattr(Merger, "_give_way", give_way_for_long)
+    monkeypatch.setattr(campaign, "world_of", lambda seed, **_: world_with_snapshots(seed))
+    _, failure = play(seed, 15)
+    assert failure is None
+    assert len(reopened) > 2
 
 
 def test_some_worlds_have_snapshots() -> None:

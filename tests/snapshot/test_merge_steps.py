@@ -13,7 +13,7 @@ from pyjiva.snapshot import Merge, Store, merge_sys
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS
 from pyjiva.snapshot.layer_stack_sys import OpenLayer
-from pyjiva.snapshot.merge_sys import STEP_BYTES
+from pyjiva.snapshot.merge_sys import STEP_BYTES, Next
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, no_fault
 from pyjiva.units import GIB, MIB
 from tests.snapshot.stacks import BLOCK, IDENTITY, merge_of, open_memory
@@ -234,10 +234,10 @@ def test_a_head_is_gone_through_again_as_long_as_that_helps(
         disk.before_step = partial(write_amid, disk, store, Extent(place, blocks * BLOCK))
         while True:
             merge.step()
-            if merge._begins or merge._is_last:
+            if merge._begins or merge.next is not Next.MOVE:
                 break
         assert disk.before_step is no_fault
-        seen.append(not merge._is_last)
+        seen.append(merge.next is not Next.LAST)
     assert seen == again
 
 

@@ -266,6 +266,7 @@ def test_a_flush_is_wanted_where_a_step_would_do_it_or_could_move_nothing(
     assert (merge.child == HEAD) == child_is_head
     merge.choose(goes_down=goes_down)
     monkeypatch.setattr(merge_sys, "LAST_BYTES_MAX", 0)
+    monkeypatch.setattr(merge_sys, "LAST_BYTES_GOOD", 0)
     seen: list[bool] = []
     while merge.extent is not None:
         if len(seen) == 1 and child_is_head:  # behind what is moved: down, it is gone through again for that

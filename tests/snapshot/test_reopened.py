@@ -3,6 +3,7 @@ the merge ends; what a crash leaves of that.
 """
 
 import itertools
+import threading
 from collections.abc import Callable
 from random import Random
 from typing import Final
@@ -11,14 +12,17 @@ import attrs
 import pytest
 
 from pyjiva.block_sums import sums_of_all
+from pyjiva.checkup.plan import make_plan
+from pyjiva.checkup.repair_sys import carry_out
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent
 from pyjiva.snapshot import Merge, Store, merge_sys
 from pyjiva.snapshot.chain import CHAIN_FILE, HEAD
 from pyjiva.snapshot.layer_stack_sys import OpenLayer
+from pyjiva.snapshot.merge_sys import Next
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, fail_at, no_fault
 from pyjiva.units import MIB
-from tests.checkup.replicas import look
+from tests.checkup.replicas import kinds, look
 from tests.snapshot.stacks import (
     BLOCK,
     IDENTITY,
@@ -160,8 +164,8 @@ def test_a_write_that_begins_and_ends_within_blocks_keeps_what_is_around_it() ->
     store.write(start, len(data), [data])
     assert store.read(0, SIZE_BYTES) == old[:start] + data + old[end:]
     inner = b"i" * 512
-    assert store.writes_in_place(512, 512)
-    store.write(512, 512, [inner], in_place=True)
+    assert not store.writes_in_place(512, 512), "it may have to wait for an atomic write beside it"
+    store.write(512, 512, [inner])
     assert store.read(0, BLOCK) == b"l" * 512 + inner + b"l" * (BLOCK - 1024)
     store.verify(Extent(0, SIZE_BYTES))
 
@@ -266,7 +270,7 @@ def test_it_is_open_again_after_a_restart_and_a_flush_then_is_of_it_too() -> Non
     put(store, 0, b"x")
     disk.kill_process()
     store = open_memory(disk)
-    assert stack_of(store).reopened == 1
+    assert stack_of(store).reopened_number == 1
     put(store, 1, b"y")
     assert in_layer(store, "low", 1) == b"y" * BLOCK
     store.flush()
@@ -343,7 +347,7 @@ def test_the_next_snapshot_closes_it_with_all_that_it_has() -> None:
     put(store, 0, b"x")
     store.create_snapshot("next")
     assert store.chain.reopened == ""
-    assert stack_of(store).reopened == -1
+    assert stack_of(store).reopened_number == -1
     put(store, 0, b"y")
     assert in_layer(store, "low", 0) == b"x" * BLOCK
     merge.step()
@@ -479,12 +483,17 @@ def steps_under_load(store: Store, merge: Merge, host: Callable[[int], None]) ->
             store.flush()
         left_bytes = merge.left_bytes
         left_bytes -= min(merge.step(), left_bytes)
-        if merge._reopens:
-            assert merge.extent == Extent(0, store.size_bytes), "nothing may be in flight"
-            left_bytes = merge._count_down()
-        elif seen[-1:] == ["down"] and not merge.goes_down:
+        if merge.turns_up:
+            assert merge.extent is None
+            merge.turn_up()
+            assert not merge.goes_down
             left_bytes = merge._count_up()
-        elif merge.extent is not None and (merge._begins or not merge._pieces):
+        elif merge.next is not Next.MOVE and merge.extent is not None:
+            assert merge.extent == Extent(0, store.size_bytes), "nothing may be in flight"
+            left_bytes = merge._count_down() if merge.goes_down else left_bytes
+        elif merge.extent is None:
+            left_bytes = 0
+        elif merge._begins:
             left_bytes = merge._held_bytes
         assert merge.left_bytes == left_bytes
         state = "reopened" if merge.is_reopened else "down" if merge.goes_down else "up"
@@ -544,8 +553,9 @@ def test_two_sealed_layers_are_merged_without() -> None:
 
 
 @pytest.mark.usefixtures("small_last_step")
-def test_writes_to_what_neither_has_delay_the_end_until_all_is_written() -> None:
-    """Of 600 places each comes up once: what was moved is written where it is."""
+@pytest.mark.parametrize("written", ["to what neither has", "atomically"])
+def test_if_that_does_not_help_it_goes_up(written: str) -> None:
+    """All that comes to the head is moved, and comes again."""
     store = open_memory(MemoryDisk(Random(0)), identity=SPREAD)
     put(store, 0, b"k")
     store.create_snapshot("lowest")
@@ -558,18 +568,181 @@ def test_writes_to_what_neither_has_delay_the_end_until_all_is_written() -> None
     store.delete_snapshot("low")
     merge = merge_of(store)
     assert merge.goes_down
-    seen = steps_under_load(store, merge, host_of(store, 30, 600))
-    assert seen == ["down", "reopened", "down"]
+
+    def host_atomically(number: int) -> None:
+        for at in range(number * 5, (number + 1) * 5):
+            place = (2000 + at % 60 * 2) * BLOCK
+            store.write_atomic(place, BLOCK, [bytes((number % 250 + 1,)) * BLOCK])
+
+    host = host_atomically if written == "atomically" else host_of(store, 30, 600)
+    assert steps_under_load(store, merge, host) == ["down", "reopened", "up"]
     assert [layer.name for layer in store.chain.layers] == ["lowest"]
+    assert store.chain.reopened == ""
+    assert store.read(2100 * BLOCK, BLOCK) != b"l" * BLOCK or written != "atomically"
+    assert store.read(2499 * BLOCK, BLOCK) == b"l" * BLOCK
+
+
+def test_closing_it_makes_all_stable_first() -> None:
+    """From then on no power cut is thought to have touched it."""
+    for number in range(100):
+        disk = MemoryDisk(Random(number))
+        store, merge = reopened(disk)
+        put(store, 0, b"x")
+        merge._set_next(Next.CLOSE)
+        assert merge.wants_flush
+        disk.before_step = cut_power_at(number)
+        done = False
+        try:
+            merge.step()
+            done = True
+        except PowerCut:
+            pass
+        disk.before_step = no_fault
+        disk.power_cut()
+        store = open_memory(disk, "b-2")
+        assert store.chain.reopened == ("" if done else store.chain.reopened)
+        assert set(store.read(0, BLOCK)) <= set(b"x" if not store.chain.reopened else b"lx")
+        store.verify(Extent(0, SIZE_BYTES))
+        if done:
+            assert merge.turns_up
+            assert number > 4
+            return
+    pytest.fail("it does not end")
+
+
+def test_it_does_not_turn_up_in_another_chain() -> None:
+    store, merge = reopened(MemoryDisk(Random(0)))
+    merge._set_next(Next.CLOSE)
+    merge.step()
+    assert merge.turns_up
+    store.create_snapshot("other")
+    merge.turn_up()
+    assert merge.extent is None
+    assert not merge.turns_up
 
 
 def test_a_layer_that_is_written_to_otherwise_is_not_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that another snapshot stands on."""
+    monkeypatch.setattr(merge_sys, "LAST_BYTES_MAX", 8 * BLOCK)
+    for child_is_head in (True, False):
+        _, merge = outrun(1000, child_is_head=child_is_head)
+        merge._held_bytes = 40 * BLOCK
+        merge._choose_after_a_way_down()
+        assert merge.next is (Next.REOPEN if child_is_head else Next.MOVE)
     _, merge = outrun(1000)
-    merge._held_before_bytes, merge._held_bytes = 10, 10
-    assert merge._is_outrun()
-    _, sealed = outrun(1000, child_is_head=False)
-    sealed._held_before_bytes, sealed._held_bytes = 10, 10
-    assert not sealed._is_outrun()
-    unsettled = property(lambda _: True)
-    monkeypatch.setattr("pyjiva.snapshot.chain.Layer.unsettled", unsettled)
-    assert not merge._is_outrun()
+    merge._held_bytes = 40 * BLOCK
+    monkeypatch.setattr("pyjiva.snapshot.chain.Layer.unsettled", property(lambda _: True))
+    merge._choose_after_a_way_down()
+    assert merge.next is Next.MOVE
+
+
+def test_what_hosts_wrote_since_the_last_step_was_chosen_may_be_too_much_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(merge_sys, "LAST_BYTES_MAX", 8 * BLOCK)
+    store, merge = outrun(1000)
+    store.flush()
+    while merge.next is not Next.LAST:
+        merge.step()
+    for block in range(100, 120):
+        put(store, block, b"n")
+    store.flush()
+    assert merge.step() == 0
+    assert (merge.next.name, merge.left_bytes) == ("MOVE", 20 * BLOCK)
+    while merge.extent is not None:
+        merge.step()
+    assert not store.chain.layers
+    assert block_of(store, 110) == b"n" * BLOCK
+
+
+# --- beside an atomic write to another part of the block
+
+
+@pytest.mark.parametrize("step", ["read volume-head-001.img", "read volume-head-001.img.sums"])
+@pytest.mark.parametrize("first", ["atomic", "plain", "zeros"])
+def test_two_writes_to_parts_of_one_block_are_both_there(step: str, first: str) -> None:
+    """One of them is atomic, and lifts the block to the head, while the other one writes to where it was.
+
+    The lock of the controller lets them run at once.  One that comes amid the other has to wait for it.
+    """
+    disk = MemoryDisk(Random(0))
+    store, _ = reopened(disk)
+    put(store, 7, b"m")
+    calls = {
+        "atomic": lambda: store.write_atomic(512, 512, [b"A" * 512]),
+        "plain": lambda: store.write(0, 512, [b"W" * 512]),
+        "zeros": lambda: store.zero(0, 512),
+    }
+    other = threading.Thread(target=calls["plain" if first == "atomic" else "atomic"])
+
+    def begin_the_other(each: str) -> None:
+        if each == step and not other.ident:
+            other.start()
+            other.join(0.05)
+
+    disk.before_step = begin_the_other
+    calls[first]()
+    assert other.ident, "the step has another name"
+    other.join(10)
+    disk.before_step = no_fault
+    expected = {"zeros": b"\0"}.get(first, b"W") * 512 + b"A" * 512 + b"l" * (BLOCK - 1024)
+    assert block_of(store, 0) == expected
+    store.flush()
+    finish(store)
+    assert block_of(store, 0) == expected
+
+
+def test_a_repair_of_it_beside_a_flush_hides_no_failed_sync() -> None:
+    """The kernel tells a failure to one caller: a flush must not find all well meanwhile."""
+    store, _ = reopened(MemoryDisk(Random(0)))
+    put(store, 0, b"x")
+    with store._flush_lock:
+        repair = threading.Thread(target=store.repair_layer, args=("low", Extent(BLOCK, BLOCK), b"l" * BLOCK))
+        repair.start()
+        repair.join(0.05)
+        assert repair.is_alive()
+    repair.join(10)
+    assert not repair.is_alive()
+
+
+# --- what else is told of it
+
+
+def test_a_chain_made_anew_takes_it_that_the_layer_was_reopened() -> None:
+    """The `.meta` files do not say; what was torn in it must not look like rot."""
+    for seed in range(20):
+        disk = MemoryDisk(Random(seed))
+        store, _ = reopened(disk)
+        store.tidy()
+        for letter in b"abcdefgh":
+            put(store, 0, bytes((letter,)))
+        disk.power_cut()
+        disk.rot(CHAIN_FILE, 40)
+        report = look(disk, boot_id="b-2")
+        assert "chain-damaged" in kinds(report)
+        assert "bad-blocks" not in kinds(report)
+        directory = disk.open_directory()
+        for step in make_plan(report, stamp="t").steps:
+            carry_out(directory, step)
+        disk.kill_process()
+        store = open_memory(disk, "b-2")
+        assert store.chain.reopened == "low"
+        store.verify(Extent(0, SIZE_BYTES))
+        finish(store)
+
+
+def test_what_was_kept_is_given_back_when_space_runs_short() -> None:
+    """The head goes on taking writes that it has not moved yet: its file has more than it holds."""
+    store, merge = outrun(1000)
+    merge.frees_early = False
+    while merge.next is Next.MOVE:
+        merge.step()
+    head = layer_of(store, HEAD).file
+    whole = Extent(0, store.size_bytes)
+    assert sum(part.length_bytes for part in head.allocated(whole)) >= 40 * BLOCK
+    put(store, 2000, b"n")
+    store.flush()
+    again = merge_of(store, goes_down=True)  # as after a step that found the disk full
+    while again.next is Next.MOVE:
+        again.step()
+    assert head.allocated(whole) == []

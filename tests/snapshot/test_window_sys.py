@@ -45,6 +45,10 @@ class WatchedStoreMachine(LayeredStoreMachine):
 
     @rule()
     def look_through_a_window(self) -> None:
+        if self.store.chain.reopened:
+            with pytest.raises(StorageError, match="go to the layer below"):
+                self.store.window(1)
+            return
         self.window = window_over(self.store.window(1), self.disk.peek)
 
     @rule(way=st.sampled_from([None, True, False]))

@@ -632,6 +632,81 @@ def test_writes_to_parts_of_one_block_take_turns() -> None:
     assert bench.file.read(0, 1024) == b"a" * 512 + b"b" * 512
 
 
+def pair(blocks: int, short_bytes: int = 0) -> tuple[Bench, Bench]:
+    """Two files of so many blocks: "a" in the first, "b" in the other."""
+    size = blocks * SUM_BLOCK_BYTES + short_bytes
+    source, target = Bench(1, size), Bench(2, size)
+    source.file.write(0, (b"a" * size,))
+    target.file.write(0, (b"b" * size,))
+    for bench in (source, target):
+        bench.file.sync_data()
+    return source, target
+
+
+def test_blocks_that_are_taken_have_the_checksums_that_they_had() -> None:
+    source, target = pair(8, 512)
+    target.file.take(source.file, 1, [(0, 2), (3, 1), (7, 1)])
+    letters = b"".join(bytes(target.file.read(number * SUM_BLOCK_BYTES, 512))[:1] for number in range(9))
+    assert letters == b"baababbba"
+    assert target.file.verify(Extent(0, target.size_bytes)) == []
+    expected = sums_of(target.file.read(0, target.size_bytes))
+    assert target.disk.content("sums") == expected
+    target.file.sync_data()
+    target.disk.rot("data", SUM_BLOCK_BYTES)
+    assert target.is_bad(SUM_BLOCK_BYTES)
+
+
+def test_what_is_taken_is_as_bad_as_it_was_and_what_was_bad_before_is_not() -> None:
+    source, target = pair(8)
+    for bench, rotten in ((source, (1, 2)), (target, (2, 3, 5))):
+        for number in rotten:
+            bench.disk.rot("data", number * SUM_BLOCK_BYTES)
+            assert number == 1 or bench.is_bad(number * SUM_BLOCK_BYTES), "the others are known to be bad"
+    target.file.take(source.file, 0, [(1, 3)])
+    assert [target.is_bad(number * SUM_BLOCK_BYTES) for number in range(8)] == [
+        number in (1, 2, 5) for number in range(8)
+    ]
+    assert list(target.file._bad) == [5, 2, 1]
+    for number in (1, 2):
+        target.file.write(number * SUM_BLOCK_BYTES, (b"n" * SUM_BLOCK_BYTES,))
+        assert not target.is_bad(number * SUM_BLOCK_BYTES)
+
+
+def test_what_is_unknown_of_the_blocks_that_are_taken_is_known_then() -> None:
+    source, target = pair(4)
+    source.file.forget(Extent(SUM_BLOCK_BYTES, SUM_BLOCK_BYTES))
+    source.file.spoil(2 * SUM_BLOCK_BYTES)
+    target.file.take(source.file, 0, [(0, 4)])
+    known = sums_of(b"a" * 2 * SUM_BLOCK_BYTES)
+    assert target.disk.content("sums")[:16] == known
+    assert target.is_bad(2 * SUM_BLOCK_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("runs", "groups", "writes"),
+    [
+        ([(0, 1), (2, 1), (4, 3)], 1, 3),
+        ([(0, 1), (513, 1), (1030, 1)], 2, 3),
+        ([(0, 1500), (1502, 2)], 1, 3),
+        ([], 0, 0),
+    ],
+)
+def test_few_calls_take_what_lies_near(runs: list[tuple[int, int]], groups: int, writes: int) -> None:
+    source, target = pair(1600)
+    seen: list[str] = []
+    source.disk.before_step = target.disk.before_step = seen.append
+    target.file.take(source.file, 0, runs)
+    source.disk.before_step = target.disk.before_step = no_fault
+    assert seen.count("write sums") == groups
+    assert seen.count("read sums") == 2 * groups
+    assert seen.count("write data") == seen.count("read data") == writes
+    taken = {number for start, count in runs for number in range(start, start + count)}
+    for number in range(1600):
+        letter = b"a" if number in taken else b"b"
+        assert target.file.read(number * SUM_BLOCK_BYTES, 1) == letter
+    assert target.file.verify(Extent(0, target.size_bytes)) == []
+
+
 def test_over_real_files(tmp_path: Any) -> None:
     directory = open_directory(tmp_path)
     data, sums = directory.create("data"), directory.create("sums")

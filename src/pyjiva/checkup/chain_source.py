@@ -210,7 +210,9 @@ def _chain_of_metas(listing: Listing, size_bytes: int) -> Chain:
     if len(chain.path(HEAD)) != len(layers) + 1:
         raise ValueError("a layer does not stand below the head, and may have been received in part")
     _check_files(listing, chain)
-    return chain
+    # They do not say whether the one below the head was reopened; if it was not, that does no harm.
+    below = chain.head_parent
+    return chain.with_reopened(below) if below and chain.layer(below).removed else chain
 
 
 def _check_files(listing: Listing, chain: Chain) -> None:

@@ -57,7 +57,10 @@ _HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 
 @attrs.frozen(kw_only=True)
 class Layer:
-    """A snapshot: a layer that is not written to any more.  Raises ValueError: a field is impossible."""
+    """A snapshot: a layer that is not written to any more, but for what its fields say.
+
+    Raises ValueError: a field is impossible.
+    """
 
     name: str
     parent: str = ""
@@ -209,7 +212,7 @@ class Chain:
             self,
             head_number=self.head_number + 1,
             head_parent=layer.name,
-            layers=(*self._closed().layers, attrs.evolve(layer, parent=self.head_parent)),
+            layers=(*self.closed().layers, attrs.evolve(layer, parent=self.head_parent)),
             renames=tuple((old + suffix, new + suffix) for suffix in DATA_SUFFIXES),
         )
 
@@ -250,7 +253,7 @@ class Chain:
         assert self.layer(name).removed and self._children[name] == [HEAD]
         return self._changed(name, reopened=True)
 
-    def _closed(self) -> "Chain":
+    def closed(self) -> "Chain":
         """No layer but the head takes writes any more; what the one below it has is stable."""
         return self._changed(self.reopened, reopened=False) if self.reopened else self
 
@@ -364,8 +367,7 @@ class Chain:
     def absorbed(self, name: str, *, child: str) -> "Chain":
         """`child` holds all that it needs of the removed layer `name` below it, which goes."""
         assert self.layer(name).removed and self._children[name] == [child]
-        chain = self._closed() if name == self.reopened else self
-        return chain._lifted(name, child)._without({name})
+        return self.closed()._lifted(name, child)._without({name})
 
     def sunk(self, name: str, *, child: str) -> "Chain":
         """The removed layer `name` holds all of `child` above it, and takes its place and its name."""
@@ -385,8 +387,7 @@ class Chain:
         """
         if name:
             self.snapshot(name)
-        closed = self._closed()
-        chain = attrs.evolve(closed, head_number=self.head_number + 1, head_parent=name, renames=())
+        chain = attrs.evolve(self.closed(), head_number=self.head_number + 1, head_parent=name, renames=())
         if keep_newer:
             return chain.pruned()
         below = set(self.path(name)) if name else set()

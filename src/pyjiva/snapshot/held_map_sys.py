@@ -142,43 +142,44 @@ class HeldMap:  # hot
 
     def settle(self, taken: Mapping[int, int]) -> None:
         """The data of these blocks is stable: say so durably."""
-        self.in_doubt = True
-        for chunk, bits in taken.items():
-            self._mark_stable(chunk, bits)
+        self.mark_blocks_stable(taken)
         self.sync()
+
+    def mark_blocks_stable(self, blocks: Mapping[int, int]) -> None:
+        """As `mark_stable`, of blocks by chunk."""
+        self.in_doubt = True
+        for chunk, bits in blocks.items():
+            with self._lock:
+                self.present |= 1 << chunk
+                self._put(chunk, bits, STABLE)
 
     def mark_stable(self, ranges: Iterable[Extent]) -> None:
         """The data of these ranges of blocks is stable: say so; durably after `sync`.
 
         Raises StorageError: a part of it is done; the map is in doubt.
         """
-        self.in_doubt = True
         stable: dict[int, int] = {}
         for part in ranges:
             for chunk, bits in _by_chunk(part.offset_bytes, part.length_bytes):
                 stable[chunk] = stable.get(chunk, 0) | bits
-        for chunk, bits in stable.items():
-            self._mark_stable(chunk, bits)
+        self.mark_blocks_stable(stable)
 
-    def _mark_stable(self, chunk: int, bits: int) -> None:
+    def _put(self, chunk: int, bits: int, mark: int) -> None:
         """With one write for what may be thousands of blocks: hosts that write to the file wait for each."""
         skipped = (bits & -bits).bit_length() - 1
         bits >>= skipped
         length, first = bits.bit_length(), chunk * CHUNK_BLOCKS + skipped
         chosen = int.from_bytes(f"{bits:b}".encode().translate(_WHOLE_BYTES), "big")
-        stable = chosen & int.from_bytes(bytes((STABLE,)) * length, "big")
-        with self._lock:
-            self.present |= 1 << chunk
-            content = int.from_bytes(self._file.read(first, length), "little")
-            self._file.write(first, ((content & ~chosen | stable).to_bytes(length, "little"),))
+        marks = chosen & int.from_bytes(bytes((mark,)) * length, "big")
+        content = int.from_bytes(self._file.read(first, length), "little")
+        self._file.write(first, ((content & ~chosen | marks).to_bytes(length, "little"),))
 
     def release(self, released: Mapping[int, int]) -> None:
         """These blocks, by chunk, are not held any more, durably; none of them is being written."""
         self.in_doubt = True
         for chunk, bits in released.items():
             with self._lock:
-                for start, count in runs_of_bits(bits):
-                    self._file.write(chunk * CHUNK_BLOCKS + start, (bytes(count),))
+                self._put(chunk, bits, 0)
                 if left := self._unstable.pop(chunk, 0) & ~bits:
                     self._unstable[chunk] = left
         self.sync()

@@ -197,10 +197,12 @@ class LayerContent:
             raise StorageError(StorageFailure.OUT_OF_RANGE, f"{extent}: layer {name} does not hold all of it")
         with self.layers.stamp.moving():
             layer.file.data.write(extent.offset_bytes, (data,))
-            self.layers.owner.guard(layer.file.sync_data)
+            with self.layers.sync_lock:
+                self.layers.owner.guard(layer.file.sync_data)
             layer.file.write(extent.offset_bytes, (data,))
-        self.layers.owner.guard(layer.file.sync_data)
-        self.layers.owner.guard(layer.file.sync_sums)
+        with self.layers.sync_lock:
+            self.layers.owner.guard(layer.file.sync_data)
+            self.layers.owner.guard(layer.file.sync_sums)
 
     def patch(self, name: str, extent: Extent, buffers: Sequence[Buffer] | None) -> None:
         """Change what the volume held as of the snapshot `name`, which is not whole or is being filled; None:

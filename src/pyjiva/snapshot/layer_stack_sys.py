@@ -32,7 +32,7 @@ import attrs
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.held_map_sys import HeldMap
-from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, LayerIndex, Run
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, CHUNK_SHIFT, LayerIndex, Run, runs_of_bits
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile
 from pyjiva.units import MIB
 
@@ -41,6 +41,7 @@ __all__ = ["LayerStack", "OpenLayer", "block_count"]
 _SHIFT: Final = 12
 _MASK: Final = SUM_BLOCK_BYTES - 1
 _LIFT_BLOCKS: Final = MIB >> _SHIFT
+CHUNK_BYTES_SHIFT: Final = CHUNK_SHIFT + _SHIFT
 
 
 def block_count(size_bytes: int) -> int:
@@ -85,8 +86,8 @@ class LayerStack:  # hot
     layers: list[OpenLayer]
     size_bytes: int
     index: LayerIndex = attrs.field(init=False)
-    reopened: int = attrs.field(default=-1, init=False)
-    """The number of the layer that takes writes besides the head; -1: none does."""
+    reopened_number: int = attrs.field(default=-1, init=False)
+    """Of the layer that takes writes besides the head; -1: none does.  Changes while nothing is in flight."""
     torn: set[int] = attrs.field(factory=set, init=False)
     """Chunks in which a write failed: the head's file may have there what it does not hold."""
     _head: OpenLayer = attrs.field(init=False)
@@ -108,7 +109,7 @@ class LayerStack:  # hot
         """A new, empty head on top of all; nothing is in flight."""
         self.layers.append(head)
         self._take_head(head)
-        self.reopened = -1
+        self.reopened_number = -1
         self.torn.clear()
 
     @property
@@ -177,7 +178,7 @@ class LayerStack:  # hot
             return False
         end = offset_bytes + length_bytes
         whole = not offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
-        return whole or all(run[0] == self._number or run[0] == self.reopened for run in runs)
+        return whole or all(run[0] == self._number for run in runs)
 
     def write(
         self,
@@ -195,7 +196,7 @@ class LayerStack:  # hot
         runs = self._find(offset_bytes, length)
         if len(runs) == 1 and runs[0][0] == self._number:
             self._head.file.write(offset_bytes, buffers, sums, in_place=in_place)
-        elif self.reopened >= 0 and any(run[0] == self.reopened for run in runs):
+        elif self.reopened_number >= 0 and any(run[0] == self.reopened_number for run in runs):
             self._write_apart(offset_bytes, length, buffers, runs, sums)
         elif offset_bytes & _MASK or (end & _MASK and end != self.size_bytes):
             with self._copy_up:
@@ -211,7 +212,10 @@ class LayerStack:  # hot
         runs: Sequence[Run],
         sums: bytes | None,
     ) -> None:
-        """A write to blocks of which the reopened layer has some: they go there, the others as without it."""
+        """A write to blocks of which the reopened layer has some: they go there, the others as any write.
+
+        Parts of a block go there only as long as nobody lifts the block, which may be for a write to others.
+        """
         data = memoryview(buffers[0] if len(buffers) == 1 else b"".join(buffers))
         for number, part in self._parts(runs, offset_bytes, length_bytes):
             start = part.offset_bytes - offset_bytes
@@ -221,10 +225,21 @@ class LayerStack:  # hot
                 first = start >> _SHIFT << 3
                 last = first + (block_count(part.length_bytes) << 3)
                 its_sums = sums[first:last]
-            if number == self.reopened:
+            if number != self.reopened_number:
+                self.write(part.offset_bytes, piece, its_sums)
+            elif self._is_whole(part):
                 self.layers[number].file.write(part.offset_bytes, piece, its_sums)
             else:
-                self.write(part.offset_bytes, piece, its_sums)
+                with self._copy_up:
+                    runs_now = self._find(part.offset_bytes, part.length_bytes)
+                    if is_there := len(runs_now) == 1 and runs_now[0][0] == number:
+                        self.layers[number].file.write(part.offset_bytes, piece)
+                if not is_there:
+                    self.write(part.offset_bytes, piece)
+
+    def _is_whole(self, part: Extent) -> bool:
+        end = part.end_bytes
+        return not part.offset_bytes & _MASK and (not end & _MASK or end == self.size_bytes)
 
     def _write_blocks(
         self,
@@ -346,7 +361,7 @@ class LayerStack:  # hot
             for part in self.allocated(edge) if edge.length_bytes else ():
                 self.write(part.offset_bytes, (bytes(part.length_bytes),))
         for number, part in self._parts_of(Extent(first, last - first)):
-            if number == self._number or number == self.reopened:
+            if number == self._number or number == self.reopened_number:
                 self.layers[number].file.punch(part.offset_bytes, part.length_bytes)
                 continue
             for data in whole_blocks(self.layers[number].file.allocated(part), self.size_bytes):
@@ -360,14 +375,14 @@ class LayerStack:  # hot
     def sync_data(self) -> None:
         """See CheckedFile."""
         with self._sync:  # nobody may find nothing to do while another one is still at it
-            if self.reopened >= 0:
-                self.layers[self.reopened].file.sync_data()
+            if self.reopened_number >= 0:
+                self.layers[self.reopened_number].file.sync_data()
             self._head.sync_data()
 
     def sync_sums(self) -> None:
         """See CheckedFile.  Those of layers that take no writes were synced when they were sealed."""
-        if self.reopened >= 0:
-            self.layers[self.reopened].file.sync_sums()
+        if self.reopened_number >= 0:
+            self.layers[self.reopened_number].file.sync_sums()
         self._head.file.sync_sums()
 
     def forget_table(self, extents: Iterable[Extent]) -> None:
@@ -464,6 +479,27 @@ def whole_blocks(extents: Iterable[Extent], size_bytes: int) -> list[Extent]:
         start = extent.offset_bytes & ~_MASK
         grown.append(Extent(start, min((extent.end_bytes + _MASK) & ~_MASK, size_bytes) - start))
     return merge_extents(grown)
+
+
+def copy_chunk(source: CheckedFile, target: CheckedFile, chunk: int, bits: int, size_bytes: int) -> int:
+    """Make these blocks of a chunk in `target` what they are in `source`; which of them are data, as bits.
+
+    See `CheckedFile.take`.  Holes are punched even where the target has holes: a power cut during an
+    earlier attempt may have left checksums there.
+    """
+    base = chunk << CHUNK_BYTES_SHIFT
+    low, high = (bits & -bits).bit_length() - 1, bits.bit_length()
+    start = base + (low << _SHIFT)
+    data = 0
+    for extent in source.allocated(Extent(start, min(base + (high << _SHIFT), size_bytes) - start)):
+        first = (extent.offset_bytes - base) >> _SHIFT
+        data |= ((1 << (extent.end_bytes - base + _MASK >> _SHIFT) - first) - 1) << first
+    data &= bits
+    for first, count in runs_of_bits(bits & ~data):
+        offset = base + (first << _SHIFT)
+        target.punch(offset, min(count << _SHIFT, size_bytes - offset))
+    target.take(source, base >> _SHIFT, list(runs_of_bits(data)))
+    return data
 
 
 def copy_blocks(source: CheckedFile, target: CheckedFile, extent: Extent) -> None:

@@ -180,7 +180,7 @@ class Layers:
 
     def _tell_reopened(self) -> None:
         if isinstance(self.top, LayerStack):
-            self.top.reopened = self._path.index(self.chain.reopened) if self.chain.reopened else -1
+            self.top.reopened_number = len(self._path) - 2 if self.chain.reopened else -1
 
     def reopen(self, name: str) -> None:
         """The removed layer `name`, on which the head alone stands, takes writes from now on, durably.
@@ -190,8 +190,14 @@ class Layers:
         self.commit(self.chain.with_reopened(name))
         self._tell_reopened()
 
+    def close_reopened(self) -> None:
+        """The head alone takes writes again, durably; nothing is in flight."""
+        self.owner.settle_all()
+        self.commit(self.chain.closed())
+        self._tell_reopened()
+
     @property
-    def reopened(self) -> OpenLayer | None:
+    def reopened_layer(self) -> OpenLayer | None:
         """The layer that takes writes besides the head, if there is one."""
         return self.open_layers[self.chain.reopened] if self.chain.reopened else None
 

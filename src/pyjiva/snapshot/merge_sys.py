@@ -13,10 +13,20 @@ has less to copy is taken:
 
 A head may take more than is moved.  If a way through it leaves more than half, and it takes little more to
 go up, the merge does; else the removed layer is *reopened*: from then on it takes the writes to the blocks
-that it has (`layer_stack_sys`).  So a block that was moved does not come back, and nothing comes to the head
-but what neither of the two has: the merge ends, whatever is written.  What is written to a reopened layer is
-stable when it was flushed, and not before, as with a head.  The next snapshot closes it: all is made stable
-for that.
+that it has (`layer_stack_sys`).  So a block that was moved does not come back, unless an atomic write takes
+it up; and what neither of the two has comes to the head once.  If more than half is left all the same, the
+layer is closed, and the merge goes up.  So it ends, whatever is written.  What is written to a reopened layer
+is stable when it was flushed, and not before, as with a head.  To close it, as the next snapshot does too,
+all is made stable.
+
+| after a way down, what is left of what there was | the next is |
+|---|---|
+| 1 MiB, or up to 16 MiB that another way would not halve | the last step |
+| up to half | another way down |
+| more, between two sealed layers | another way down |
+| more, and up is at most twice as much | the way up |
+| more otherwise | a step that reopens, and another way down |
+| more though reopened | a step that closes, and the way up |
 
 Each step moves the blocks of one extent: data first, made stable, then the maps.  Where they are scattered
 the extent has several chunks, as its syncs are the most of a step that moves little.
@@ -32,9 +42,10 @@ The caller keeps reads and writes away from `extent` during `step`; the last one
 """
 
 import collections
-from collections.abc import Iterable
+import enum
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 import attrs
 
@@ -42,7 +53,7 @@ from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.chain import HEAD
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
-from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, copy_blocks, whole_blocks
+from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, copy_chunk
 from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.sparse import SUM_BLOCK_BYTES
 from pyjiva.units import KIB, MIB
@@ -58,6 +69,18 @@ LAST_BYTES_GOOD: Final = 1 * MIB  # more only if another way through would not h
 UP_SHARE: Final = 2  # times what is left to go down: for so little more a merge goes up, which is sure to end
 _CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 
+Blocks = dict[int, int]
+"""By chunk, blocks of it as bits."""
+
+
+class Next(enum.Enum):
+    """What a step does."""
+
+    MOVE = "copies, in a part of the volume"
+    REOPEN = "lets the removed layer take writes"
+    CLOSE = "lets it take none any more"
+    LAST = "does the rest, and replaces the chain"
+
 
 @attrs.define(eq=False)
 class Merge:
@@ -69,6 +92,9 @@ class Merge:
     goes_down: bool = attrs.field(init=False)
     extent: Extent | None = attrs.field(default=None, init=False)
     """What the next step works on; None when there is none left, or when the chain has changed meanwhile."""
+    turns_up: bool = attrs.field(default=False, init=False)
+    """Whether `turn_up` is to be called before the next step."""
+    next: Next = attrs.field(default=Next.MOVE, init=False)
     frees_early: bool = attrs.field(default=True, init=False)
     """Whether what was moved down is given back at once, or with the child's files at the end.  It is half of
     the work where the file system tells the disk of each run of blocks (`discard`).
@@ -79,10 +105,8 @@ class Merge:
     """How much of it is left, as it was when this way through all of it began, less what was copied since."""
     _held_bytes: int = attrs.field(default=0, init=False)
     """What the child held when this way through all of it began."""
-    _held_before_bytes: int = attrs.field(default=0, init=False)
-    """The same of the way before this one."""
-    _pieces: list[Extent] = attrs.field(factory=list, init=False)
-    """Of `extent`, what the plan has; each lies in one chunk.  None are left for the last step."""
+    _pieces: Sequence[Extent] = attrs.field(default=(), init=False)
+    """Of `extent`, what the plan has; each lies in one chunk."""
     _chunks: collections.deque[int] = attrs.field(factory=collections.deque, init=False)
     """The plan, as far as nobody has looked how much there is to copy."""
     _looked_at: collections.deque[tuple[Extent, int]] = attrs.field(factory=collections.deque, init=False)
@@ -92,8 +116,8 @@ class Merge:
     _upper: OpenLayer = attrs.field(init=False)
     _begins: bool = attrs.field(default=True, init=False)
     """Whether the next step is the first one of a way through all extents."""
-    _reopens: bool = attrs.field(default=False, init=False)
-    """Whether the next step reopens the removed layer."""
+    _has_kept: bool = attrs.field(default=True, init=False)
+    """Whether the child's file may have what was moved down before, by this merge or one that was cut."""
 
     def __attrs_post_init__(self) -> None:
         self._chain = self.layers.chain
@@ -115,20 +139,23 @@ class Merge:
         self._plan()
         self._advance()
 
+    def turn_up(self) -> None:
+        """Begin again, upwards.  It may take long, as all is looked at: so it is no part of a step."""
+        self.turns_up = False
+        if self.layers.chain is self._chain:
+            self.left_bytes = self._count_up()
+            self.choose(goes_down=False)
+
     def reopen(self) -> None:
         """Let the next step reopen the removed layer, and begin again, down."""
         assert self.child == HEAD and not self.is_reopened
-        self.goes_down = self._reopens = True
-        self.extent = Extent(0, self.layers.size_bytes)
+        self.goes_down = True
+        self._set_next(Next.REOPEN)
 
     @property
     def is_reopened(self) -> bool:
         """Whether the removed layer takes writes."""
         return self.layers.chain.reopened == self.name
-
-    @property
-    def _is_last(self) -> bool:
-        return not self._pieces and not self._reopens
 
     @property
     def wants_flush(self) -> bool:
@@ -137,7 +164,9 @@ class Merge:
         Then the step need not do it while requests wait for it, or can move what a head holds.  One before
         each step down would delay all that hosts do, for the little that they wrote since the last.
         """
-        return self._is_last or (self.child == HEAD and (self._begins or not self.goes_down))
+        if self.next is Next.MOVE:
+            return self.child == HEAD and (self._begins or not self.goes_down)
+        return self.next is not Next.REOPEN
 
     def _blocks_of(self, chunk: int) -> int:
         return min(CHUNK_BLOCKS, block_count(self.layers.size_bytes) - chunk * CHUNK_BLOCKS)
@@ -163,53 +192,63 @@ class Merge:
 
     def _plan(self) -> None:
         """Go through all chunks from the start."""
-        everything = Extent(0, self.layers.size_bytes)
         assert self._upper.held is not None
         if self.goes_down:
             chunks = set(self._upper.held.chunks())
+            if self.frees_early and self._has_kept:
+                self._has_kept = False
+                chunks |= self._allocated_chunks(self._upper)
         elif self._lower.held is not None:
             chunks = set(self._lower.held.chunks())
         else:  # the child will hold all: also what it has without holding it must go
-            chunks = set()
-            for layer in (self._lower, self._upper):
-                for part in layer.file.allocated(everything):
-                    last = (part.end_bytes - 1) // _CHUNK_BYTES
-                    chunks.update(range(part.offset_bytes // _CHUNK_BYTES, last + 1))
+            chunks = self._allocated_chunks(self._lower) | self._allocated_chunks(self._upper)
         self._chunks, self._begins = collections.deque(sorted(chunks)), True
         self._looked_at.clear()
 
+    def _allocated_chunks(self, layer: OpenLayer) -> set[int]:
+        chunks: set[int] = set()
+        for part in layer.file.allocated(Extent(0, self.layers.size_bytes)):
+            last = (part.end_bytes - 1) // _CHUNK_BYTES
+            chunks.update(range(part.offset_bytes // _CHUNK_BYTES, last + 1))
+        return chunks
+
     def _advance(self) -> None:
+        """Choose the next step."""
         pieces = self._take_pieces()
-        if not pieces and self.goes_down:
-            again = self._goes_through_again()
-            self.left_bytes = self._held_bytes
-            if again:
-                if self._is_outrun():
-                    up_bytes = self._count_up()
-                    if up_bytes > UP_SHARE * self._held_bytes:
-                        self.reopen()
-                        return
-                    self.goes_down, self.left_bytes = False, up_bytes
-                self._plan()
-                pieces = self._take_pieces()
-        self._pieces = pieces
         if pieces:
-            start = pieces[0].offset_bytes
-            self.extent = Extent(start, pieces[-1].end_bytes - start)
+            self._set_next(Next.MOVE, pieces)
+        elif self.goes_down:
+            self._choose_after_a_way_down()
         else:
-            self.extent = Extent(0, self.layers.size_bytes)
+            self._set_next(Next.LAST)
 
-    def _goes_through_again(self) -> bool:
-        """Whether it would be too long or too soon to let all requests wait for what is left."""
-        self._held_before_bytes, self._held_bytes = self._held_bytes, self._count_down()
-        if self._held_bytes > LAST_BYTES_MAX:
-            return True
-        return LAST_BYTES_GOOD < self._held_bytes <= self._held_before_bytes // 2
+    def _set_next(self, step: Next, pieces: Sequence[Extent] = ()) -> None:
+        self.next, self._pieces = step, pieces
+        start, end = 0, self.layers.size_bytes
+        if pieces:
+            start, end = pieces[0].offset_bytes, pieces[-1].end_bytes
+        self.extent = Extent(start, end - start)
 
-    def _is_outrun(self) -> bool:
-        """Whether the head takes more than is moved, and something can be done about that."""
-        below = self.layers.chain.layer(self.name)
-        return self._held_bytes > self._held_before_bytes // 2 and self.child == HEAD and not below.unsettled
+    def _choose_after_a_way_down(self) -> None:
+        before_bytes, self._held_bytes = self._held_bytes, self._count_down()
+        self.left_bytes = self._held_bytes
+        is_halved = self._held_bytes <= before_bytes // 2
+        if self._held_bytes <= (LAST_BYTES_GOOD if is_halved else LAST_BYTES_MAX):
+            self._set_next(Next.LAST)
+        elif is_halved or self.child != HEAD:
+            self._go_down_again()
+        elif self.is_reopened:
+            self._set_next(Next.CLOSE)
+        elif self._count_up() <= UP_SHARE * self._held_bytes:
+            self.turns_up, self.extent = True, None
+        elif self.layers.chain.layer(self.name).unsettled:
+            self._go_down_again()
+        else:
+            self.reopen()
+
+    def _go_down_again(self) -> None:
+        self._plan()
+        self._advance()
 
     def _take_pieces(self) -> list[Extent]:
         """The next of the plan, as many as make a step; none: there are no more.
@@ -264,94 +303,114 @@ class Merge:
             self.extent = None
             return 0
         self._refuse_if_broken()
-        if self._reopens:
-            self._reopen()
-            return 0
+        copied_bytes = 0
+        match self.next:
+            case Next.MOVE:
+                copied_bytes = self._moving(self._move)
+                self._begins = False
+                self.left_bytes = max(0, self.left_bytes - copied_bytes)
+                self._advance()
+            case Next.REOPEN:
+                self.layers.reopen(self.name)
+                self._chain = self.layers.chain
+                self._go_down_again()
+            case Next.CLOSE:
+                self.layers.close_reopened()
+                self._chain = self.layers.chain
+                self.turns_up, self.extent = True, None
+            case Next.LAST if self.goes_down and self._count_down() > LAST_BYTES_MAX:
+                # Hosts have written that much since it was chosen.
+                self._held_bytes = self.left_bytes = self._count_down()
+                self._go_down_again()
+            case Next.LAST:
+                copied_bytes = self._moving(self._finish)
+                self.left_bytes, self.extent = 0, None
+            case _:
+                assert_never(self.next)
+        return copied_bytes
+
+    def _moving(self, step: Callable[[], int]) -> int:
         self.layers.forget_views()
         self.layers.stamp.change()
         try:
-            copied = self._finish() if self._is_last else self._move()
+            return step()
         finally:  # reads of other extents may have looked at the maps amid the step
             self.layers.forget_views()
-        self.left_bytes = max(0, self.left_bytes - copied)
-        if self._is_last:
-            self.extent = None
-        else:
-            self._begins = False
-            self._advance()
-        return copied
 
     def _refuse_if_broken(self) -> None:
         """What the page cache shows may not be what was written, and must not take the place of it."""
         if (error := self.layers.owner.broken) is not None:
             raise StorageError(StorageFailure.WRITE_ERROR, f"nothing is moved since a flush failed ({error})")
 
-    def _reopen(self) -> None:
-        self.layers.reopen(self.name)
-        self._chain, self._reopens = self.layers.chain, False
-        self._plan()
-        self._advance()
-
     def _move(self) -> int:
         return self._move_down() if self.goes_down else self._move_up()
 
-    def _extents(self, extent: Extent, bits: int) -> list[Extent]:
-        """The blocks that are set in `bits`, which begin at the start of `extent`'s chunk, within it."""
-        base = extent.offset_bytes // _CHUNK_BYTES * _CHUNK_BYTES
-        runs = (
-            Extent(base + start * SUM_BLOCK_BYTES, count * SUM_BLOCK_BYTES)
-            for start, count in runs_of_bits(bits)
-        )
-        return [part for run in runs if (part := run.clip(extent)) is not None]
-
     def _move_up(self) -> int:
         lower, upper = self._lower, self._upper
-        copied = 0
-        held: list[Extent] = []
+        copied_bytes = 0
+        held: Blocks = {}
         for piece in self._pieces:
             chunk = piece.offset_bytes // _CHUNK_BYTES
             blocks = self._blocks_of(chunk)
-            wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks)
-            for part in self._extents(piece, wanted):
-                data = self._copy(lower, upper, part)
-                copied += sum(each.length_bytes for each in data)
-                # Below the lowest layer all is zeros: a hole in it need not be held by the child.
-                held += [part] if lower.held is not None else data
+            wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks) & _bits_of(piece)
+            data = self._copy(lower, upper, chunk, wanted)
+            copied_bytes += self._bytes_of(chunk, data)
+            # Below the lowest layer all is zeros: a hole in it need not be held by the child.
+            if held_now := wanted if lower.held is not None else data:
+                held[chunk] = held.get(chunk, 0) | held_now
         if held:
             self._settle(upper, held)
             self._tell_table(self.name, self.child, held)
-        return copied
+        return copied_bytes
 
     def _move_down(self) -> int:
         lower, upper = self._lower, self._upper
-        moved: dict[int, int] = {}
-        parts: list[Extent] = []
+        copied_bytes = 0
+        moved: Blocks = {}
         not_held: list[Extent] = []
         for piece in self._pieces:
             chunk = piece.offset_bytes // _CHUNK_BYTES
             moving, staying = self._bits_to_move(chunk)
-            if bits := moving & _bits_of(piece):
+            inside = _bits_of(piece)
+            if bits := moving & inside:
+                self._has_kept = self._has_kept or not self.frees_early
                 moved[chunk] = moved.get(chunk, 0) | bits
-                parts += self._extents(piece, bits)
-                not_held += self._extents(piece, ((1 << self._blocks_of(chunk)) - 1) & ~staying)
-        if not parts:
-            return 0
-        copied = self._copy_down(parts)
-        self._settle(lower, parts)
-        assert upper.held is not None
-        with self.layers.sync_lock:
-            self.layers.owner.guard(partial(upper.held.release, moved))
-        self._tell_table(self.child, self.name, parts)
+                copied_bytes += self._bytes_of(chunk, self._copy(upper, lower, chunk, bits))
+            not_held += self._extents(chunk, inside & ~staying)
+        if moved:
+            self._settle(lower, moved)
+            assert upper.held is not None
+            with self.layers.sync_lock:
+                self.layers.owner.guard(partial(upper.held.release, moved))
+            self._tell_table(self.child, self.name, moved)
         if self.frees_early:
             # All that the child does not hold there now: a call for each part would hold up whoever writes to
             # the file, hundreds of times, and one for all of them for long.
             for part in merge_extents(not_held):
                 for each in part.split(STEP_BYTES):
                     upper.file.punch(each.offset_bytes, each.length_bytes)
-        return copied
+        return copied_bytes
 
-    def _copy_down(self, parts: Iterable[Extent]) -> int:
-        return sum(each.length_bytes for part in parts for each in self._copy(self._upper, self._lower, part))
+    def _copy(self, source: OpenLayer, target: OpenLayer, chunk: int, bits: int) -> int:
+        """Make the target's file equal to the source's in these blocks; those of them that are data."""
+        return copy_chunk(source.file, target.file, chunk, bits, self.layers.size_bytes) if bits else 0
+
+    def _extents(self, chunk: int, bits: int) -> list[Extent]:
+        """Blocks of a chunk as bytes."""
+        extents = []
+        for first, count in runs_of_bits(bits):
+            start = chunk * _CHUNK_BYTES + first * SUM_BLOCK_BYTES
+            length = min(count * SUM_BLOCK_BYTES, self.layers.size_bytes - start)
+            extents.append(Extent(start, length))
+        return extents
+
+    def _bytes_of(self, chunk: int, bits: int) -> int:
+        """How long these blocks of a chunk are together; the last one of all may be short."""
+        count_bytes = bits.bit_count() * SUM_BLOCK_BYTES
+        short_bytes = self.layers.size_bytes % SUM_BLOCK_BYTES
+        last = block_count(self.layers.size_bytes) - 1 - chunk * CHUNK_BLOCKS
+        is_short = short_bytes and 0 <= last < CHUNK_BLOCKS and bits >> last & 1
+        return count_bytes - (SUM_BLOCK_BYTES - short_bytes if is_short else 0)
 
     def _bits_to_move(self, chunk: int) -> tuple[int, int]:
         """Of the blocks that the child holds in a chunk: those that may be moved, and the others.
@@ -374,22 +433,7 @@ class Merge:
                     return moving, held.bits(chunk) & ~moving
             self.layers.owner.flush()
 
-    def _copy(self, source: OpenLayer, target: OpenLayer, extent: Extent) -> list[Extent]:
-        """Make the target's file equal to the source's; the parts that are data.
-
-        Holes are punched even where the target has holes: a power cut during an earlier attempt may have
-        left checksums there.
-        """
-        data = whole_blocks(source.file.allocated(extent), self.layers.size_bytes)
-        position = extent.offset_bytes
-        for piece in data:
-            target.file.punch(position, piece.offset_bytes - position)
-            copy_blocks(source.file, target.file, piece)
-            position = piece.end_bytes
-        target.file.punch(position, extent.end_bytes - position)
-        return data
-
-    def _settle(self, layer: OpenLayer, parts: list[Extent]) -> None:
+    def _settle(self, layer: OpenLayer, blocks: Blocks) -> None:
         """`layer` has what these blocks are: make it stable, and then say that it holds them."""
         with self.layers.sync_lock:
             self.layers.owner.guard(layer.file.sync_data)
@@ -397,21 +441,23 @@ class Merge:
             if layer.held is None:
                 return
             try:
-                layer.held.mark_stable(_blocks(part) for part in parts)
+                layer.held.mark_blocks_stable(blocks)
             except StorageError:  # a full disk: what was marked all the same is held
                 if isinstance(self.layers.top, LayerStack):
-                    self.layers.top.forget_table(parts)
+                    for chunk in blocks:
+                        self.layers.top.forget_table([self._extent_of(chunk)])
                 raise
             self.layers.owner.guard(layer.held.sync)
 
-    def _tell_table(self, old: str, new: str, extents: list[Extent]) -> None:
+    def _tell_table(self, old: str, new: str, blocks: Blocks) -> None:
         """What the table says the layer `old` has there, `new` has now; layers above both go on hiding it."""
         top = self.layers.top
         path = self.layers.chain.path(HEAD)
         if isinstance(top, LayerStack) and new in path:
-            for extent in extents:
-                blocks = _blocks(extent)
-                top.index.replace(blocks.offset_bytes, blocks.length_bytes, path.index(old), path.index(new))
+            before, now = path.index(old), path.index(new)
+            for chunk, bits in blocks.items():
+                for first, count in runs_of_bits(bits):
+                    top.index.replace(chunk * CHUNK_BLOCKS + first, count, before, now)
 
     def _finish(self) -> int:
         copied = 0
@@ -426,7 +472,7 @@ class Merge:
             self.layers.dropped.append(self._upper)
         else:
             self._drop_torn()
-            self._settle(self._upper, [])
+            self._settle(self._upper, {})
             chain = self.layers.chain.absorbed(self.name, child=self.child)
             self.layers.commit(chain)
             if self._lower.held is None:
@@ -444,16 +490,18 @@ class Merge:
         """
         held = self._upper.held
         assert held is not None
-        parts: list[Extent] = []
+        copied_bytes = 0
+        blocks: Blocks = {}
         for chunk in held.chunks():
             moving, staying = self._bits_to_move(chunk)
             if staying:  # they would go with the child's files
                 left_bytes = staying.bit_count() * SUM_BLOCK_BYTES
                 raise StorageError(StorageFailure.NOT_READY, f"{left_bytes} bytes are not flushed")
-            parts += self._extents(self._extent_of(chunk), moving)
-        copied = self._copy_down(parts)
-        self._settle(self._lower, parts)
-        return copied
+            if moving:
+                blocks[chunk] = moving
+                copied_bytes += self._bytes_of(chunk, self._copy(self._upper, self._lower, chunk, moving))
+        self._settle(self._lower, blocks)
+        return copied_bytes
 
     def _drop_torn(self) -> None:
         """Where writes failed meanwhile the head may have what it does not hold: it must not show."""
@@ -461,11 +509,6 @@ class Merge:
         if self.child == HEAD and self._lower.held is None and isinstance(top, LayerStack):
             for chunk in sorted(top.torn):
                 self.layers.drop_unheld(self._upper, self._extent_of(chunk))
-
-
-def _blocks(extent: Extent) -> Extent:
-    """An extent of bytes, which begins at a block, as one of blocks."""
-    return Extent(extent.offset_bytes // SUM_BLOCK_BYTES, block_count(extent.length_bytes))
 
 
 def _bits_of(piece: Extent) -> int:

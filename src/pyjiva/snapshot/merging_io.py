@@ -115,7 +115,12 @@ class Merger:
         if self.merge is None:
             return False
         everything = Extent(0, self.device.size_bytes)
-        while (extent := self.merge.extent) is not None:
+        while True:
+            if self.merge.turns_up:
+                await self.device.aside(self.merge.turn_up)
+            extent = self.merge.extent
+            if extent is None:
+                return True
             await self._give_way()
             began_at = trio.current_time()
             copied = [0]
@@ -136,7 +141,6 @@ class Merger:
             hosts = Hosts(self.device.requests, waiting=False)
             rest_s = self.yielding.rest_s(hosts, now_s=now, took_s=took_s, length_bytes=copied[0])
             await trio.sleep(max(took_s, rest_s, copied[0] / self.rate if self.rate else 0.0))
-        return True
 
     def _begin(self) -> None:
         """In a thread."""

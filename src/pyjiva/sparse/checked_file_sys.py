@@ -58,6 +58,7 @@ _ALL_ONES: Final = 2**64 - 1
 _COUNT_BITS: Final = 16  # of a slot's word, which has the number of the first block above them
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 _SLOT_BYTES_MAX: Final = _COUNT_MASK << _SHIFT
+_GAP_BLOCKS_MAX: Final = 512  # a page of checksums that need not change
 _BAD_MAX: Final = 65536  # far above what is under repair at any time; what is beyond is written as any other
 
 _hash: Final = xxhash.xxh3_64_intdigest
@@ -177,6 +178,47 @@ class CheckedFile:  # hot
             slot[0] = 0
             raise
         slot[0] = 0
+
+    def take(self, source: "CheckedFile", base: int, runs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks of `source`, with their checksums: what is bad there is bad here.
+
+        `runs` are first blocks, from block `base` on, and counts, in order.  Nobody reads these blocks until
+        this returns, or will if it fails: so none is made unknown first.  Nobody writes to what lies between
+        them, in either file, so that few calls read and write the checksums of all.
+        """
+        begin = 0
+        for at, (start, count) in enumerate(runs, 1):
+            if at == len(runs) or runs[at][0] - start - count > _GAP_BLOCKS_MAX:
+                self._take_near(source, base, runs[begin:at])
+                begin = at
+        if source._bad or self._bad:
+            self._take_bad(source, base, runs)
+
+    def _take_near(self, source: "CheckedFile", base: int, runs: Sequence[tuple[int, int]]) -> None:
+        first = base + runs[0][0]
+        place, size = first << _SUM_SHIFT, (base + runs[-1][0] + runs[-1][1] - first) << _SUM_SHIFT
+        theirs = bytes(source._sums.read(place, size))
+        ours = bytearray(self._sums.read(place, size))
+        for start, count in runs:
+            end = base + start + count
+            for number in range(base + start, end, KIB):
+                offset = number << _SHIFT
+                length = min(min(KIB, end - number) << _SHIFT, self._size_bytes - offset)
+                data = source.data.read(offset, length)
+                self.data.write(offset, (data,))
+                low = (number - first) << _SUM_SHIFT
+                high = low + ((length + _MASK) >> _SHIFT << _SUM_SHIFT)
+                ours[low:high] = _known(theirs[low:high], data)
+        self._sums.write(place, (ours,))
+
+    def _take_bad(self, source: "CheckedFile", base: int, runs: Sequence[tuple[int, int]]) -> None:
+        """What is known to be bad is so in the copy, and what was so before the copy is not."""
+        for start, count in runs:
+            offset = (base + start) << _SHIFT
+            blocks = Extent(offset, min(count << _SHIFT, self._size_bytes - offset))
+            self._forget_bad(self._bad_in(blocks))
+            for number in source._bad_in(blocks):
+                self._note_bad(number)
 
     def _is_under_way(self, number: int) -> bool:
         """Whether it is being written in place just now."""
@@ -453,3 +495,15 @@ class CheckedFile:  # hot
 
     def _block(self, offset_bytes: int) -> Extent:
         return Extent(offset_bytes, min(SUM_BLOCK_BYTES, self._size_bytes - offset_bytes))
+
+
+def _known(sums: bytes, data: Buffer) -> bytes:
+    """`sums` of the blocks `data`, those that are unknown made anew."""
+    if _UNKNOWN_ONE not in sums:
+        return sums
+    pairs = zip(_cut(sums), _cut(sums_of(data)), strict=True)
+    return b"".join([right if old == _UNKNOWN_ONE else old for old, right in pairs])
+
+
+def _cut(sums: bytes) -> list[bytes]:
+    return [sums[at : at + _SUM.size] for at in range(0, len(sums), _SUM.size)]

@@ -8,7 +8,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyjiva.block_sums import SUM_BYTES, first_bad, sum_of_hash, sums_of, sums_of_all
+from pyjiva.block_sums import SUM_BYTES, first_bad, known_sums, sum_of_hash, sums_of, sums_of_all
 from pyjiva.units import STORED_BLOCK_BYTES
 
 DATA = bytes(n * 7 % 251 for n in range(5 * STORED_BLOCK_BYTES + 512))
@@ -87,3 +87,14 @@ def test_the_first_block_that_is_known_to_be_bad_is_found(blocks: int) -> None:
         unknown = bytearray(sums)
         unknown[number * SUM_BYTES : (number + 1) * SUM_BYTES] = bytes(SUM_BYTES)
         assert first_bad(unknown, wrong) == -1
+
+
+def test_unknown_sums_are_made_anew_and_others_stay_as_they_are() -> None:
+    """Also one that is wrong; and zeros that belong to two sums are no unknown one."""
+    data = bytes(range(256)) * 16 * 4
+    right = sums_of(data)
+    wrong = b"\1" + bytes(7) + bytes(7) + b"\1"
+    assert known_sums(right, data) is right
+    assert known_sums(right[:16] + bytes(8) + right[24:], data) == right
+    assert known_sums(wrong + right[16:], data) == wrong + right[16:]
+    assert known_sums(wrong + bytes(16), data) == wrong + right[16:]

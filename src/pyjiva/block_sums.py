@@ -16,7 +16,7 @@ from pyjiva.buffers import Buffer
 from pyjiva.compiled import native
 from pyjiva.units import STORED_BLOCK_BYTES
 
-__all__ = ["SUM_BYTES", "first_bad", "sum_of_hash", "sums_of", "sums_of_all"]
+__all__ = ["SUM_BYTES", "first_bad", "known_sums", "sum_of_hash", "sums_of", "sums_of_all"]
 
 SUM_BYTES: Final = 8
 _SUM: Final = struct.Struct("<Q")
@@ -72,6 +72,14 @@ def sums_of_all(buffers: Sequence[Buffer]) -> bytes:
     if any(len(buffer) & _MASK for buffer in buffers[:-1]):  # a block lies in two of them
         return sums_of(b"".join(buffers))
     return b"".join(map(sums_of, buffers))
+
+
+def known_sums(sums: bytes, data: Buffer) -> bytes:
+    """`sums` of the blocks `data`, those that are unknown made anew."""
+    if _UNKNOWN not in sums:
+        return sums
+    pairs = zip(_SUM.iter_unpack(sums), _SUM.iter_unpack(sums_of(data)), strict=True)
+    return b"".join([_SUM.pack(old or new) for (old,), (new,) in pairs])
 
 
 def sum_of_hash(hash_: int) -> bytes:

@@ -26,7 +26,8 @@ from pyjiva.snapshot import (
     under_way_sys,
     undo_log_sys,
 )
-from pyjiva.snapshot.chain import CHAIN_FILE, Chain, encode_chain
+from pyjiva.snapshot.chain import CHAIN_FILE, Chain
+from pyjiva.snapshot.chain_file import encode_chain
 from pyjiva.snapshot.metadata import DiskMeta
 from pyjiva.snapshot.state import FLUSH_FAILED, REPAIRED, STATE_FILE, decode_state, encode_state
 from pyjiva.sparse import SUM_BLOCK_BYTES, TEMPORARY_SUFFIX, open_read_only, sums_size_bytes

@@ -15,7 +15,8 @@ from pyjiva.checkup.plan import Copy, MakeSums, PutAside, Rename, Write
 from pyjiva.errors import ConfigError, StorageError
 from pyjiva.extent import Extent
 from pyjiva.snapshot import Chain
-from pyjiva.snapshot.chain import CHAIN_FILE, decode_chain, encode_chain
+from pyjiva.snapshot.chain import CHAIN_FILE
+from pyjiva.snapshot.chain_file import decode_chain, encode_chain
 from pyjiva.snapshot.state import REPAIRED, STATE_FILE, ReplicaState, decode_state
 from pyjiva.testing import MemoryDisk, PowerCut, cut_power_at, no_fault
 from tests.checkup.replicas import (

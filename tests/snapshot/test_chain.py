@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyjiva.errors import ConfigError
-from pyjiva.snapshot.chain import HEAD, Chain, Layer, decode_chain, encode_chain
+from pyjiva.snapshot.chain import HEAD, Chain, Layer
+from pyjiva.snapshot.chain_file import decode_chain, encode_chain
 from pyjiva.snapshot.metadata import DiskMeta, VolumeMeta, layer_names
 
 

@@ -9,7 +9,8 @@ import attrs
 from pyjiva.extent import Extent
 from pyjiva.lineage import Change, ChangeKind
 from pyjiva.snapshot import ReplicaState, Store
-from pyjiva.snapshot.chain import CHAIN_FILE, DATA_SUFFIXES, decode_chain, encode_chain, snapshot_file
+from pyjiva.snapshot.chain import CHAIN_FILE, DATA_SUFFIXES, snapshot_file
+from pyjiva.snapshot.chain_file import decode_chain, encode_chain
 from pyjiva.snapshot.metadata import VOLUME_META
 from pyjiva.sparse import replace_file
 from pyjiva.testing import MemoryDisk

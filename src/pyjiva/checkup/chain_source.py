@@ -36,15 +36,14 @@ from pyjiva.errors import ConfigError
 from pyjiva.snapshot.chain import (
     CHAIN_FILE,
     DATA_SUFFIXES,
-    FORMAT_VERSION,
     HEAD,
     MAP_SUFFIX,
     Chain,
     Layer,
-    decode_chain,
     head_alone,
     head_number,
 )
+from pyjiva.snapshot.chain_file import FORMAT_VERSION, decode_chain
 from pyjiva.snapshot.metadata import META_SUFFIX, VOLUME_META, DiskMeta, VolumeMeta
 
 __all__ = ["LAYER_PREFIXES", "ChainSource", "KnownChain", "find_chain", "refuse_newer"]

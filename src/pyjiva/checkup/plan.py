@@ -42,7 +42,8 @@ from pyjiva.checkup.facts import BLOCK_BYTES, KEPT_PREFIX, SUM_BYTES, Listing
 from pyjiva.checkup.finding import Finding, Remedy, Severity
 from pyjiva.checkup.report import Report
 from pyjiva.errors import ConfigError
-from pyjiva.snapshot.chain import CHAIN_FILE, HEAD, Chain, encode_chain
+from pyjiva.snapshot.chain import CHAIN_FILE, HEAD, Chain
+from pyjiva.snapshot.chain_file import encode_chain
 from pyjiva.snapshot.metadata import META_SUFFIX, DiskMeta
 from pyjiva.snapshot.state import REPAIRED, STATE_FILE, ReplicaState, encode_state
 

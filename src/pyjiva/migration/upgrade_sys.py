@@ -37,9 +37,9 @@ from pyjiva.snapshot.chain import (
     HEAD,
     MAP_SUFFIX,
     SUMS_SUFFIX,
-    encode_chain,
     snapshot_file,
 )
+from pyjiva.snapshot.chain_file import encode_chain
 from pyjiva.snapshot.held_map_sys import HeldMap
 from pyjiva.snapshot.layer_stack_sys import block_count
 from pyjiva.snapshot.state import STATE_FILE, encode_state

@@ -8,18 +8,15 @@ one head, as `volume.meta` says.
 Layers form a tree by their parents.  The head is no member of `layers`: it has a number, and the name of the
 layer below it.  A layer that has a parent has a map of the blocks that it holds; the lowest one holds all.
 
-The file is one JSON object, as that of `snapshot.state`: format, content, checksum.
+`chain_file` has its format.
 """
 
 import itertools
-import json
-import operator
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
-import xxhash
 
 from pyjiva.errors import ConfigError
 from pyjiva.lineage import NOTHING, SNAPSHOT_NAME, Lineage, Snapshot
@@ -35,8 +32,6 @@ __all__ = [
     "SUMS_SUFFIX",
     "Chain",
     "Layer",
-    "decode_chain",
-    "encode_chain",
     "head_alone",
     "head_number",
     "snapshot_file",
@@ -49,9 +44,6 @@ DATA_SUFFIXES: Final = ("", SUMS_SUFFIX, MAP_SUFFIX)
 """What is put behind a layer's file name for its data, their checksums, and the map of its blocks."""
 HEAD: Final = ""
 """The head where a layer is named: no snapshot has this name."""
-FORMAT_VERSION: Final = 2
-_FORMAT_WITHOUT_REOPENED: Final = 1
-"""What is written as long as an older pyjiva can read it."""
 _HEAD: Final = re.compile(r"volume-head-(\d{3,9})\.img", re.ASCII)
 
 
@@ -103,10 +95,6 @@ class Layer:
                 f"{self.name!r} is no name for a snapshot: up to 128 letters, digits and ._- that begin with "
                 f"a letter or a digit"
             )
-
-
-_LAYER_FIELDS: Final = tuple(field.name for field in attrs.fields(Layer))
-_layer_values: Final = operator.attrgetter(*_LAYER_FIELDS)
 
 
 @attrs.frozen(kw_only=True)
@@ -473,47 +461,3 @@ def head_alone(metas: Mapping[str, bytes], size_bytes: int) -> Chain:
             f"{VOLUME_META} says {volume.size_bytes} bytes and {STATE_FILE} {size_bytes}: it is damaged"
         )
     return Chain(head_number=number)
-
-
-def encode_chain(chain: Chain) -> bytes:
-    """`chain` as the content of its file."""
-    fields = attrs.asdict(chain, recurse=False, filter=lambda field, _: not field.name.startswith("_"))
-    # Not by `attrs.asdict`, which takes longer: there may be thousands of layers.
-    fields["layers"] = layers = [
-        dict(zip(_LAYER_FIELDS, _layer_values(layer), strict=True)) for layer in chain.layers
-    ]
-    version = FORMAT_VERSION
-    if not chain.reopened:
-        version = _FORMAT_WITHOUT_REOPENED
-        for layer in layers:
-            del layer["reopened"]
-    content: dict[str, Any] = {"format": version, "chain": fields}
-    content["checksum"] = _checksum(content)
-    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
-
-
-def decode_chain(content: bytes) -> Chain:
-    """What the file says.  Raises ConfigError: it is damaged, or from a newer version."""
-    try:
-        fields = json.loads(content)
-        version = fields["format"]
-        if type(version) is int and version > FORMAT_VERSION:
-            raise ConfigError(
-                f"{CHAIN_FILE} has format {version}, this pyjiva reads {FORMAT_VERSION}: take the newer one"
-            )
-        checksum = fields.pop("checksum")
-        if checksum != _checksum(fields):
-            raise ValueError("its checksum does not match")
-        chain = fields["chain"]
-        chain["layers"] = tuple(Layer(**layer) for layer in chain["layers"])
-        chain["renames"] = tuple((old, new) for old, new in chain["renames"])
-        return Chain(**chain)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(
-            f"{CHAIN_FILE} is damaged ({error}): move the directory away, the replica is rebuilt"
-        ) from error
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return xxhash.xxh3_64_hexdigest(canonical.encode())

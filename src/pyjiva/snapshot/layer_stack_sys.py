@@ -32,7 +32,8 @@ import attrs
 from pyjiva.errors import StorageError
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.held_map_sys import HeldMap
-from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, CHUNK_SHIFT, LayerIndex, Run, runs_of_bits
+from pyjiva.snapshot.layer_copy_sys import copy_blocks, whole_blocks
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, LayerIndex, Run
 from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer, CheckedFile
 from pyjiva.units import MIB
 
@@ -41,7 +42,6 @@ __all__ = ["LayerStack", "OpenLayer", "block_count"]
 _SHIFT: Final = 12
 _MASK: Final = SUM_BLOCK_BYTES - 1
 _LIFT_BLOCKS: Final = MIB >> _SHIFT
-CHUNK_BYTES_SHIFT: Final = CHUNK_SHIFT + _SHIFT
 
 
 def block_count(size_bytes: int) -> int:
@@ -470,43 +470,3 @@ class LayerStack:  # hot
                 ones = ((1 << count) - 1) << start - first
                 assert known[number] & ones == ones
                 assert not any(bits & ones for bits in known[number + 1 :])
-
-
-def whole_blocks(extents: Iterable[Extent], size_bytes: int) -> list[Extent]:
-    """`extents`, made larger to whole blocks of a file of `size_bytes`."""
-    grown = []
-    for extent in extents:
-        start = extent.offset_bytes & ~_MASK
-        grown.append(Extent(start, min((extent.end_bytes + _MASK) & ~_MASK, size_bytes) - start))
-    return merge_extents(grown)
-
-
-def copy_chunk(source: CheckedFile, target: CheckedFile, chunk: int, bits: int, size_bytes: int) -> int:
-    """Make these blocks of a chunk in `target` what they are in `source`; which of them are data, as bits.
-
-    See `CheckedFile.take`.  Holes are punched even where the target has holes: a power cut during an
-    earlier attempt may have left checksums there.
-    """
-    base = chunk << CHUNK_BYTES_SHIFT
-    low, high = (bits & -bits).bit_length() - 1, bits.bit_length()
-    start = base + (low << _SHIFT)
-    data = 0
-    for extent in source.allocated(Extent(start, min(base + (high << _SHIFT), size_bytes) - start)):
-        first = (extent.offset_bytes - base) >> _SHIFT
-        data |= ((1 << (extent.end_bytes - base + _MASK >> _SHIFT) - first) - 1) << first
-    data &= bits
-    for first, count in runs_of_bits(bits & ~data):
-        offset = base + (first << _SHIFT)
-        target.punch(offset, min(count << _SHIFT, size_bytes - offset))
-    target.take(source, base >> _SHIFT, list(runs_of_bits(data)))
-    return data
-
-
-def copy_blocks(source: CheckedFile, target: CheckedFile, extent: Extent) -> None:
-    """Copy whole blocks; what is bad in `source` is bad in `target` too, never believed there."""
-    for piece in extent.split(MIB):
-        data = source.read_unverified(piece.offset_bytes, piece.length_bytes)
-        bad = source.bad_blocks(piece.offset_bytes, data)
-        target.write(piece.offset_bytes, (data,))
-        for number in bad:
-            target.spoil(piece.offset_bytes + (number << _SHIFT))

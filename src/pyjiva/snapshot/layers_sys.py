@@ -35,13 +35,13 @@ from pyjiva.snapshot.chain import (
     SUMS_SUFFIX,
     Chain,
     Layer,
-    decode_chain,
-    encode_chain,
 )
+from pyjiva.snapshot.chain_file import decode_chain, encode_chain
 from pyjiva.snapshot.held_map_sys import HeldMap
+from pyjiva.snapshot.layer_copy_sys import whole_blocks
 from pyjiva.snapshot.layer_files_sys import open_data, open_map, open_sums
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
-from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, whole_blocks
+from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count
 from pyjiva.snapshot.metadata import META_SUFFIX
 from pyjiva.snapshot.owner import Nobody, Owner
 from pyjiva.snapshot.stamp_sys import Stamp
@@ -183,10 +183,7 @@ class Layers:
             self.top.reopened_number = len(self._path) - 2 if self.chain.reopened else -1
 
     def reopen(self, name: str) -> None:
-        """The removed layer `name`, on which the head alone stands, takes writes from now on, durably.
-
-        Nothing is in flight.
-        """
+        """The removed layer `name` takes writes from now on, durably; nothing is in flight."""
         self.commit(self.chain.with_reopened(name))
         self._tell_reopened()
 

@@ -52,8 +52,18 @@ import attrs
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.chain import HEAD
+from pyjiva.snapshot.chunk_blocks import (
+    CHUNK_BYTES,
+    Blocks,
+    bits_of,
+    blocks_of,
+    bytes_of,
+    extent_of,
+    extents_of,
+)
+from pyjiva.snapshot.layer_copy_sys import copy_chunk
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
-from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count, copy_chunk
+from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer
 from pyjiva.snapshot.layers_sys import Layers
 from pyjiva.sparse import SUM_BLOCK_BYTES
 from pyjiva.units import KIB, MIB
@@ -67,10 +77,6 @@ SPANS: Final = 32  # of the requests all over a small volume so few meet a step
 LAST_BYTES_MAX: Final = 16 * MIB  # what the last step, for which all requests wait, may copy
 LAST_BYTES_GOOD: Final = 1 * MIB  # more only if another way through would not halve it
 UP_SHARE: Final = 2  # times what is left to go down: for so little more a merge goes up, which is sure to end
-_CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
-
-Blocks = dict[int, int]
-"""By chunk, blocks of it as bits."""
 
 
 class Next(enum.Enum):
@@ -168,13 +174,6 @@ class Merge:
             return self.child == HEAD and (self._begins or not self.goes_down)
         return self.next is not Next.REOPEN
 
-    def _blocks_of(self, chunk: int) -> int:
-        return min(CHUNK_BLOCKS, block_count(self.layers.size_bytes) - chunk * CHUNK_BLOCKS)
-
-    def _extent_of(self, chunk: int) -> Extent:
-        start = chunk * _CHUNK_BYTES
-        return Extent(start, min(_CHUNK_BYTES, self.layers.size_bytes - start))
-
     def _count_up(self) -> int:
         held = self._lower.held
         if held is None:
@@ -208,8 +207,8 @@ class Merge:
     def _allocated_chunks(self, layer: OpenLayer) -> set[int]:
         chunks: set[int] = set()
         for part in layer.file.allocated(Extent(0, self.layers.size_bytes)):
-            last = (part.end_bytes - 1) // _CHUNK_BYTES
-            chunks.update(range(part.offset_bytes // _CHUNK_BYTES, last + 1))
+            last = (part.end_bytes - 1) // CHUNK_BYTES
+            chunks.update(range(part.offset_bytes // CHUNK_BYTES, last + 1))
         return chunks
 
     def _advance(self) -> None:
@@ -276,7 +275,7 @@ class Merge:
 
     def _look_at(self, chunk: int) -> list[tuple[Extent, int]]:
         """A chunk in pieces that are no larger than a step may be, with the work that each is."""
-        extent = self._extent_of(chunk)
+        extent = extent_of(chunk, self.layers.size_bytes)
         work_bytes = self._work_bytes(chunk, extent)
         if work_bytes <= STEP_BYTES and extent.length_bytes <= self._span_bytes_max:
             return [(extent, work_bytes)]
@@ -290,7 +289,7 @@ class Merge:
         bits = self._upper.bits(chunk, CHUNK_BLOCKS)
         if not self.goes_down:
             bits = self._lower.bits(chunk, CHUNK_BLOCKS) & ~bits
-        bits &= _bits_of(piece)
+        bits &= bits_of(piece)
         runs = (bits & ~(bits << 1)).bit_count()
         return bits.bit_count() * SUM_BLOCK_BYTES + runs * RUN_BYTES
 
@@ -350,11 +349,11 @@ class Merge:
         copied_bytes = 0
         held: Blocks = {}
         for piece in self._pieces:
-            chunk = piece.offset_bytes // _CHUNK_BYTES
-            blocks = self._blocks_of(chunk)
-            wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks) & _bits_of(piece)
+            chunk = piece.offset_bytes // CHUNK_BYTES
+            blocks = blocks_of(chunk, self.layers.size_bytes)
+            wanted = lower.bits(chunk, blocks) & ~upper.bits(chunk, blocks) & bits_of(piece)
             data = self._copy(lower, upper, chunk, wanted)
-            copied_bytes += self._bytes_of(chunk, data)
+            copied_bytes += bytes_of(chunk, data, self.layers.size_bytes)
             # Below the lowest layer all is zeros: a hole in it need not be held by the child.
             if held_now := wanted if lower.held is not None else data:
                 held[chunk] = held.get(chunk, 0) | held_now
@@ -369,14 +368,14 @@ class Merge:
         moved: Blocks = {}
         not_held: list[Extent] = []
         for piece in self._pieces:
-            chunk = piece.offset_bytes // _CHUNK_BYTES
+            chunk = piece.offset_bytes // CHUNK_BYTES
             moving, staying = self._bits_to_move(chunk)
-            inside = _bits_of(piece)
+            inside = bits_of(piece)
             if bits := moving & inside:
                 self._has_kept = self._has_kept or not self.frees_early
                 moved[chunk] = moved.get(chunk, 0) | bits
-                copied_bytes += self._bytes_of(chunk, self._copy(upper, lower, chunk, bits))
-            not_held += self._extents(chunk, inside & ~staying)
+                copied_bytes += bytes_of(chunk, self._copy(upper, lower, chunk, bits), self.layers.size_bytes)
+            not_held += extents_of(chunk, inside & ~staying, self.layers.size_bytes)
         if moved:
             self._settle(lower, moved)
             assert upper.held is not None
@@ -394,23 +393,6 @@ class Merge:
     def _copy(self, source: OpenLayer, target: OpenLayer, chunk: int, bits: int) -> int:
         """Make the target's file equal to the source's in these blocks; those of them that are data."""
         return copy_chunk(source.file, target.file, chunk, bits, self.layers.size_bytes) if bits else 0
-
-    def _extents(self, chunk: int, bits: int) -> list[Extent]:
-        """Blocks of a chunk as bytes."""
-        extents = []
-        for first, count in runs_of_bits(bits):
-            start = chunk * _CHUNK_BYTES + first * SUM_BLOCK_BYTES
-            length = min(count * SUM_BLOCK_BYTES, self.layers.size_bytes - start)
-            extents.append(Extent(start, length))
-        return extents
-
-    def _bytes_of(self, chunk: int, bits: int) -> int:
-        """How long these blocks of a chunk are together; the last one of all may be short."""
-        count_bytes = bits.bit_count() * SUM_BLOCK_BYTES
-        short_bytes = self.layers.size_bytes % SUM_BLOCK_BYTES
-        last = block_count(self.layers.size_bytes) - 1 - chunk * CHUNK_BLOCKS
-        is_short = short_bytes and 0 <= last < CHUNK_BLOCKS and bits >> last & 1
-        return count_bytes - (SUM_BLOCK_BYTES - short_bytes if is_short else 0)
 
     def _bits_to_move(self, chunk: int) -> tuple[int, int]:
         """Of the blocks that the child holds in a chunk: those that may be moved, and the others.
@@ -445,7 +427,7 @@ class Merge:
             except StorageError:  # a full disk: what was marked all the same is held
                 if isinstance(self.layers.top, LayerStack):
                     for chunk in blocks:
-                        self.layers.top.forget_table([self._extent_of(chunk)])
+                        self.layers.top.forget_table([extent_of(chunk, self.layers.size_bytes)])
                 raise
             self.layers.owner.guard(layer.held.sync)
 
@@ -488,7 +470,7 @@ class Merge:
         Until the new chain stands on the disk the child goes on holding these blocks, and hides what is
         copied; then its files go, so nothing is let go of there.
         """
-        held = self._upper.held
+        held, size_bytes = self._upper.held, self.layers.size_bytes
         assert held is not None
         copied_bytes = 0
         blocks: Blocks = {}
@@ -499,7 +481,8 @@ class Merge:
                 raise StorageError(StorageFailure.NOT_READY, f"{left_bytes} bytes are not flushed")
             if moving:
                 blocks[chunk] = moving
-                copied_bytes += self._bytes_of(chunk, self._copy(self._upper, self._lower, chunk, moving))
+                data = self._copy(self._upper, self._lower, chunk, moving)
+                copied_bytes += bytes_of(chunk, data, size_bytes)
         self._settle(self._lower, blocks)
         return copied_bytes
 
@@ -508,10 +491,4 @@ class Merge:
         top = self.layers.top
         if self.child == HEAD and self._lower.held is None and isinstance(top, LayerStack):
             for chunk in sorted(top.torn):
-                self.layers.drop_unheld(self._upper, self._extent_of(chunk))
-
-
-def _bits_of(piece: Extent) -> int:
-    """The blocks of a piece of one chunk, as bits of the chunk."""
-    first = piece.offset_bytes % _CHUNK_BYTES // SUM_BLOCK_BYTES
-    return ((1 << block_count(piece.length_bytes)) - 1) << first
+                self.layers.drop_unheld(self._upper, extent_of(chunk, self.layers.size_bytes))

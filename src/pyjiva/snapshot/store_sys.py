@@ -122,13 +122,12 @@ class VolumeStore:  # hot
             head = layers.head.file
             undo_log = UndoLog.open_beside(head, directory, boot_id)
             # If the machine went down, what was written to these regions, and its checksums, may be gone.
-            # What a process was writing in place when it was killed is in the head: no other has a slot.
+            # What a process was writing in place when it was killed is the head's: no other has a slot.
             forgotten = under_way(directory, state, boot_id) if written == boot_id else marked_extents(state)
-            below = layers.reopened_layer if written != boot_id else None
             for extent in forgotten:
                 head.forget(extent)
-                if below is not None:
-                    below.file.forget(extent)
+                if written != boot_id and layers.reopened_layer is not None:
+                    layers.reopened_layer.file.forget(extent)
             if written == FLUSH_FAILED:
                 recover(directory, state, layers, marked_extents(state))
             if written not in ("", boot_id):

@@ -37,7 +37,7 @@ from typing import Final
 import attrs
 import xxhash
 
-from pyjiva.block_sums import first_bad, sums_of, sums_of_all
+from pyjiva.block_sums import first_bad, known_sums, sums_of, sums_of_all
 from pyjiva.buffers import Buffer
 from pyjiva.errors import StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
@@ -208,7 +208,7 @@ class CheckedFile:  # hot
                 self.data.write(offset, (data,))
                 low = (number - first) << _SUM_SHIFT
                 high = low + ((length + _MASK) >> _SHIFT << _SUM_SHIFT)
-                ours[low:high] = _known(theirs[low:high], data)
+                ours[low:high] = known_sums(theirs[low:high], data)
         self._sums.write(place, (ours,))
 
     def _take_bad(self, source: "CheckedFile", base: int, runs: Sequence[tuple[int, int]]) -> None:
@@ -495,15 +495,3 @@ class CheckedFile:  # hot
 
     def _block(self, offset_bytes: int) -> Extent:
         return Extent(offset_bytes, min(SUM_BLOCK_BYTES, self._size_bytes - offset_bytes))
-
-
-def _known(sums: bytes, data: Buffer) -> bytes:
-    """`sums` of the blocks `data`, those that are unknown made anew."""
-    if _UNKNOWN_ONE not in sums:
-        return sums
-    pairs = zip(_cut(sums), _cut(sums_of(data)), strict=True)
-    return b"".join([right if old == _UNKNOWN_ONE else old for old, right in pairs])
-
-
-def _cut(sums: bytes) -> list[bytes]:
-    return [sums[at : at + _SUM.size] for at in range(0, len(sums), _SUM.size)]

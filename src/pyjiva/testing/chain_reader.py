@@ -14,7 +14,8 @@ import attrs
 
 from pyjiva.extent import Extent
 from pyjiva.lineage import Lineage
-from pyjiva.snapshot.chain import CHAIN_FILE, MAP_SUFFIX, Chain, decode_chain
+from pyjiva.snapshot.chain import CHAIN_FILE, MAP_SUFFIX, Chain
+from pyjiva.snapshot.chain_file import decode_chain
 from pyjiva.snapshot.state import STATE_FILE, decode_state
 from pyjiva.testing.memory_file import MemoryDisk
 

@@ -731,7 +731,8 @@ def test_a_chain_made_anew_takes_it_that_the_layer_was_reopened() -> None:
         finish(store)
 
 
-def test_what_was_kept_is_given_back_when_space_runs_short() -> None:
+@pytest.mark.parametrize("is_another", [True, False])
+def test_what_was_kept_is_given_back_when_space_runs_short(is_another: bool) -> None:
     """The head goes on taking writes that it has not moved yet: its file has more than it holds."""
     store, merge = outrun(1000)
     merge.frees_early = False
@@ -740,9 +741,13 @@ def test_what_was_kept_is_given_back_when_space_runs_short() -> None:
     head = layer_of(store, HEAD).file
     whole = Extent(0, store.size_bytes)
     assert sum(part.length_bytes for part in head.allocated(whole)) >= 40 * BLOCK
-    put(store, 2000, b"n")
+    put(store, 5000, b"n")  # in another chunk
     store.flush()
-    again = merge_of(store, goes_down=True)  # as after a step that found the disk full
-    while again.next is Next.MOVE:
-        again.step()
+    if is_another:  # as after a step that found the disk full
+        merge = merge_of(store, goes_down=True)
+    else:
+        merge.frees_early = True
+        merge._go_down_again()
+    while merge.next is Next.MOVE:
+        merge.step()
     assert head.allocated(whole) == []

@@ -672,6 +672,17 @@ def test_what_is_taken_is_as_bad_as_it_was_and_what_was_bad_before_is_not() -> N
         assert not target.is_bad(number * SUM_BLOCK_BYTES)
 
 
+@pytest.mark.parametrize("rotten", ["source", "target"])
+def test_one_bad_block_among_those_that_are_taken_is_noted(rotten: str) -> None:
+    source, target = pair(4)
+    bench = source if rotten == "source" else target
+    bench.disk.rot("data", SUM_BLOCK_BYTES)
+    assert bench.is_bad(SUM_BLOCK_BYTES)
+    target.file.take(source.file, 0, [(0, 4)])
+    assert list(target.file._bad) == ([1] if rotten == "source" else [])
+    assert target.is_bad(SUM_BLOCK_BYTES) == (rotten == "source")
+
+
 def test_what_is_unknown_of_the_blocks_that_are_taken_is_known_then() -> None:
     source, target = pair(4)
     source.file.forget(Extent(SUM_BLOCK_BYTES, SUM_BLOCK_BYTES))

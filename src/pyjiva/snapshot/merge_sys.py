@@ -122,8 +122,6 @@ class Merge:
     _upper: OpenLayer = attrs.field(init=False)
     _begins: bool = attrs.field(default=True, init=False)
     """Whether the next step is the first one of a way through all extents."""
-    _has_kept: bool = attrs.field(default=True, init=False)
-    """Whether the child's file may have what was moved down before, by this merge or one that was cut."""
 
     def __attrs_post_init__(self) -> None:
         self._chain = self.layers.chain
@@ -194,8 +192,7 @@ class Merge:
         assert self._upper.held is not None
         if self.goes_down:
             chunks = set(self._upper.held.chunks())
-            if self.frees_early and self._has_kept:
-                self._has_kept = False
+            if self.frees_early:  # also what was moved when there was space, by this merge or another one
                 chunks |= self._allocated_chunks(self._upper)
         elif self._lower.held is not None:
             chunks = set(self._lower.held.chunks())
@@ -372,7 +369,6 @@ class Merge:
             moving, staying = self._bits_to_move(chunk)
             inside = bits_of(piece)
             if bits := moving & inside:
-                self._has_kept = self._has_kept or not self.frees_early
                 moved[chunk] = moved.get(chunk, 0) | bits
                 copied_bytes += bytes_of(chunk, self._copy(upper, lower, chunk, bits), self.layers.size_bytes)
             not_held += extents_of(chunk, inside & ~staying, self.layers.size_bytes)

@@ -121,6 +121,34 @@ async def test_it_is_told_once_when_hosts_write_faster_than_it_is_merged(
     assert len(steps) > 4
 
 
+async def test_a_merge_that_turns_goes_on_upwards(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks at all before that, while nobody waits."""
+    seen: list[str] = []
+    real_step, real_turn = Merge.step, Merge.turn_up
+
+    def step(merge: Merge) -> int:
+        copied_bytes = real_step(merge)
+        seen.append("down" if merge.goes_down else "up")
+        if len(seen) == 2:
+            merge.turns_up, merge.extent = True, None
+        return copied_bytes
+
+    def turn_up(merge: Merge) -> None:
+        seen.append("turns")
+        real_turn(merge)
+
+    monkeypatch.setattr(Merge, "step", step)
+    monkeypatch.setattr(Merge, "turn_up", turn_up)
+    async with device_of_a_merger() as (device, merger, nursery):
+        monkeypatch.setattr(Merge, "_count_up", lambda _: 1 << 40)  # it begins downwards
+        nursery.start_soon(merger.run)
+        await merged(device)
+    assert seen[:4] == ["down", "down", "turns", "up"]
+    assert "down" not in seen[3:]
+
+
 def noted(seen: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
     """`call`, and its name in `seen` each time."""
 

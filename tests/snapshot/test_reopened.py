@@ -598,6 +598,9 @@ def test_closing_it_makes_all_stable_first() -> None:
         except PowerCut:
             pass
         disk.before_step = no_fault
+        if done:
+            put(store, 1, b"y")
+            assert in_layer(store, HEAD, 1) == b"y" * BLOCK
         disk.power_cut()
         store = open_memory(disk, "b-2")
         assert store.chain.reopened == ("" if done else store.chain.reopened)
@@ -694,13 +697,17 @@ def test_two_writes_to_parts_of_one_block_are_both_there(step: str, first: str) 
 
 def test_a_repair_of_it_beside_a_flush_hides_no_failed_sync() -> None:
     """The kernel tells a failure to one caller: a flush must not find all well meanwhile."""
-    store, _ = reopened(MemoryDisk(Random(0)))
+    disk = MemoryDisk(Random(0))
+    store, _ = reopened(disk)
     put(store, 0, b"x")
+    seen: list[str] = []
     with store._flush_lock:
+        disk.before_step = seen.append
         repair = threading.Thread(target=store.repair_layer, args=("low", Extent(BLOCK, BLOCK), b"l" * BLOCK))
         repair.start()
         repair.join(0.05)
         assert repair.is_alive()
+        assert not [step for step in seen if step.startswith("sync")]
     repair.join(10)
     assert not repair.is_alive()
 

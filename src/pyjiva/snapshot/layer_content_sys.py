@@ -15,6 +15,7 @@ import attrs
 from pyjiva.errors import ConfigError, StorageError, StorageFailure
 from pyjiva.extent import Extent, merge_extents
 from pyjiva.snapshot.chain import HEAD, Layer
+from pyjiva.snapshot.chunk_blocks import CHUNK_BYTES
 from pyjiva.snapshot.hash_sys import Hasher
 from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count
@@ -23,7 +24,6 @@ from pyjiva.sparse import SUM_BLOCK_BYTES, Buffer
 
 __all__ = ["LayerContent", "LayerInfo", "LayerParts"]
 
-_CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 _RUN: Final = struct.Struct("<QQ")
 
 
@@ -264,12 +264,12 @@ def _held_runs(layer: OpenLayer, extent: Extent) -> Iterable[Extent]:
     """The blocks that a layer with a map holds of `extent`, joined over the borders of chunks."""
     assert layer.held is not None
     runs = []
-    chunks = range(extent.offset_bytes // _CHUNK_BYTES, -(-extent.end_bytes // _CHUNK_BYTES))
+    chunks = range(extent.offset_bytes // CHUNK_BYTES, -(-extent.end_bytes // CHUNK_BYTES))
     present = layer.held.chunks() if len(chunks) > 1 else chunks
     for chunk in present:
         if chunk in chunks:
             for start, count in runs_of_bits(layer.bits(chunk, CHUNK_BLOCKS)):
-                run = Extent(chunk * _CHUNK_BYTES + start * SUM_BLOCK_BYTES, count * SUM_BLOCK_BYTES)
+                run = Extent(chunk * CHUNK_BYTES + start * SUM_BLOCK_BYTES, count * SUM_BLOCK_BYTES)
                 clipped = run.clip(extent)
                 if clipped is not None:
                     runs.append(clipped)

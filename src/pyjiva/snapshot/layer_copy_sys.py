@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from pyjiva.extent import Extent, merge_extents
-from pyjiva.snapshot.layer_index import CHUNK_SHIFT, runs_of_bits
+from pyjiva.snapshot.chunk_blocks import CHUNK_BYTES, extents_of
+from pyjiva.snapshot.layer_index import runs_of_bits
 from pyjiva.sparse import SUM_BLOCK_BYTES, CheckedFile
 from pyjiva.units import MIB
 
@@ -14,7 +15,6 @@ __all__ = ["copy_blocks", "copy_chunk", "whole_blocks"]
 
 _SHIFT: Final = 12
 _MASK: Final = SUM_BLOCK_BYTES - 1
-_CHUNK_SHIFT: Final = CHUNK_SHIFT + _SHIFT
 
 
 def whole_blocks(extents: Iterable[Extent], size_bytes: int) -> list[Extent]:
@@ -32,7 +32,7 @@ def copy_chunk(source: CheckedFile, target: CheckedFile, chunk: int, bits: int, 
     See `CheckedFile.take`.  Holes are punched even where the target has holes: a power cut during an
     earlier attempt may have left checksums there.
     """
-    base = chunk << _CHUNK_SHIFT
+    base = chunk * CHUNK_BYTES
     low, high = (bits & -bits).bit_length() - 1, bits.bit_length()
     start = base + (low << _SHIFT)
     data = 0
@@ -40,9 +40,8 @@ def copy_chunk(source: CheckedFile, target: CheckedFile, chunk: int, bits: int, 
         first = (extent.offset_bytes - base) >> _SHIFT
         data |= ((1 << (extent.end_bytes - base + _MASK >> _SHIFT) - first) - 1) << first
     data &= bits
-    for first, count in runs_of_bits(bits & ~data):
-        offset = base + (first << _SHIFT)
-        target.punch(offset, min(count << _SHIFT, size_bytes - offset))
+    for hole in extents_of(chunk, bits & ~data, size_bytes):
+        target.punch(hole.offset_bytes, hole.length_bytes)
     target.take(source, base >> _SHIFT, list(runs_of_bits(data)))
     return data
 

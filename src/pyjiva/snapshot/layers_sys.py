@@ -37,16 +37,16 @@ from pyjiva.snapshot.chain import (
     Layer,
 )
 from pyjiva.snapshot.chain_file import decode_chain, encode_chain
+from pyjiva.snapshot.chunk_blocks import CHUNK_BYTES, bits_of, extents_of
 from pyjiva.snapshot.held_map_sys import HeldMap
 from pyjiva.snapshot.layer_copy_sys import whole_blocks
 from pyjiva.snapshot.layer_files_sys import open_data, open_map, open_sums
-from pyjiva.snapshot.layer_index import CHUNK_BLOCKS, runs_of_bits
+from pyjiva.snapshot.layer_index import CHUNK_BLOCKS
 from pyjiva.snapshot.layer_stack_sys import LayerStack, OpenLayer, block_count
 from pyjiva.snapshot.metadata import META_SUFFIX
 from pyjiva.snapshot.owner import Nobody, Owner
 from pyjiva.snapshot.stamp_sys import Stamp
 from pyjiva.sparse import (
-    SUM_BLOCK_BYTES,
     TEMPORARY_SUFFIX,
     CheckedFile,
     DataFile,
@@ -61,7 +61,6 @@ from pyjiva.sparse import (
 __all__ = ["Layers", "read_chain"]
 
 
-_CHUNK_BYTES: Final = CHUNK_BLOCKS * SUM_BLOCK_BYTES
 _OURS: Final = ("volume-head-", "volume-snap-")
 
 
@@ -241,14 +240,11 @@ class Layers:
         """Give back the space of what a layer's file has in `extent` and the layer does not hold."""
         assert layer.held is not None
         for part in whole_blocks(layer.file.allocated(extent), self.size_bytes):
-            for piece in part.split(_CHUNK_BYTES):
-                chunk, start = divmod(piece.offset_bytes, _CHUNK_BYTES)
-                ones = (1 << block_count(piece.length_bytes)) - 1
-                unheld = ~(layer.bits(chunk, CHUNK_BLOCKS) >> start // SUM_BLOCK_BYTES) & ones
-                for at, count in runs_of_bits(unheld):
-                    offset = piece.offset_bytes + at * SUM_BLOCK_BYTES
-                    length = min(count * SUM_BLOCK_BYTES, self.size_bytes - offset)
-                    layer.file.punch(offset, length)
+            for piece in part.split(CHUNK_BYTES):
+                chunk = piece.offset_bytes // CHUNK_BYTES
+                unheld = bits_of(piece) & ~layer.bits(chunk, CHUNK_BLOCKS)
+                for each in extents_of(chunk, unheld, self.size_bytes):
+                    layer.file.punch(each.offset_bytes, each.length_bytes)
 
     def commit(self, chain: Chain) -> None:
         """Step 2: `chain` is the chain from now on."""

@@ -376,9 +376,10 @@ class TestDataPath:
 async def wait_for_window(volume: Volume, driver: Driver) -> None:
     """Until reads are answered through one."""
     reads = volume.window_reads
-    while volume.window_reads == reads:
-        await driver.check()
-        await trio.sleep(0.05)
+    with trio.fail_after(60):
+        while volume.window_reads == reads:
+            await driver.check()
+            await trio.sleep(0.05)
 
 
 async def test_reads_go_through_the_files_of_a_replica_beside_it(tmp_path: Path) -> None:
@@ -432,8 +433,9 @@ async def test_files_of_layers_that_are_gone_are_given_back(tmp_path: Path) -> N
             await snapshots.create("s")
             await wait_for_window(volume, driver)
             await snapshots.delete("s")
-            while volume._data.windows.window is not None or _removed():
-                await trio.sleep(0.05)
+            with trio.fail_after(60):
+                while (await snapshots.listing()).removed_bytes or _removed():
+                    await trio.sleep(0.05)
             await wait_for_window(volume, driver)
         assert volume._data.windows.window is None
     assert not _removed()

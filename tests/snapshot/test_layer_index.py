@@ -53,6 +53,9 @@ class IndexMachine(RuleBasedStateMachine):
             :BLOCKS
         ]
 
+    def sets(self, chunk: int) -> list[tuple[int, int]]:
+        return sets_of(self.model[chunk * CHUNK_BLOCKS : (chunk + 1) * CHUNK_BLOCKS])
+
     @rule(place=PLACES, number=st.integers(0, 400))
     def put(self, place: tuple[int, int], number: int) -> None:
         first, count = place
@@ -69,9 +72,21 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(chunk=st.integers(0, 2))
     def load(self, chunk: int) -> None:
-        numbers = self.model[chunk * CHUNK_BLOCKS : (chunk + 1) * CHUNK_BLOCKS]
-        assert self.index.load(chunk, sets_of(numbers), self.index.changes)
+        assert self.index.load(chunk, self.sets(chunk), self.index.changes)
         assert self.index.is_loaded(chunk)
+
+    @rule(place=PLACES, number=st.integers(0, 400), others=st.lists(st.integers(0, 2), max_size=2))
+    def load_too_late(self, place: tuple[int, int], number: int, others: list[int]) -> None:
+        """What another thread has read of the maps is older than what the table had since, or still has."""
+        first, count = place
+        chunk = first // CHUNK_BLOCKS
+        self.index.drop(chunk * CHUNK_BLOCKS, 1)
+        seen, sets = self.index.changes, self.sets(chunk)
+        self.load(chunk)
+        self.put((first, min(count, (chunk + 1) * CHUNK_BLOCKS - first)), number)
+        for other in others:
+            self.load(other)
+        self.index.load(chunk, sets, seen)
 
     @rule(place=PLACES, old=st.integers(0, 20), new=st.integers(0, 400))
     def replace(self, place: tuple[int, int], old: int, new: int) -> None:
@@ -146,6 +161,27 @@ def test_a_load_that_a_change_overtook_is_refused() -> None:
     assert index.find(5, 1) is None
 
 
+def test_a_load_that_another_one_and_a_change_overtook_changes_nothing() -> None:
+    """The change was of a chunk that was loaded, so that it alone did not tell the first load of itself."""
+    index = LayerIndex(CHUNK_BLOCKS)
+    seen, held = index.changes, [(0, (1 << CHUNK_BLOCKS) - 1)]
+    assert index.load(0, held, index.changes)
+    index.put(5, 1, 1)
+    assert index.load(0, held, seen)
+    assert index.find(5, 1) == [(1, 5, 1)]
+
+
+def test_a_load_is_refused_that_such_a_change_overtook_though_the_chunk_is_put_out_since() -> None:
+    index = LayerIndex(2 * CHUNK_BLOCKS, memory_limit_bytes=1)
+    seen, held = index.changes, [(0, (1 << CHUNK_BLOCKS) - 1)]
+    assert index.load(0, held, index.changes)
+    index.put(5, 1, 1)
+    assert index.load(1, [(0, 1), (1, (1 << CHUNK_BLOCKS) - 2)], index.changes)
+    assert not index.is_loaded(0)
+    assert not index.load(0, held, seen)
+    assert index.find(5, 1) is None
+
+
 @pytest.mark.parametrize("bits", [0, 1, 0b1011, 0b11110, (1 << 4096) - 1, 1 << 4095 | 1])
 def test_runs_of_bits(bits: int) -> None:
     runs = list(runs_of_bits(bits))
@@ -163,7 +199,7 @@ def test_the_memory_that_is_counted_is_the_memory_that_is_taken_and_stays_below_
     tracemalloc.start()
     index = LayerIndex(chunks * CHUNK_BLOCKS, memory_limit_bytes=MIB // 4)
     for chunk in range(chunks):
-        assert index.load(chunk, sets[chunk % 4], 0)
+        assert index.load(chunk, sets[chunk % 4], index.changes)
     gc.collect()  # empties the free lists of tuples too
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

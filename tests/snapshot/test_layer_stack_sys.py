@@ -284,6 +284,30 @@ def test_sectors_of_one_block_are_written_side_by_side() -> None:
     stack_of(store).self_check()
 
 
+def test_a_write_that_overtakes_who_loads_the_table_is_read_afterwards() -> None:
+    """It was found by a clone that was filled while a host wrote to it: a read of what had been written gave
+    what was below, and a write to another part of the block would have made that last.
+    """
+    disk = MemoryDisk(Random(0))
+    store = layered(disk, "a", "b")
+    store.write(9 * BLOCK, BLOCK, [b"h" * BLOCK])  # the maps of both have bytes in the chunk
+    store.create_snapshot("c")
+    store.write(9 * BLOCK, BLOCK, [b"h" * BLOCK])
+    stack_of(store).index.drop(0, 1)
+    entered, go = hold_up(disk, "read volume-head-002.img.held")  # when that of the head has been read
+    looker = threading.Thread(target=store.read, args=(4 * BLOCK, BLOCK))
+    looker.start()
+    assert entered.wait(10)
+    store.write(BLOCK + 512, 512, [b"x" * 512])
+    go.set()
+    looker.join(10)
+    disk.before_step = no_fault
+    store.write(BLOCK + 1024, 512, [b"y" * 512])
+    expected = b"\2" * 512 + b"x" * 512 + b"y" * 512 + b"\2" * (BLOCK - 1536)
+    assert store.read(BLOCK, BLOCK) == expected
+    stack_of(store).self_check()
+
+
 def test_a_flush_waits_for_marks_that_another_thread_is_writing() -> None:
     disk = MemoryDisk(Random(0))
     store = layered(disk, "a")

@@ -110,7 +110,7 @@ class LayerIndex:  # hot
     memory_bytes: int = attrs.field(default=0, init=False)
     """What the loaded chunks take, besides 8 bytes for each chunk of the volume."""
     changes: int = attrs.field(default=0, init=False)
-    """Changes of chunks that were not loaded: who loads one reads the maps again if it moved meanwhile."""
+    """Moves with what a load under way must not miss; see `load`."""
     _chunks: "list[_Entry | None]" = attrs.field(factory=list, init=False)
     _sized: dict[int, int] = attrs.field(factory=dict, init=False)
     """Bytes of every chunk that takes any, oldest first."""
@@ -160,15 +160,21 @@ class LayerIndex:  # hot
         """Take in a chunk: layer numbers, and for each the blocks that are its own as bits.
 
         The bits of all layers together are all blocks of the chunk, each once.  False, and nothing
-        happens, if a change was missed since `changes` was `seen_changes`: read again.
+        happens, if a change may have been missed since `changes` was `seen_changes`: read again.
+
+        What another thread has loaded meanwhile stays: it has had the changes since.  A change of a chunk
+        that is not loaded moves `changes`, and so does a chunk that is dropped, with what it knew of them.
         """
         entry = _entry_of(held)
         with self._lock:
+            if self._chunks[chunk] is not None:
+                return True
             if self.changes != seen_changes:
                 return False
             self._put_entry(chunk, entry)
             while self.memory_bytes > self.memory_limit_bytes and len(self._sized) > 1:
                 self._put_entry(next(iter(self._sized)), None)
+                self.changes += 1
         return True
 
     def put(self, first: int, count: int, number: int) -> None:

@@ -1,28 +1,70 @@
-"""Two requests to parts of one block at once, as the controller lets them, whose locks are by bytes.
+"""Two requests at once, as the controller lets them, whose locks are by bytes: to parts of one block, or to
+two blocks near each other.
 
-The second begins before each step that the first one takes, in another thread; both must have been done.
+The second begins before each step that the first one takes, of the disk or at a lock, in another thread;
+both must have been done, and be on the disk after a flush.
 """
 
 import threading
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
+import attrs
 import pytest
 
 from pyjiva.extent import Extent
 from pyjiva.snapshot import Store
+from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.testing import MemoryDisk, no_fault
-from tests.snapshot.stacks import BLOCK, SIZE_BYTES, layered
+from pyjiva.testing.memory_file import Step
+from tests.snapshot.stacks import BLOCK, SIZE_BYTES, layered, open_memory
 from tests.snapshot.test_reopened import finish, reopened
 
-REQUESTS: Final[dict[str, Callable[[Store, int, bytes], None]]] = {
+REQUESTS: Final[dict[str, Callable[[Store, int, bytes], object]]] = {
     "write": lambda store, at, letter: store.write(at, 512, [letter * 512]),
     "atomic": lambda store, at, letter: store.write_atomic(at, 512, [letter * 512]),
     "zero": lambda store, at, _: store.zero(at, 512),
+    "read": lambda store, at, _: store.read(at, 512),
+    "flush": lambda store, _at, _: store.flush(),
 }
-WAIT_S: Final = 0.02
+LOCKS: Final = (type(threading.Lock()), type(threading.RLock()))
+WAIT_S: Final = 0.005
 """By then the second one has ended, or waits for the first."""
+
+
+@attrs.define
+class NotedLock:
+    """A lock that tells before it is taken, and after it was given back."""
+
+    lock: Any
+    disk: MemoryDisk
+
+    def __enter__(self) -> None:
+        self.disk.before_step("take a lock")
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        self.disk.before_step("have given a lock back")
+
+
+def note_locks(store: Store, disk: MemoryDisk) -> None:
+    """Let the locks of all that a request goes through tell of themselves."""
+    owners: list[Any] = [store, store._layers, store._head]
+    if isinstance(store._head, LayerStack):
+        owners.append(store._head.index)
+        owners += [part for layer in store._head.layers for part in (layer.file, layer.held) if part]
+    for owner in owners:
+        for field in attrs.fields(type(owner)):
+            if isinstance(lock := getattr(owner, field.name, None), LOCKS):
+                setattr(owner, field.name, NotedLock(lock, disk))
+
+
+def after(model: bytearray, request: str, at: int, letter: bytes) -> None:
+    """Change `model` as the request does."""
+    if request in ("write", "atomic", "zero"):
+        model[at : at + 512] = bytes(512) if request == "zero" else letter * 512
 
 
 def one_layer(disk: MemoryDisk) -> Store:
@@ -33,46 +75,78 @@ def above_a_snapshot(disk: MemoryDisk) -> Store:
     return layered(disk, "a")
 
 
+def above_two_whose_maps_are_read_first(disk: MemoryDisk) -> Store:
+    store = layered(disk, "a")
+    for name in ("b", ""):
+        store.write(9 * BLOCK, BLOCK, [b"h" * BLOCK])
+        if name:
+            store.create_snapshot(name)
+    return store
+
+
 def above_what_was_reopened(disk: MemoryDisk) -> Store:
     return reopened(disk)[0]
 
 
-@pytest.mark.parametrize("make", [one_layer, above_a_snapshot, above_what_was_reopened])
+MAKERS: Final = (one_layer, above_a_snapshot, above_two_whose_maps_are_read_first, above_what_was_reopened)
+
+
+@pytest.mark.patches
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("second", REQUESTS)
 @pytest.mark.parametrize("first", REQUESTS)
-def test_both_are_done(first: str, second: str, make: Callable[[MemoryDisk], Store]) -> None:
-    number, reached = 0, True
-    while reached:
-        disk = MemoryDisk(Random(number))
-        store = make(disk)
-        store.write(7 * BLOCK, BLOCK, [b"m" * BLOCK])  # the state on disk says that there are writes
-        model = bytearray(store.read(0, SIZE_BYTES))
-        other = threading.Thread(target=REQUESTS[second], args=(store, 512, b"s"))
-        steps = 0
+@pytest.mark.parametrize("place", [512, 3 * BLOCK + 512])
+def test_both_are_done(first: str, second: str, place: int, make: Callable[[MemoryDisk], Store]) -> None:
+    number = 0
+    while both_are_done(first, second, place, make, number):
+        number += 1
+    assert number > 1
 
-        def begin_the_other(_: str, number: int = number, other: threading.Thread = other) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == number + 1:
+
+def both_are_done(
+    first: str, second: str, place: int, make: Callable[[MemoryDisk], Store], number: int
+) -> bool:
+    """Whether the first one has a step of that number, before which the second one began."""
+    disk = MemoryDisk(Random(number))
+    store = make(disk)
+    store.write(7 * BLOCK, BLOCK, [b"m" * BLOCK])  # the state on disk says that there are writes
+    model = bytearray(store.read(0, SIZE_BYTES))
+    if isinstance(store._head, LayerStack):
+        store._head.index.drop(0, 1)  # both find that it has to be loaded
+    note_locks(store, disk)
+    other = threading.Thread(target=REQUESTS[second], args=(store, place, b"s"))
+    disk.before_step = beginning(other, number)
+    REQUESTS[first](store, 0, b"f")
+    disk.before_step = no_fault
+    if reached := other.ident is not None:
+        other.join(10)
+        assert not other.is_alive()
+    else:
+        REQUESTS[second](store, place, b"s")
+    after(model, first, 0, b"f")
+    after(model, second, place, b"s")
+    assert store.read(0, SIZE_BYTES) == model, number
+    store.verify(Extent(0, SIZE_BYTES))
+    store.flush()
+    if store.chain.reopened and number % 2:
+        finish(store)
+    assert store.read(0, SIZE_BYTES) == model, number
+    disk.power_cut()
+    store = open_memory(disk, "b-2")
+    assert store.read(0, SIZE_BYTES) == model, number
+    return reached
+
+
+def beginning(other: threading.Thread, number: int) -> Step:
+    """Begin the other one before the step of that number, and let it go as far as it can."""
+    here = threading.current_thread()
+
+    def before_step(_: str) -> None:
+        nonlocal number
+        if threading.current_thread() is here:
+            number -= 1
+            if number == -1:
                 other.start()
                 other.join(WAIT_S)
 
-        disk.before_step = begin_the_other
-        REQUESTS[first](store, 0, b"f")
-        disk.before_step = no_fault
-        reached = other.ident is not None
-        if reached:
-            other.join(10)
-            assert not other.is_alive()
-        else:
-            REQUESTS[second](store, 512, b"s")
-        model[:512] = bytes(512) if first == "zero" else b"f" * 512
-        model[512:1024] = bytes(512) if second == "zero" else b"s" * 512
-        assert store.read(0, SIZE_BYTES) == model, number
-        store.verify(Extent(0, SIZE_BYTES))
-        store.flush()
-        if store.chain.reopened:
-            finish(store)
-        assert store.read(0, SIZE_BYTES) == model
-        number += 1
-    assert number > 2
+    return before_step

@@ -25,12 +25,19 @@ REQUESTS: Final[dict[str, Callable[[Store, int, bytes], object]]] = {
     "write": lambda store, at, letter: store.write(at, 512, [letter * 512]),
     "atomic": lambda store, at, letter: store.write_atomic(at, 512, [letter * 512]),
     "zero": lambda store, at, _: store.zero(at, 512),
+    "block": lambda store, at, letter: store.write(at // BLOCK * BLOCK, BLOCK, [letter * BLOCK]),
+    "in place": lambda store, at, letter: write_in_place(store, at // BLOCK * BLOCK, [letter * BLOCK]),
     "read": lambda store, at, _: store.read(at, 512),
     "flush": lambda store, _at, _: store.flush(),
 }
 LOCKS: Final = (type(threading.Lock()), type(threading.RLock()))
 WAIT_S: Final = 0.005
 """By then the second one has ended, or waits for the first."""
+
+
+def write_in_place(store: Store, at: int, data: list[bytes]) -> None:
+    """As the one thread does that asks first whether it may."""
+    store.write(at, BLOCK, data, in_place=store.writes_in_place(at, BLOCK))
 
 
 @attrs.define
@@ -63,7 +70,10 @@ def note_locks(store: Store, disk: MemoryDisk) -> None:
 
 def after(model: bytearray, request: str, at: int, letter: bytes) -> None:
     """Change `model` as the request does."""
-    if request in ("write", "atomic", "zero"):
+    if request in WHOLE:
+        at -= at % BLOCK
+        model[at : at + BLOCK] = letter * BLOCK
+    elif request in ("write", "atomic", "zero"):
         model[at : at + 512] = bytes(512) if request == "zero" else letter * 512
 
 
@@ -91,11 +101,20 @@ def above_what_was_reopened(disk: MemoryDisk) -> Store:
 MAKERS: Final = (one_layer, above_a_snapshot, above_two_whose_maps_are_read_first, above_what_was_reopened)
 
 
+WHOLE: Final = {"block", "in place"}
+CASES: Final = [
+    (first, second, place)
+    for first in REQUESTS
+    for second in REQUESTS
+    for place in (512, 3 * BLOCK + 512)
+    if not (place < BLOCK and {first, second} & WHOLE)  # the controller lets one wait for the other
+    and not first == second == "in place"  # one thread writes so
+]
+
+
 @pytest.mark.patches
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize("second", REQUESTS)
-@pytest.mark.parametrize("first", REQUESTS)
-@pytest.mark.parametrize("place", [512, 3 * BLOCK + 512])
+@pytest.mark.parametrize(("first", "second", "place"), CASES)
 def test_both_are_done(first: str, second: str, place: int, make: Callable[[MemoryDisk], Store]) -> None:
     number = 0
     while both_are_done(first, second, place, make, number):
@@ -113,6 +132,7 @@ def both_are_done(
     model = bytearray(store.read(0, SIZE_BYTES))
     if isinstance(store._head, LayerStack):
         store._head.index.drop(0, 1)  # both find that it has to be loaded
+    store.begin_in_place()
     note_locks(store, disk)
     other = threading.Thread(target=REQUESTS[second], args=(store, place, b"s"))
     disk.before_step = beginning(other, number)

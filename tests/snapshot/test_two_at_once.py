@@ -30,6 +30,13 @@ REQUESTS: Final[dict[str, Callable[[Store, int, bytes], object]]] = {
     "read": lambda store, at, _: store.read(at, 512),
     "flush": lambda store, _at, _: store.flush(),
 }
+#: What a merge does, which holds the locks of the requests that it cannot meet.
+MERGES: Final[dict[str, Callable[[Store, int, bytes], object]]] = {
+    "plan": lambda store, _at, _: store.next_merge(),
+    "first step": lambda store, _at, _: step_of_a_merge(store),
+    "retire": lambda store, _at, _: store.retire_regions(),
+}
+ALL: Final = REQUESTS | MERGES
 LOCKS: Final = (type(threading.Lock()), type(threading.RLock()))
 WAIT_S: Final = 0.005
 """By then the second one has ended, or waits for the first."""
@@ -38,6 +45,11 @@ WAIT_S: Final = 0.005
 def write_in_place(store: Store, at: int, data: list[bytes]) -> None:
     """As the one thread does that asks first whether it may."""
     store.write(at, BLOCK, data, in_place=store.writes_in_place(at, BLOCK))
+
+
+def step_of_a_merge(store: Store) -> None:
+    if merge := store.next_merge():
+        merge.step()
 
 
 @attrs.define
@@ -98,6 +110,12 @@ def above_what_was_reopened(disk: MemoryDisk) -> Store:
     return reopened(disk)[0]
 
 
+def above_a_deleted_snapshot(disk: MemoryDisk) -> Store:
+    store = above_two_whose_maps_are_read_first(disk)
+    store.delete_snapshot("b")
+    return store
+
+
 MAKERS: Final = (one_layer, above_a_snapshot, above_two_whose_maps_are_read_first, above_what_was_reopened)
 
 
@@ -116,6 +134,29 @@ CASES: Final = [
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize(("first", "second", "place"), CASES)
 def test_both_are_done(first: str, second: str, place: int, make: Callable[[MemoryDisk], Store]) -> None:
+    go_through(first, second, place, make)
+
+
+@pytest.mark.patches
+@pytest.mark.parametrize("make", [above_a_deleted_snapshot, above_what_was_reopened])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pair
+        for one, other in [
+            *(("plan", request) for request in REQUESTS),
+            *(("retire", request) for request in REQUESTS),
+            *(("first step", request) for request in ("flush", "retire")),
+        ]
+        for pair in ((one, other), (other, one))
+    ],
+)
+def test_so_are_requests_beside_a_merge(first: str, second: str, make: Callable[[MemoryDisk], Store]) -> None:
+    go_through(first, second, 3 * BLOCK + 512, make)
+
+
+def go_through(first: str, second: str, place: int, make: Callable[[MemoryDisk], Store]) -> None:
+    """Let them meet before each step of the first."""
     number = 0
     while both_are_done(first, second, place, make, number):
         number += 1
@@ -134,15 +175,15 @@ def both_are_done(
         store._head.index.drop(0, 1)  # both find that it has to be loaded
     store.begin_in_place()
     note_locks(store, disk)
-    other = threading.Thread(target=REQUESTS[second], args=(store, place, b"s"))
+    other = threading.Thread(target=ALL[second], args=(store, place, b"s"))
     disk.before_step = beginning(other, number)
-    REQUESTS[first](store, 0, b"f")
+    ALL[first](store, 0, b"f")
     disk.before_step = no_fault
     if reached := other.ident is not None:
         other.join(10)
         assert not other.is_alive()
     else:
-        REQUESTS[second](store, place, b"s")
+        ALL[second](store, place, b"s")
     after(model, first, 0, b"f")
     after(model, second, place, b"s")
     assert store.read(0, SIZE_BYTES) == model, number

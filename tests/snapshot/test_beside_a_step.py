@@ -3,7 +3,6 @@
 As in `test_two_at_once`, the one begins before each step of the other.
 """
 
-import threading
 from collections.abc import Callable
 from random import Random
 from typing import Final
@@ -14,9 +13,9 @@ import pytest
 from pyjiva.snapshot import Store
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.snapshot.merge_sys import STEP_BYTES
-from pyjiva.testing import MemoryDisk, no_fault
+from pyjiva.testing import MemoryDisk
 from tests.snapshot.stacks import BLOCK, IDENTITY, merge_of, open_memory
-from tests.snapshot.test_two_at_once import REQUESTS, WHOLE, beginning, note_locks
+from tests.snapshot.test_two_at_once import REQUESTS, WHOLE, meet, note_locks
 
 LARGER: Final = attrs.evolve(IDENTITY, size_bytes=2 * STEP_BYTES)
 PLACES: Final = [at + block * BLOCK for at in (0, STEP_BYTES) for block in range(6)]
@@ -85,15 +84,7 @@ def both_are_done(
         REQUESTS[request](store, place, b"s")
 
     calls: list[Callable[[], object]] = [ask, merge.step] if request_first else [merge.step, ask]
-    other = threading.Thread(target=calls[1])
-    disk.before_step = beginning(other, number)
-    calls[0]()
-    disk.before_step = no_fault
-    if reached := other.ident is not None:
-        other.join(10)
-        assert not other.is_alive()
-    else:
-        calls[1]()
+    reached = meet(disk, number, *calls)
     assert content(store) == expected, number
     store._head.self_check()
     while merge.extent is not None:

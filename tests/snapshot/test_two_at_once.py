@@ -17,7 +17,6 @@ from pyjiva.extent import Extent
 from pyjiva.snapshot import Store
 from pyjiva.snapshot.layer_stack_sys import LayerStack
 from pyjiva.testing import MemoryDisk, no_fault
-from pyjiva.testing.memory_file import Step
 from tests.snapshot.stacks import BLOCK, SIZE_BYTES, layered, open_memory
 from tests.snapshot.test_reopened import finish, reopened
 
@@ -175,15 +174,7 @@ def both_are_done(
         store._head.index.drop(0, 1)  # both find that it has to be loaded
     store.begin_in_place()
     note_locks(store, disk)
-    other = threading.Thread(target=ALL[second], args=(store, place, b"s"))
-    disk.before_step = beginning(other, number)
-    ALL[first](store, 0, b"f")
-    disk.before_step = no_fault
-    if reached := other.ident is not None:
-        other.join(10)
-        assert not other.is_alive()
-    else:
-        ALL[second](store, place, b"s")
+    reached = meet(disk, number, lambda: ALL[first](store, 0, b"f"), lambda: ALL[second](store, place, b"s"))
     after(model, first, 0, b"f")
     after(model, second, place, b"s")
     assert store.read(0, SIZE_BYTES) == model, number
@@ -198,16 +189,26 @@ def both_are_done(
     return reached
 
 
-def beginning(other: threading.Thread, number: int) -> Step:
-    """Begin the other one before the step of that number, and let it go as far as it can."""
+def meet(disk: MemoryDisk, number: int, first: Callable[[], object], second: Callable[[], object]) -> bool:
+    """Do both, the second from before the step of that number on; False: the first has not so many steps."""
+    other = threading.Thread(target=second, daemon=True)  # one that never ends fails the test, and only it
     here = threading.current_thread()
+    left = number
 
     def before_step(_: str) -> None:
-        nonlocal number
+        nonlocal left
         if threading.current_thread() is here:
-            number -= 1
-            if number == -1:
+            left -= 1
+            if left == -1:
                 other.start()
                 other.join(WAIT_S)
 
-    return before_step
+    disk.before_step = before_step
+    first()
+    disk.before_step = no_fault
+    if other.ident is None:
+        second()
+        return False
+    other.join(10)
+    assert not other.is_alive()
+    return True

@@ -2,9 +2,9 @@
 
 Linux keeps what a large write brings in large folios: groups of pages that it handles as one.  ext4 has a
 list of the blocks of each folio, and goes through all of it for every write into the folio, however small.
-So 4 KiB that are written into a folio of 1 MiB cost 10 to 20 us of processor time, into one of 128 KiB 5 us
-and into a page alone 2 us (`python -m bench.folios`; docs/decisions/0021-large-folios.md).  A folio is never
-larger than the call that wrote it.
+So 4 KiB that are written into a folio of 1 MiB cost 10 to 20 us of processor time, into one of 256 KiB 6 to
+9 us and into a page alone 2 to 5 us; all that is large is cheaper in large ones (`python -m bench.folios`;
+docs/decisions/0021-large-folios.md).  A folio is never larger than the call that wrote it.
 
 ext4 has large folios since Linux 6.16.  XFS keeps two bits for each block in place of the list, and does not
 have this cost.  A folio that a read brought in is as large as the kernel's read-ahead made it; nothing is
@@ -20,7 +20,7 @@ from pyjiva.units import KIB
 
 __all__ = ["CALL_BYTES_MAX", "call_bytes_max", "call_bytes_max_of"]
 
-CALL_BYTES_MAX: Final = 128 * KIB  # 8 calls for a MiB, which add a tenth or two to the copying
+CALL_BYTES_MAX: Final = 256 * KIB  # 4 calls for a MiB, which add a tenth to the copying
 
 _SINCE: Final = (6, 16)
 

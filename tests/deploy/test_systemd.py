@@ -182,6 +182,7 @@ def test_a_stop_ends_both_cleanly_and_leaves_no_process(own: OwnSystemd) -> None
         before = own.run("journalctl", "--unit", unit)
         own.run("systemctl", "stop", unit)
         assert own.show(unit)["ActiveState"] == "inactive"
+        own.run("journalctl", "--sync")  # it writes later than systemd tells it
         ended = own.run("journalctl", "--unit", unit).removeprefix(before)
         # By itself, at SIGTERM, with 0: else systemd says which signal or code it was.
         assert "Deactivated successfully" in ended and "exited" not in ended and "Killing" not in ended, ended

@@ -469,6 +469,23 @@ def test_a_write_between_checksum_and_data_is_not_taken_for_rot(at: tuple[int, i
     assert bench.file.mismatches == 0
 
 
+def test_two_writes_that_leave_the_checksum_that_there_was_are_not_taken_for_rot() -> None:
+    bench = Bench()
+    bench.file.write(0, [b"o" * SUM_BLOCK_BYTES])
+    other, letters = bench.open(), {"read data": b"n", "read sums": b"o"}
+
+    def before_step(step: str) -> None:
+        if step == "read data" or letters.keys() == {"read sums"}:
+            bench.disk.before_step = no_fault
+            other.write(512, [letters.pop(step) * 512])
+            bench.disk.before_step = before_step if letters else no_fault
+
+    bench.disk.before_step = before_step
+    assert bench.file.read(0, 512) == b"o" * 512
+    assert not letters
+    assert bench.file.mismatches == 0
+
+
 @pytest.mark.parametrize(
     ("offset", "length"), [(0, 4096), (0, 8192), (0, SIZE_BYTES), (512, 512), (1000, 9000)]
 )

@@ -22,9 +22,9 @@ there: a repair that fails, or is killed half way, must not let what rotted be b
 If what was there did not match its checksum, the new one is made wrong on purpose: the block stays bad until
 it is written whole.
 
-*Reads beside writes* are safe: a mismatch counts only if the block is not just being written in place, and
-then if the checksum was the same before and after the data was read, as every other write makes it unknown
-first.  Two writes at once must not overlap; the controller's locks see to that.
+*Reads beside writes* are safe: a mismatch counts only if the block is not just being written in place, if the
+checksum was the same before and after the data was read, as every other write makes it unknown first, and if
+it is one while no part is written.  Two writes at once must not overlap; the controller's locks see to that.
 
 512-byte sectors at the end of the file that fill no block make a short one.
 """
@@ -111,13 +111,13 @@ class CheckedFile:  # hot
     def read(self, offset_bytes: int, length_bytes: int) -> Buffer:
         """See DataFile.  Raises StorageError BAD_CHECKSUM: a block is not what was written."""
         blocks = self._whole_blocks(offset_bytes, length_bytes)
-        count = (blocks.length_bytes + _MASK) >> _SHIFT
-        place, size = blocks.offset_bytes >> _SHIFT << _SUM_SHIFT, count << _SUM_SHIFT
-        while True:
+        first = blocks.offset_bytes >> _SHIFT
+        place, size = first << _SUM_SHIFT, sums_size_bytes(blocks.length_bytes)
+        while True:  # again if a write was under way there
             sums = self._sums.read(place, size)
             data = self.data.read(blocks.offset_bytes, blocks.length_bytes)
             bad = first_bad(sums, data)
-            while bad >= 0 and self._is_under_way((blocks.offset_bytes >> _SHIFT) + bad):
+            while bad >= 0 and self._is_under_way(first + bad):
                 sums = bytearray(sums)
                 sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT] = _UNKNOWN_ONE
                 bad = first_bad(sums, data)
@@ -125,14 +125,11 @@ class CheckedFile:  # hot
                 start = offset_bytes - blocks.offset_bytes
                 return data if len(data) == length_bytes else memoryview(data)[start : start + length_bytes]
             again = self._sums.read(place + (bad << _SUM_SHIFT), _SUM.size)
-            if again == sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT]:
+            if again == sums[bad << _SUM_SHIFT : (bad + 1) << _SUM_SHIFT] and self._is_bad(first + bad):
                 self.mismatches += 1
-                self._note_bad((blocks.offset_bytes >> _SHIFT) + bad)
-                raise StorageError(
-                    StorageFailure.BAD_CHECKSUM,
-                    f"the block at {blocks.offset_bytes + (bad << _SHIFT)} is not what was written",
-                )
-            # A write was under way there: look again.
+                self._note_bad(first + bad)
+                where = f"the block at {(first + bad) << _SHIFT}"
+                raise StorageError(StorageFailure.BAD_CHECKSUM, f"{where} is not what was written")
 
     def write(
         self,
@@ -219,6 +216,12 @@ class CheckedFile:  # hot
             self._forget_bad(self._bad_in(blocks))
             for number in source._bad_in(blocks):
                 self._note_bad(number)
+
+    def _is_bad(self, number: int) -> bool:
+        """Whether a block is not what was written, while nobody writes a part of it."""
+        at = self._block(number << _SHIFT)
+        with self._parts:
+            return bool(self.bad_blocks(at.offset_bytes, self.data.read(at.offset_bytes, at.length_bytes)))
 
     def _is_under_way(self, number: int) -> bool:
         """Whether it is being written in place just now."""

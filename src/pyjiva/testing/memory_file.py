@@ -15,6 +15,7 @@ Not modelled: misdirected writes, a disk that lies about a sync.
 """
 
 import errno
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
@@ -43,6 +44,8 @@ DISK_BYTES: Final = 1 << 30  # what a memory disk says that it has
 SECTOR_BYTES: Final = 512  # what a disk writes whole
 WRITE_BACK_CHANCE: Final = 0.1  # per write: the kernel takes a dirty page to the disk of its own accord
 _HOLE: Final = bytes(PAGE_BYTES)
+_at_once: Final = threading.RLock()
+"""Held while a call changes pages, as the kernel does: of two threads that write to one page, both have."""
 
 Step = Callable[[str], None]
 """Called with "verb name" before each step; raises PowerCut or StorageError, or lets it happen."""
@@ -103,21 +106,22 @@ class _Inode:
 
     def lose_power(self, random: Random) -> None:
         """Decide about everything that was not synced."""
-        for number in sorted(self.dirty):
-            new = self.pages.get(number)
-            match random.choice(("lost", "kept", "torn")):
-                case "kept":
-                    _put(self.stable_pages, number, new)
-                case "torn":
-                    old = self.stable_pages.get(number, _HOLE)
-                    _put(self.stable_pages, number, _tear(old, new or _HOLE, random))
-        if random.getrandbits(1):
-            self.stable_size_bytes = self.size_bytes
-        self.dirty.clear()
-        self.size_bytes = self.stable_size_bytes
-        pages_end = -(-self.size_bytes // PAGE_BYTES)
-        self.stable_pages = {n: page for n, page in self.stable_pages.items() if n < pages_end}
-        self.pages = dict(self.stable_pages)
+        with _at_once:
+            for number in sorted(self.dirty):
+                new = self.pages.get(number)
+                match random.choice(("lost", "kept", "torn")):
+                    case "kept":
+                        _put(self.stable_pages, number, new)
+                    case "torn":
+                        old = self.stable_pages.get(number, _HOLE)
+                        _put(self.stable_pages, number, _tear(old, new or _HOLE, random))
+            if random.getrandbits(1):
+                self.stable_size_bytes = self.size_bytes
+            self.dirty.clear()
+            self.size_bytes = self.stable_size_bytes
+            pages_end = -(-self.size_bytes // PAGE_BYTES)
+            self.stable_pages = {n: page for n, page in self.stable_pages.items() if n < pages_end}
+            self.pages = dict(self.stable_pages)
 
 
 def _put(pages: dict[int, bytes], number: int, page: bytes | None) -> None:
@@ -365,8 +369,9 @@ class MemoryFile:
                 self._change(offset_bytes, data[: _whole_sectors(offset_bytes, len(data), disk.random)])
             raise
         self._change(offset_bytes, data)
-        if self._inode.dirty and disk.random.random() < WRITE_BACK_CHANCE:
-            self._inode.write_back(disk.random.choice(sorted(self._inode.dirty)))
+        with _at_once:
+            if self._inode.dirty and disk.random.random() < WRITE_BACK_CHANCE:
+                self._inode.write_back(disk.random.choice(sorted(self._inode.dirty)))
 
     def punch(self, offset_bytes: int, length_bytes: int) -> None:
         """See DataFile."""
@@ -374,24 +379,28 @@ class MemoryFile:
         for piece in Extent(offset_bytes, length_bytes).split(PAGE_BYTES):
             if piece.length_bytes < PAGE_BYTES:
                 self._change(piece.offset_bytes, bytes(piece.length_bytes))
-            elif piece.offset_bytes // PAGE_BYTES in self._inode.pages:
-                self._inode.put(piece.offset_bytes // PAGE_BYTES, None)
+            else:
+                with _at_once:
+                    if piece.offset_bytes // PAGE_BYTES in self._inode.pages:
+                        self._inode.put(piece.offset_bytes // PAGE_BYTES, None)
 
     def _change(self, offset_bytes: int, data: bytes) -> None:
         assert offset_bytes + len(data) <= self._inode.size_bytes, "beyond the end"
-        for piece in Extent(offset_bytes, len(data)).split(PAGE_BYTES):
-            number, start = divmod(piece.offset_bytes, PAGE_BYTES)
-            page = bytearray(self._inode.pages.get(number, _HOLE))
-            taken = piece.offset_bytes - offset_bytes
-            page[start : start + piece.length_bytes] = data[taken : taken + piece.length_bytes]
-            self._inode.put(number, bytes(page))
+        with _at_once:
+            for piece in Extent(offset_bytes, len(data)).split(PAGE_BYTES):
+                number, start = divmod(piece.offset_bytes, PAGE_BYTES)
+                page = bytearray(self._inode.pages.get(number, _HOLE))
+                taken = piece.offset_bytes - offset_bytes
+                page[start : start + piece.length_bytes] = data[taken : taken + piece.length_bytes]
+                self._inode.put(number, bytes(page))
         if (on_change := self._directory.disk.on_change) is not None:
             on_change(self._name, offset_bytes, data)
 
     def allocated(self, extent: Extent) -> list[Extent]:
         """See DataFile."""
         self._step("map")
-        return _clip((Extent(n * PAGE_BYTES, PAGE_BYTES) for n in self._inode.pages), extent)
+        with _at_once:
+            return _clip((Extent(n * PAGE_BYTES, PAGE_BYTES) for n in self._inode.pages), extent)
 
     def sync_data(self) -> None:
         """See DataFile."""
@@ -400,11 +409,13 @@ class MemoryFile:
             self._step("sync")
         except StorageError:
             # The pages are taken for clean, and never written; holes are the file system's own business.
-            inode.dirty.intersection_update(inode.dirty - set(inode.pages))
+            with _at_once:
+                inode.dirty.intersection_update(inode.dirty - set(inode.pages))
             raise
-        for number in sorted(inode.dirty):
-            inode.write_back(number)
-        inode.stable_size_bytes = inode.size_bytes
+        with _at_once:
+            for number in sorted(inode.dirty):
+                inode.write_back(number)
+            inode.stable_size_bytes = inode.size_bytes
 
     def drop_cache(self, offset_bytes: int, length_bytes: int) -> None:
         """See DataFile.  What is clean in the cache is what the platter has, but for rot: see `rot`."""

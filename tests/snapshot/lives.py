@@ -235,7 +235,7 @@ class Life:
     async def client(self) -> None:
         """Until the process ends."""
         random = self.lives.random
-        while True:
+        while not self.over:
             if self.barrier:
                 await trio.sleep(DELAY_S_MAX)
                 continue

@@ -172,7 +172,6 @@ class Life:
     """One process."""
 
     lives: Lives
-    store: Store
     device: ChainDevice
     batch: EndOfBatch
     requests: int
@@ -268,9 +267,8 @@ class Life:
         if zeroes:
             await self.ask(zeroes, *where)
         else:
-            data = (content * extent.length_bytes,)
-            options = {"force_unit_access": verb == "fua", "atomic": verb == "atomic"}
-            await self.ask(partial(_write, **options), *where, data)
+            data, fua = (content * extent.length_bytes,), verb == "fua"
+            await self.ask(Write, *where, data, force_unit_access=fua, atomic=verb == "atomic")
         self.lives.model.answered(extent, written, is_stable=verb == "fua")
 
     async def administer(self) -> None:
@@ -284,12 +282,12 @@ class Life:
             elif lives.snapshots and random.random() < 0.7:
                 name = random.choice(list(lives.snapshots))
                 lives.removed = {name}
-                await self.device.change(partial(self.store.delete_snapshot, name))
+                await self.device.change(partial(self.device.store.delete_snapshot, name))
                 del lives.snapshots[name]
                 lives.removed = set()
             elif lives.snapshots:
                 name, window = random.choice(list(lives.snapshots)), random.choice(WINDOWS)
-                await self.device.aside(partial(lives.look_at, self.store, name, window))
+                await self.device.aside(partial(lives.look_at, self.device.store, name, window))
 
     async def make_snapshot(self) -> None:
         """As a controller does, when nothing is under way."""
@@ -300,15 +298,11 @@ class Life:
         lives.made += 1
         name = f"s{lives.made}."
         lives.under_way = {name: {str(window): lives.model.content(window) for window in WINDOWS}}
-        await self.device.change(partial(self.store.create_snapshot, name))
+        await self.device.change(partial(self.device.store.create_snapshot, name))
         lives.model.flushed(lives.model.answers)
         lives.snapshots |= lives.under_way
         lives.under_way = {}
         self.barrier = False
-
-
-def _write(*arguments: Any, **options: Any) -> Write:
-    return Write(*arguments, **options)
 
 
 async def live(lives: Lives, requests: int) -> None:
@@ -320,8 +314,9 @@ async def live(lives: Lives, requests: int) -> None:
     store.flush()
     try:
         async with trio.open_nursery() as nursery:
-            device = ChainDevice(store, EndOfBatch())
-            life = Life(lives, store, device, device._batch, requests, nursery.cancel_scope)
+            batch = EndOfBatch()
+            device = ChainDevice(store, batch)
+            life = Life(lives, device, batch, requests, nursery.cancel_scope)
             lives.disk.before_step = life.before_step
             await nursery.start(device.run)
             nursery.start_soon(Merger(device).run)
